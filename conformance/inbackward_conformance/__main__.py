@@ -1,0 +1,47 @@
+"""The door to everything that is not a pytest run: `python -m inbackward_conformance`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from inbackward_conformance import SPEC_VERSION
+from inbackward_conformance.specification import chapter_text, specification
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m inbackward_conformance", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("list", help="list the requirements with their levels").set_defaults(run=list_requirements)
+    commands.add_parser("spec", help="print the specification as Markdown").set_defaults(run=print_specification)
+    parser.parse_args(arguments).run()
+    return 0
+
+
+def list_requirements() -> None:
+    """Print a line for each requirement: level, id, and the latest moment of a refusal."""
+    for requirement in specification().values():
+        refusal = f"  may refuse {requirement.may_refuse}" if requirement.may_refuse else ""
+        needs = f"  needs {requirement.needs}" if requirement.needs else ""
+        print(f"{requirement.level:<6} {requirement.id}{refusal}{needs}")
+
+
+def print_specification() -> None:
+    """Print all chapters and normative texts."""
+    print(f"# Optimizer in backward: specification {SPEC_VERSION}")
+    chapter = ""
+    for requirement in specification().values():
+        if requirement.chapter != chapter:
+            chapter = requirement.chapter
+            print(f"\n## {chapter}\n\n{chapter_text(chapter)}")
+        refusal = f", may refuse {requirement.may_refuse}" if requirement.may_refuse else ""
+        print(f"\n### {requirement.id} ({requirement.level}{refusal})\n\n{requirement.text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

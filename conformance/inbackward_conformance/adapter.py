@@ -1,0 +1,189 @@
+"""Finds implementations and drives them: the calls that every one offers, and the defaults of the others.
+
+An implementation is a class (called anew, without arguments, for each case), an instance, or a module. It is named by
+an entry point of the group `inbackward.implementations` or as `package.module:attribute`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from inbackward_conformance.outcome import NotOffered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from inbackward_conformance.run import BoundAssignment
+
+GROUP = "inbackward.implementations"
+
+SPELLINGS = {
+    "apply": ("apply", "apply_optimizer_in_backward", "_apply_optimizer_in_backward"),
+    "optimizers": ("optimizers", "get_in_backward_optimizers", "_get_in_backward_optimizers"),
+}
+"""Names under which an object may offer the two calls that every implementation has."""
+
+
+class UnusableImplementation(LookupError):
+    """No implementation can be driven under the name that was given; the message is one line with the remedy."""
+
+
+def known_implementations() -> dict[str, EntryPoint]:
+    """Return the implementations that are registered in this environment, by name."""
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def find_implementation(name: str) -> Any:
+    """Return the object behind `name`.
+
+    Raises:
+        UnusableImplementation: nothing is registered under that name, its import fails, or it does not offer the calls
+            that every implementation has.
+    """
+    known = known_implementations()
+    if name not in known and ":" not in name:
+        registered = ", ".join(sorted(known)) or "none"
+        raise UnusableImplementation(
+            f"unknown implementation {name!r}; registered here: {registered}. "
+            f"Use one of these names or package.module:attribute"
+        )
+    entry = known.get(name) or EntryPoint(name, name, GROUP)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # what a library says of itself when it is imported is not our user's affair
+            target = entry.load()
+    except Exception as error:
+        raise UnusableImplementation(
+            f"implementation {name!r} cannot be imported from {entry.value!r}: {type(error).__name__}: {error}. "
+            f"Check the spelling, and that the module can be imported from here"
+        ) from error
+    if not any(callable(getattr(target, spelling, None)) for spelling in SPELLINGS["apply"]):
+        raise UnusableImplementation(
+            f"implementation {name!r} ({entry.value}) has no `apply`. Give it "
+            f"apply(optimizer_class, params, optimizer_kwargs, register_hook=True) and optimizers(module)"
+        )
+    return target
+
+
+class Implementation:
+    """An implementation under test, with the plain thing done where it offers no call of its own.
+
+    Every error that comes out of one of its calls is marked, so that it is never taken for an error of the suite.
+    """
+
+    def __init__(self, target: Any) -> None:
+        with _marking_errors("its constructor"):
+            self._target = target() if inspect.isclass(target) else target
+
+    def apply(
+        self,
+        optimizer_class: type[Optimizer],
+        params: Iterable[Any],
+        optimizer_kwargs: dict[str, Any],
+        register_hook: bool = True,
+    ) -> None:
+        """Attach one optimizer class to parameters."""
+        with _marking_errors("apply"):
+            self._required("apply")(optimizer_class, params, optimizer_kwargs, register_hook=register_hook)
+
+    def optimizers(self, module: nn.Module) -> list[Optimizer]:
+        """Return what is attached to the parameters of `module`."""
+        with _marking_errors("optimizers"):
+            return list(self._required("optimizers")(module))
+
+    def attach(self, module: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
+        """Attach all assignments of a model; default: `apply` for each."""
+        own = self._offered("attach")
+        if own:
+            with _marking_errors("attach"):
+                own(module, assignments)
+        else:
+            for assignment in assignments:
+                self.apply(*assignment)
+
+    def backward(self, loss: Tensor, module: nn.Module, **kwargs: Any) -> None:
+        """Run backward; default: `loss.backward(**kwargs)`."""
+        own = self._offered("backward")
+        with _marking_errors("backward"):
+            if own:
+                own(loss, module, **kwargs)
+            else:
+                loss.backward(**kwargs)
+
+    def standard_optimizer(
+        self, optimizer_class: type[Optimizer], params: Iterable[Any], optimizer_kwargs: dict[str, Any]
+    ) -> Optimizer:
+        """Return the optimizer that the standard loop uses; default: `optimizer_class(params, **optimizer_kwargs)`."""
+        own = self._offered("standard_optimizer")
+        make: Callable[..., Optimizer] = own or (lambda cls, params, kwargs: cls(params, **kwargs))
+        return make(optimizer_class, params, optimizer_kwargs)
+
+    def schedule(self, module: nn.Module, scheduler_class: type[LRScheduler], **kwargs: Any) -> list[LRScheduler]:
+        """Return what is to be stepped for a schedule; default: one scheduler for each of `optimizers(module)`."""
+        own = self._offered("schedule")
+        with _marking_errors("schedule"):
+            if own:
+                return list(own(module, scheduler_class, **kwargs))
+            return [scheduler_class(optimizer, **kwargs) for optimizer in self.optimizers(module)]
+
+    def state_dict(self, module: nn.Module) -> Any:
+        """Return the states of all that is attached; default: those of `optimizers(module)`, in that order."""
+        own = self._offered("state_dict")
+        with _marking_errors("state_dict"):
+            return own(module) if own else [optimizer.state_dict() for optimizer in self.optimizers(module)]
+
+    def load_state_dict(self, module: nn.Module, state: Any) -> None:
+        """Load what `state_dict` returned; default: into `optimizers(module)`, in that order."""
+        own = self._offered("load_state_dict")
+        with _marking_errors("load_state_dict"):
+            if own:
+                own(module, state)
+            else:
+                for optimizer, saved in zip(self.optimizers(module), state, strict=True):
+                    optimizer.load_state_dict(saved)
+
+    def detach(self, module: nn.Module) -> None:
+        """Give an ordinary model back; not offered by default."""
+        own = self._offered("detach")
+        if own is None:
+            raise NotOffered("no detach")
+        with _marking_errors("detach"):
+            own(module)
+
+    def _offered(self, call: str) -> Callable[..., Any] | None:
+        found = getattr(self._target, call, None)
+        return found if callable(found) else None
+
+    def _required(self, call: str) -> Callable[..., Any]:
+        for spelling in SPELLINGS[call]:
+            if found := self._offered(spelling):
+                return found
+        raise NotOffered(f"no {call}")
+
+
+_CALL = "__inbackward_call__"
+
+
+@contextmanager
+def _marking_errors(call: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not hasattr(error, _CALL):
+            setattr(error, _CALL, call)
+        raise
+
+
+def call_that_raised(error: BaseException) -> str | None:
+    """Return the implementation's call that `error` came out of; None for an error of the suite or its plans."""
+    return getattr(error, _CALL, None)

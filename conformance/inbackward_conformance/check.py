@@ -1,0 +1,96 @@
+"""Holds an implementation to a plan: two runs, one comparison, and a finding."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from inbackward_conformance.compare import compare, difference
+from inbackward_conformance.in_backward import InBackward
+from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, Outcome
+from inbackward_conformance.run import run
+from inbackward_conformance.standard_loop import StandardLoop
+from inbackward_conformance.trace import Raised, take_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+    from inbackward_conformance.adapter import Implementation
+    from inbackward_conformance.plan import Plan
+    from inbackward_conformance.specification import Requirement
+
+
+class Check:
+    """What a requirement calls with its plans.
+
+    Attributes:
+        findings: what came of each plan that passed.
+    """
+
+    def __init__(self, implementation: Implementation, requirement: Requirement, device: str, seed: int = 0) -> None:
+        self.findings: list[Finding] = []
+        self._implementation = implementation
+        self._requirement = requirement
+        self._device = device
+        self._seed = seed
+
+    def __call__(self, plan: Plan, *, standard_may_raise: bool = False) -> None:
+        """Run `plan` by the standard loop and by the implementation, and compare the traces.
+
+        Where the standard loop raises, the implementation has to raise at the same event. A plan that does not mean to
+        show that proves nothing, so `standard_may_raise` must say that it does.
+
+        Raises:
+            BrokenPromise: the implementation is not equal, and did not refuse where it may.
+            RuntimeError: the standard loop raised, unforeseen.
+        """
+        plan = replace(plan, seed=plan.seed + self._seed)
+        standard = run(plan, StandardLoop(self._implementation.standard_optimizer), self._device)
+        if standard.raised and not standard_may_raise:
+            raise RuntimeError(f"the plan proves nothing, the standard loop itself raises: {standard.raised.text}")
+        observed = run(plan, InBackward(self._implementation), self._device)
+        finding = compare(standard, observed, self._requirement.may_refuse)
+        if not finding.passed:
+            raise BrokenPromise(finding)
+        self.findings.append(finding)
+
+    @contextmanager
+    def rejected(self, model: nn.Module, what: str) -> Iterator[None]:
+        """Demand that the body of the with statement raises a clear error, and leaves `model` as it was, unattached.
+
+        For bad input, which the standard loop rejects as well; `what` says what the input is.
+
+        Raises:
+            BrokenPromise: nothing is raised, an accident is, or something has changed.
+        """
+        before = take_snapshot(what, model, None)
+        listed = _listed(self._implementation, model)
+        try:
+            yield
+        except NotOffered:
+            raise
+        except Exception as error:
+            raised = Raised.observe(error, what, attaching=True)
+            if raised.accidental:
+                raise _broken(f"an accident, not a clear error, for {what}: {raised.text}") from error
+        else:
+            raise _broken(f"{what} is accepted")
+        if changed := difference(before, take_snapshot(what, model, None)):
+            raise BrokenPromise(changed)
+        if _listed(self._implementation, model) != listed:
+            raise _broken(f"{what} is rejected, but something is attached")
+        self.findings.append(CONFORMS)
+
+
+def _listed(implementation: Implementation, model: nn.Module) -> list[int] | None:
+    try:
+        return [id(optimizer) for optimizer in implementation.optimizers(model)]
+    except NotOffered:
+        return None
+
+
+def _broken(detail: str) -> BrokenPromise:
+    return BrokenPromise(Finding(Outcome.FAILS, detail, passed=False))

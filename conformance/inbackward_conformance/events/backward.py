@@ -1,0 +1,67 @@
+"""Attachment, backward, and steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inbackward_conformance.printable import Printable
+
+if TYPE_CHECKING:
+    from inbackward_conformance.run import Run
+
+
+@dataclass(frozen=True, repr=False)
+class Attach(Printable):
+    """Give the assignments of the plan to the parameters; every run has it once, after `Plan.before`."""
+
+    def happen(self, run: Run) -> None:
+        """Attach in the order of the plan."""
+        run.method.attach(run.model, [run.bind(assignment) for assignment in run.plan.assignments])
+
+
+@dataclass(frozen=True, repr=False)
+class Backward(Printable):
+    """Forward and backward over a fresh batch; afterwards the optimizers have stepped and gradients are freed.
+
+    Attributes:
+        skip: branches that this forward leaves out.
+        scale: what the loss is multiplied by: 0 gives zero gradients, `inf` and `nan` non-finite ones.
+    """
+
+    skip: tuple[str, ...] = ()
+    scale: float = 1.0
+
+    def happen(self, run: Run) -> None:
+        """Train for one step."""
+        batch = run.next_batch()
+        run.method.backward(run.model, lambda: run.loss(batch, skip=self.skip) * self.scale)
+
+
+@dataclass(frozen=True, repr=False)
+class Accumulate(Printable):
+    """Forward and backward without a step: gradients are left behind. Belongs to `Plan.before`."""
+
+    skip: tuple[str, ...] = ()
+
+    def happen(self, run: Run) -> None:
+        """Leave gradients on the parameters."""
+        run.loss(run.next_batch(), skip=self.skip).backward()
+
+
+@dataclass(frozen=True, repr=False)
+class StepByHand(Printable):
+    """Step the listed optimizers by hand and free the gradients, as one does without hooks."""
+
+    def happen(self, run: Run) -> None:
+        """Step, then zero_grad."""
+        run.method.step_by_hand(run.model)
+
+
+@dataclass(frozen=True, repr=False)
+class StepAnother(Printable):
+    """Step another, ordinary optimizer over all parameters: it finds no gradient to act on."""
+
+    def happen(self, run: Run) -> None:
+        """Step a plain SGD that nothing else knows of."""
+        run.another_optimizer().step()

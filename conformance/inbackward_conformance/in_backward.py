@@ -1,0 +1,41 @@
+"""The method of training that an implementation stands for: backward is all there is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from inbackward_conformance.adapter import Implementation
+    from inbackward_conformance.run import BoundAssignment
+
+
+class InBackward:
+    """Training by an implementation under test."""
+
+    def __init__(self, implementation: Implementation) -> None:
+        self._implementation = implementation
+
+    def attach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
+        """Attach by the implementation."""
+        self._implementation.attach(model, assignments)
+
+    def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
+        """Backward is all there is."""
+        self._implementation.backward(compute_loss(), model)
+
+    def step_by_hand(self, model: nn.Module) -> None:
+        """Step all that is listed, and free the gradients."""
+        optimizers = self._implementation.optimizers(model)
+        for optimizer in optimizers:
+            optimizer.step()
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def optimizers(self, model: nn.Module) -> list[Optimizer]:
+        """Return what is attached."""
+        return self._implementation.optimizers(model)

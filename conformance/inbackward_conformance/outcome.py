@@ -1,0 +1,82 @@
+"""What one case, and one requirement, came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Outcome(StrEnum):
+    """The outcomes, worst first: the worst of its cases is the outcome of a requirement."""
+
+    CRASHES = "crashes"
+    HANGS = "hangs"
+    ERROR = "error"
+    DIVERGES = "diverges"
+    FAILS = "fails"
+    REFUSES = "refuses"
+    NOT_RUN = "not run"
+    NOT_OFFERED = "not offered"
+    CONFORMS = "conforms"
+
+    @staticmethod
+    def worst(outcomes: Iterable[Outcome]) -> Outcome:
+        """Return the worst of `outcomes`; no outcome at all is `not run`."""
+        return min(outcomes, key=_ORDER.index, default=Outcome.NOT_RUN)
+
+
+_ORDER = list(Outcome)
+
+NEVER_EXCUSED_BY_CAUSE_ALONE = frozenset({Outcome.ERROR, Outcome.HANGS, Outcome.CRASHES})
+"""An expected failure covers these only where its entry names the outcome."""
+
+
+class Level(StrEnum):
+    """How binding a requirement is; a verdict rests on the MUSTs alone."""
+
+    MUST = "MUST"
+    SHOULD = "SHOULD"
+
+
+class Refusal(StrEnum):
+    """The latest moment at which a requirement accepts a refusal."""
+
+    AT_ATTACHMENT = "at attachment"
+    BEFORE_ANY_CHANGE = "before any change"
+    LATE = "late"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one comparison or check, with the line that a maintainer reads first."""
+
+    outcome: Outcome
+    detail: str = ""
+    passed: bool = True
+
+
+CONFORMS = Finding(Outcome.CONFORMS)
+
+
+class BrokenPromise(AssertionError):
+    """A case did not pass; carries the finding that says how."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(f"{finding.outcome}: {finding.detail}")
+        self.finding = finding
+
+
+class NotOffered(NotImplementedError):
+    """Raised by an adapter, from any call, at any time: this implementation does not offer that."""
+
+
+class NotRun(RuntimeError):
+    """This machine cannot run the case; says why."""
+
+
+class OutOfTime(TimeoutError):
+    """A case ran past its time limit."""

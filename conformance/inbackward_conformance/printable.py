@@ -1,0 +1,42 @@
+"""Plain data that prints as the expression which builds it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+
+class Printable:
+    """Base of the dataclasses that plans are made of: `repr` leaves out what is at its default, `eval` reads it."""
+
+    def __repr__(self) -> str:
+        """Return the expression."""
+        parts = []
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if _required(field):
+                parts.append(expression(value))
+            elif value != _default(field):
+                parts.append(f"{field.name}={expression(value)}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def expression(value: Any) -> str:
+    """Return an expression for `value`, which is what `repr` gives but for floats that are not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float({str(value)!r})"
+    if isinstance(value, tuple):
+        inside = ", ".join(map(expression, value))
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {expression(item)}" for key, item in value.items()) + "}"
+    return repr(value)
+
+
+def _required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()

@@ -1,0 +1,166 @@
+"""Fixtures of the requirements, and the judgement of what became of a case.
+
+Everything here applies to the tests of this folder alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from inbackward_conformance.adapter import Implementation, call_that_raised, find_implementation
+from inbackward_conformance.check import Check
+from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, NotRun, Outcome, OutOfTime
+from inbackward_conformance.record import CaseRecord
+from inbackward_conformance.session import ConformanceSession, attach_case
+from inbackward_conformance.specification import requirement_id, specification
+from inbackward_conformance.time_limit import time_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+FINDINGS = pytest.StashKey[list[Finding]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marks of requirements."""
+    for mark in (
+        "must: a requirement that a verdict rests on",
+        "should: a requirement that is reported and leaves the verdict alone",
+        "may_refuse(latest): a refusal passes: 'before any change' (the default), 'at attachment' or 'late'",
+        "needs(call): the optional call of an adapter that the requirement is about",
+    ):
+        config.addinivalue_line("markers", mark)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make the implementations the first axis of every requirement."""
+    names = metafunc.config.getoption("implementation")
+    if not names:
+        raise pytest.UsageError(
+            "name what is to be tested: --implementation NAME or --implementation package.module:attribute"
+        )
+    metafunc.parametrize("implementation", list(dict.fromkeys(names)), indirect=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_torch_thread() -> Iterator[None]:
+    """Keep to one thread: workers run side by side, and the order of arithmetic stays what it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def implementation(request: pytest.FixtureRequest) -> Implementation:
+    """The implementation under test, new for each case."""
+    return Implementation(find_implementation(request.param))
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    """The device to run on."""
+    return str(request.config.getoption("device"))
+
+
+@pytest.fixture
+def check(request: pytest.FixtureRequest, implementation: Implementation, device: str) -> Check:
+    """Holds the implementation under test to a plan."""
+    requirement = specification()[requirement_id(request.node.nodeid)]
+    check = Check(implementation, requirement, device, request.config.getoption("conformance_seed"))
+    request.node.stash[FINDINGS] = check.findings
+    return check
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Limit the time of each case."""
+    with time_limit(item.config.getoption("case_seconds")):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Judge what a phase of a case came to, and put it on the report."""
+    report = yield
+    finding = _judge(item, call)
+    if finding is None:
+        return report
+    session = item.config.pluginmanager.get_plugin("inbackward_conformance_session")
+    assert isinstance(session, ConformanceSession)
+    found = specification()[requirement_id(item.nodeid)]
+    name, case = _names(item)
+    entries = session.expectations.get(name, [])
+    entry = next((entry for entry in entries if not finding.passed and entry.covers(found.id, finding)), None)
+    attach_case(
+        report,
+        CaseRecord(
+            name,
+            found.id,
+            case,
+            found.level,
+            finding.outcome,
+            finding.passed,
+            finding.detail,
+            call.duration,
+            bool(entry),
+        ),
+    )
+    _tell_pytest(report, finding, f"{entry.cause} {entry.link}" if entry else None)
+    return report
+
+
+def _judge(item: pytest.Item, call: pytest.CallInfo[None]) -> Finding | None:
+    """Return the finding of a phase; None where the phase decides nothing."""
+    if call.excinfo is None:
+        return _worst(item.stash.get(FINDINGS, [])) if call.when == "call" else None
+    error = call.excinfo.value
+    what = f"{type(error).__name__}: {error}".strip()
+    origin = call_that_raised(error)
+    match error:
+        case BrokenPromise():
+            return error.finding
+        case NotOffered():
+            return Finding(Outcome.NOT_OFFERED, str(error))
+        case NotRun():
+            return Finding(Outcome.NOT_RUN, str(error))
+        case OutOfTime():
+            return Finding(Outcome.HANGS, str(error), passed=False)
+        case _ if origin:
+            return Finding(Outcome.FAILS, f"{origin} raises {what}", passed=False)
+        case AssertionError() if call.when == "call":
+            return Finding(Outcome.FAILS, str(error).partition("\nassert ")[0], passed=False)
+    where = call.excinfo.traceback[-1]
+    return Finding(Outcome.ERROR, f"{what} ({Path(where.path).name}:{where.lineno + 1})", passed=False)
+
+
+def _worst(findings: list[Finding]) -> Finding:
+    outcome = Outcome.worst(finding.outcome for finding in findings) if findings else Outcome.CONFORMS
+    return next((finding for finding in findings if finding.outcome is outcome), Finding(outcome))
+
+
+def _names(item: pytest.Function) -> tuple[str, str]:
+    """Return the implementation's name and the id of the case."""
+    name = str(item.callspec.params["implementation"])
+    return name, item.callspec.id.removeprefix(name).removeprefix("-")
+
+
+def _tell_pytest(report: pytest.TestReport, finding: Finding, expected: str | None) -> None:
+    """Make pytest count and print the case as what it is: one line, without a traceback of ours."""
+    if finding.passed and finding.outcome in {Outcome.NOT_OFFERED, Outcome.NOT_RUN}:
+        report.outcome = "skipped"
+        report.longrepr = (report.location[0], report.location[1] or 0, f"{finding.outcome}: {finding.detail}")
+    elif expected is not None:
+        report.outcome = "skipped"
+        report.wasxfail = f"reason: {finding.outcome}: {expected}"
+    elif not finding.passed:
+        report.outcome = "failed"
+        if finding.outcome is not Outcome.ERROR:
+            report.longrepr = f"{finding.outcome}: {finding.detail}"

@@ -1,0 +1,93 @@
+"""What is attached can be asked for: checkpoints and schedulers live on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+
+from inbackward_conformance.adapter import Implementation
+from inbackward_conformance.models import MLP, TwoLayers
+
+
+def held(optimizers: list[torch.optim.Optimizer]) -> Counter[int]:
+    """Count the parameters, by identity, that the groups of `optimizers` hold."""
+    return Counter(
+        id(param) for optimizer in optimizers for group in optimizer.param_groups for param in group["params"]
+    )
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("attachments", [1, 2])
+def test_holds_every_parameter(implementation: Implementation, device: str, attachments: int) -> None:
+    """The groups of the listed optimizers hold every attached parameter, the very object, once an attachment."""
+    model = MLP().to(device)
+    for _ in range(attachments):
+        implementation.apply(torch.optim.SGD, model.parameters(), {"lr": 0.1})
+    found = held(implementation.optimizers(model))
+    for name, param in model.named_parameters():
+        times = found.pop(id(param), 0)
+        assert times == attachments, f"{name} is held {times} times after {attachments} attachments"
+    assert not found, f"{found.total()} of the parameters held are not the model's"
+
+
+@pytest.mark.must
+def test_same_each_time(implementation: Implementation, device: str) -> None:
+    """The same optimizers, by identity and in the same order, are listed each time, after training too."""
+    model = MLP().to(device)
+    implementation.apply(torch.optim.Adam, model.parameters(), {"lr": 0.1})
+    before = implementation.optimizers(model)
+    assert before, "nothing is listed after an attachment"
+    implementation.backward(model(torch.randn(2, 4, device=device)).sum(), model)
+    after = implementation.optimizers(model)
+    assert list(map(id, before)) == list(map(id, after)), "a second listing gave other optimizers"
+
+
+@pytest.mark.must
+def test_shared_parameter_once(implementation: Implementation, device: str) -> None:
+    """A shared parameter is held once, however many names it has."""
+    model = TwoLayers().to(device)
+    model[0].weight = model[1].weight
+    implementation.apply(torch.optim.SGD, model.parameters(), {"lr": 0.1})
+    times = held(implementation.optimizers(model))[id(model[0].weight)]
+    assert times == 1, f"the shared weight is held {times} times"
+
+
+@pytest.mark.must
+def test_submodules(implementation: Implementation, device: str) -> None:
+    """A submodule lists what its parameters belong to."""
+    model = MLP().to(device)
+    implementation.apply(torch.optim.SGD, model.parameters(), {"lr": 0.1})
+    found = held(implementation.optimizers(model[0]))
+    for name, param in model[0].named_parameters():
+        assert found[id(param)] == 1, f"{name} of the submodule is held {found[id(param)]} times"
+    of_model = set(map(id, implementation.optimizers(model)))
+    assert of_model >= set(map(id, implementation.optimizers(model[0]))), "a submodule lists what its model does not"
+
+
+@pytest.mark.must
+def test_plain_module(implementation: Implementation, device: str) -> None:
+    """A module to which nothing is attached lists nothing, beside one to which something is."""
+    model = MLP().to(device)
+    implementation.apply(torch.optim.SGD, model.parameters(), {"lr": 0.1})
+    assert implementation.optimizers(MLP().to(device)) == []
+    assert implementation.optimizers(nn.Identity()) == []
+
+
+@pytest.mark.should
+def test_order(implementation: Implementation, device: str) -> None:
+    """One optimizer a parameter and attachment is listed, in order of `module.parameters()`, then of attachment."""
+    model = MLP().to(device)
+    for lr in (0.1, 0.2):
+        implementation.apply(torch.optim.SGD, reversed(list(model.parameters())), {"lr": lr})
+    listed = [
+        (id(param), group["lr"])
+        for optimizer in implementation.optimizers(model)
+        for group in optimizer.param_groups
+        for param in group["params"]
+    ]
+    optimizers = len(implementation.optimizers(model))
+    assert optimizers == len(listed), f"{optimizers} optimizers hold {len(listed)} parameters"
+    assert listed == [(id(param), lr) for param in model.parameters() for lr in (0.1, 0.2)], "listed in another order"

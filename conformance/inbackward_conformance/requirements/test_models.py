@@ -1,0 +1,118 @@
+"""Bitwise the standard loop for the models that people train, not for stacks of linear layers alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from inbackward_conformance.check import Check
+from inbackward_conformance.events import Backward
+from inbackward_conformance.plan import Assignment, Plan
+
+SIX_STEPS = (Backward(),) * 6
+SGD = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01})
+ADAMW = Assignment("AdamW", {"lr": 0.01})
+
+with_both = pytest.mark.parametrize("assignment", [SGD, ADAMW], ids=["SGD", "AdamW"])
+
+
+@pytest.mark.must
+@with_both
+def test_batch_norm(check: Check, assignment: Assignment) -> None:
+    """Convolutions with batch norm train as in the standard loop."""
+    check(Plan("Convolution", (assignment,), SIX_STEPS))
+
+
+@pytest.mark.must
+@with_both
+def test_channels_last(check: Check, assignment: Assignment) -> None:
+    """Parameters in the channels-last memory format train as in the standard loop."""
+    check(Plan("ChannelsLastConvolution", (assignment,), SIX_STEPS))
+
+
+@pytest.mark.must
+@with_both
+def test_dense_embedding(check: Check, assignment: Assignment) -> None:
+    """An embedding with a dense gradient trains as in the standard loop, rows that no batch reaches included."""
+    check(Plan("DenseEmbedding", (assignment,), SIX_STEPS))
+
+
+@pytest.mark.must
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        Assignment("SGD", {"lr": 0.1}),
+        Assignment("SGD", {"lr": 0.1, "momentum": 0.9}),
+        Assignment("Adagrad", {"lr": 0.1}),
+        Assignment("SparseAdam", {"lr": 0.01}),
+    ],
+    ids=["SGD", "SGD-momentum", "Adagrad", "SparseAdam"],
+)
+def test_sparse_embedding(check: Check, assignment: Assignment) -> None:
+    """An embedding with a sparse gradient trains as in the standard loop under classes that take those."""
+    check(Plan("SparseEmbedding", (assignment,), SIX_STEPS))
+
+
+@pytest.mark.must
+def test_sparse_gradient_rejected(check: Check) -> None:
+    """Where the optimizer rejects a sparse gradient in the standard loop, backward raises."""
+    check(Plan("SparseEmbedding", (Assignment("Adam", {"lr": 0.01}),), SIX_STEPS), standard_may_raise=True)
+
+
+@pytest.mark.must
+@with_both
+def test_recurrent(check: Check, assignment: Assignment) -> None:
+    """An LSTM, whose weights are used once a time step, trains as in the standard loop."""
+    check(Plan("Recurrent", (assignment,), SIX_STEPS))
+
+
+@pytest.mark.must
+@with_both
+def test_tied_transformer(check: Check, assignment: Assignment) -> None:
+    """A transformer block with dropout whose embedding is its head as well trains as in the standard loop."""
+    check(Plan("TiedTransformer", (assignment,), SIX_STEPS))
+
+
+@pytest.mark.must
+@with_both
+def test_skipped_branches(check: Check, assignment: Assignment) -> None:
+    """A forward that skips a branch, another one each time, trains as in the standard loop."""
+    events = (Backward(), Backward(skip=("left",)), Backward(skip=("right",))) * 2
+    check(Plan("Branches", (assignment,), events))
+
+
+@pytest.mark.must
+@with_both
+def test_frozen_parameters(check: Check, assignment: Assignment) -> None:
+    """Frozen parameters that were not attached stay as they are, and the others train as in the standard loop."""
+    trained = ("0.weight", "2.weight", "2.bias", "4.weight")
+    some = Assignment(assignment.optimizer, assignment.options, trained)
+    check(Plan("MLP", (some,), SIX_STEPS, frozen=("0.bias", "4.bias")))
+
+
+@pytest.mark.must
+@with_both
+def test_odd_shapes(check: Check, assignment: Assignment) -> None:
+    """0-dim and 0-size parameters train as in the standard loop."""
+    check(Plan("OddShapes", (assignment,), SIX_STEPS))
+
+
+@pytest.mark.must
+@with_both
+def test_complex(check: Check, assignment: Assignment) -> None:
+    """Complex parameters train as in the standard loop."""
+    check(Plan("ComplexLinear", (assignment,), SIX_STEPS))
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@with_both
+def test_dtype(check: Check, assignment: Assignment, dtype: str) -> None:
+    """Parameters in float64 and in bfloat16 train as in the standard loop, in their own precision."""
+    check(Plan("MLP", (assignment,), SIX_STEPS, dtype=dtype))
+
+
+@pytest.mark.must
+@with_both
+def test_parametrized_layer(check: Check, assignment: Assignment) -> None:
+    """A weight-normed layer, its weight computed from the parameters that train, trains as in the standard loop."""
+    check(Plan("WeightNormed", (assignment,), SIX_STEPS))

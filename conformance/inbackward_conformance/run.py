@@ -1,0 +1,157 @@
+"""Carries out a plan: a live model, a method of training it, and the trace that is left."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from inbackward_conformance import models
+from inbackward_conformance.events import Attach
+from inbackward_conformance.outcome import NotOffered, OutOfTime
+from inbackward_conformance.plan import ALL, Assignment, Group, Plan, TensorOption
+from inbackward_conformance.trace import Raised, Trace, take_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from torch.optim import Optimizer
+
+
+class BoundAssignment(NamedTuple):
+    """An assignment whose names have become objects: the arguments of `apply`."""
+
+    optimizer_class: type[Optimizer]
+    params: Iterable[Any]
+    optimizer_kwargs: dict[str, Any]
+    register_hook: bool
+
+
+class Method(Protocol):
+    """How a model is trained: by the standard loop, or by an implementation."""
+
+    def attach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
+        """Give optimizers to parameters."""
+
+    def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
+        """Run backward; when it returns, hooked optimizers have stepped and their gradients are freed."""
+
+    def step_by_hand(self, model: nn.Module) -> None:
+        """Step and zero the optimizers that were attached without a hook."""
+
+    def optimizers(self, model: nn.Module) -> list[Optimizer]:
+        """Return the optimizers in use; raises `NotOffered` where they are not to be had."""
+
+
+class Run:
+    """One live training of a plan's model by one method."""
+
+    def __init__(self, plan: Plan, method: Method, device: str) -> None:
+        self.plan = plan
+        self.method = method
+        self.device = torch.device(device)
+        self.model = build_model(plan, self.device)
+        self._batches_drawn = 0
+        self._another: Optimizer | None = None
+
+    def next_batch(self) -> tuple[Tensor, ...]:
+        """Draw the next batch; its values depend on the plan's seed and the count of batches alone."""
+        self._batches_drawn += 1
+        generator = torch.Generator().manual_seed(1000 * self.plan.seed + self._batches_drawn)
+        batch: tuple[Tensor, ...] = self.model.batch(generator)  # type: ignore[operator]
+        dtype = _dtype(self.plan)
+        return tuple(x.to(self.device, dtype if x.is_floating_point() else None) for x in batch)
+
+    def loss(self, batch: tuple[Tensor, ...], skip: tuple[str, ...] = ()) -> Tensor:
+        """Return the mean squared absolute value of the model's output, a real scalar."""
+        output: Tensor = self.model(*batch, **({"skip": skip} if skip else {}))
+        return (output * output.conj()).real.mean() if output.is_complex() else (output * output).mean()
+
+    def bind(self, assignment: Assignment) -> BoundAssignment:
+        """Look up what the assignment names; options and lists are fresh objects each time."""
+        params = self._params(assignment)
+        optimizer_class = find_optimizer_class(assignment.optimizer)
+        return BoundAssignment(optimizer_class, params, live_options(assignment.options), assignment.hook)
+
+    def another_optimizer(self) -> Optimizer:
+        """Return an ordinary optimizer over all parameters that neither plan nor method knows of."""
+        if self._another is None:
+            self._another = torch.optim.SGD(self.model.parameters(), lr=1.0)
+        return self._another
+
+    def _params(self, assignment: Assignment) -> Iterable[Any]:
+        if assignment.params == ALL:
+            return self.model.named_parameters() if assignment.named else self.model.parameters()
+        return [
+            {"params": self._lookup(item.params), **live_options(item.options)}
+            if isinstance(item, Group)
+            else self.model.get_parameter(item)
+            for item in assignment.params
+        ]
+
+    def _lookup(self, names: Iterable[str]) -> list[nn.Parameter]:
+        return [self.model.get_parameter(name) for name in names]
+
+
+def run(plan: Plan, method: Method, device: str = "cpu") -> Trace:
+    """Carry out `plan` with `method` and return the trace; an error that the run raises ends the trace.
+
+    The global random state is as before afterwards, and the same at the start of every run of the plan.
+    """
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(plan.seed)
+        this = Run(plan, method, device)
+        trace = Trace(start=take_snapshot("the start", this.model, []))
+        for number, event in enumerate((*plan.before, Attach(), *plan.events)):
+            name = f"event {number}, {event!r}"
+            try:
+                event.happen(this)
+            except (NotOffered, OutOfTime):
+                raise
+            except Exception as error:  # noqa: BLE001 (whatever an implementation raises is an observation)
+                trace.raised = Raised.observe(error, name, attaching=isinstance(event, Attach))
+            trace.snapshots.append(take_snapshot(name, this.model, _listed(method, this.model)))
+            if trace.raised:
+                break
+    return trace
+
+
+def build_model(plan: Plan, device: torch.device) -> nn.Module:
+    """Build the plan's model: cast, shared and frozen as the plan says."""
+    model: nn.Module = getattr(models, plan.model)()
+    model = model.to(device, _dtype(plan))
+    for name, source in plan.shared:
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, model.get_parameter(source))
+    for name in plan.frozen:
+        model.get_parameter(name).requires_grad_(False)
+    return model
+
+
+def find_optimizer_class(name: str) -> type[Optimizer]:
+    """Return the class in `torch.optim` of that name, or the one at `package.module:Class`."""
+    module, _, attribute = name.rpartition(":")
+    found: type[Optimizer] = getattr(importlib.import_module(module or "torch.optim"), attribute)
+    return found
+
+
+def live_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options as an optimizer takes them: every `TensorOption` a new tensor."""
+    return {
+        key: torch.tensor(value.value) if isinstance(value, TensorOption) else value for key, value in options.items()
+    }
+
+
+def _dtype(plan: Plan) -> torch.dtype | None:
+    return getattr(torch, plan.dtype) if plan.dtype else None
+
+
+def _listed(method: Method, model: nn.Module) -> list[Optimizer] | None:
+    try:
+        return method.optimizers(model)
+    except NotOffered:
+        return None

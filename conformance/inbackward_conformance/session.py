@@ -1,0 +1,153 @@
+"""One conformance run: gathers what cases came to, writes the record, and prints the summary at the end.
+
+Cases travel as a user property of their pytest report, which xdist brings to the controller; only the controller, or
+the one process there is, keeps a record.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from inbackward_conformance.expected import Expectations, stale
+from inbackward_conformance.outcome import Outcome
+from inbackward_conformance.record import CaseRecord, RecordFile, RequirementRecord, summarize, verdict
+from inbackward_conformance.specification import requirement_id, specification
+from inbackward_conformance.terminal import summary_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PROPERTY = "inbackward_case"
+
+
+def attach_case(report: pytest.TestReport, case: CaseRecord) -> None:
+    """Put `case` on a report."""
+    report.user_properties = [*report.user_properties, (PROPERTY, json.dumps(asdict(case)))]
+
+
+class ConformanceSession:
+    """The plugin that is registered where implementations are tested."""
+
+    def __init__(self, config: pytest.Config, implementations: list[str], expectations: Expectations) -> None:
+        self.implementations = implementations
+        self.expectations = expectations
+        self._config = config
+        self._cases: dict[str, CaseRecord] = {}
+        self._collected: set[str] = set()
+        self._results: dict[str, list[RequirementRecord]] = {}
+        self._complaints: list[str] = []
+        self._file: RecordFile | None = None
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Open the record."""
+        path = self._config.getoption("conformance_report")
+        if path and not self._in_worker:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = path.open("w", encoding="utf-8")
+            except OSError as error:
+                raise pytest.UsageError(f"--conformance-report {path}: cannot be written ({error.strerror})") from error
+            self._file = RecordFile(
+                file, device=self._config.getoption("device"), seed=self._config.getoption("conformance_seed")
+            )
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Remember what is going to run."""
+        self._remember(item.nodeid for item in session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """Remember what the workers are going to run."""
+        self._remember(ids)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Record a case when its last phase is over."""
+        if self._in_worker or requirement_id(report.nodeid) not in specification():
+            return
+        properties = dict(report.user_properties)
+        if PROPERTY in properties:
+            case = _received(str(properties[PROPERTY]))
+            known = self._cases.get(report.nodeid)
+            if known is None or Outcome.worst([known.outcome, case.outcome]) is not known.outcome:
+                self._cases[report.nodeid] = case
+        if report.when == "teardown" and report.nodeid in self._cases and self._file:
+            self._file.write_case(self._cases[report.nodeid])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
+        """Record a case whose process died; xdist starts another worker and goes on."""
+        requirement = specification().get(requirement_id(crashitem))
+        if requirement is None:
+            return
+        parameters = crashitem.partition("[")[2].removesuffix("]")
+        owner = max((n for n in self.implementations if f"{parameters}-".startswith(f"{n}-")), key=len, default="")
+        case = parameters.removeprefix(owner).removeprefix("-")
+        crash = CaseRecord(owner, requirement.id, case, requirement.level, Outcome.CRASHES, False, str(report.longrepr))
+        self._cases[crashitem] = crash
+        if self._file:
+            self._file.write_case(crash)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Close the record, and fail the run where an expected failure no longer fails."""
+        if self._in_worker or not self._collected:
+            return
+        for name in self.implementations:
+            cases = [case for case in self._cases.values() if case.implementation == name]
+            self._results[name] = summarize(name, cases, self._applicable())
+            if self._whole:
+                self._complaints += [
+                    f"{name}: {entry.requirement} no longer fails with {entry.cause!r}; remove the entry"
+                    for entry in stale(self.expectations.get(name, []), cases)
+                ]
+        if self._complaints and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._file:
+            self._file.finish(self._results, selection=self._selection)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print a line for each chapter and a verdict for each implementation."""
+        if not self._results:
+            return
+        terminalreporter.section("inbackward conformance")
+        lines = summary_lines(self._results, list(self._cases.values()), quiet=terminalreporter.verbosity < 0)
+        for line, markup in lines:
+            terminalreporter.write_line(line, **markup)
+        for complaint in self._complaints:
+            terminalreporter.write_line(f"stale expected failure: {complaint}", red=True, bold=True)
+
+    def verdicts(self) -> dict[str, str]:
+        """Return the verdict by implementation."""
+        return {name: verdict(results) for name, results in self._results.items()}
+
+    @property
+    def _in_worker(self) -> bool:
+        return hasattr(self._config, "workerinput")
+
+    @property
+    def _whole(self) -> bool:
+        """Whether every requirement of every collected chapter, with all its cases, was to run."""
+        option = self._config.option
+        narrowed = [getattr(option, name, None) for name in ("keyword", "markexpr", "deselect", "lf", "maxfail")]
+        return not any(narrowed) and not any("::" in argument for argument in self._config.args)
+
+    @property
+    def _selection(self) -> str:
+        chapters = sorted({name.partition("/")[0] for name in self._collected})
+        return ", ".join(chapters) if self._whole else "a part of: " + ", ".join(chapters)
+
+    def _remember(self, node_ids: Iterable[str]) -> None:
+        self._collected |= {requirement_id(node_id) for node_id in node_ids} & specification().keys()
+
+    def _applicable(self) -> list[str]:
+        """Return what a verdict rests on: the chapters that the user named, or, where cases were picked out, all."""
+        chapters = {name.partition("/")[0] for name in self._collected}
+        return [name for name, found in specification().items() if not self._whole or found.chapter in chapters]
+
+
+def _received(text: str) -> CaseRecord:
+    values = json.loads(text)
+    return CaseRecord(**{**values, "outcome": Outcome(values["outcome"])})

@@ -1,0 +1,86 @@
+"""The requirements, read from the source of `requirements/`: nothing is imported, so listing them costs no torch."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inbackward_conformance.outcome import Level, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REQUIREMENTS = Path(__file__).parent / "requirements"
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One promise.
+
+    Attributes:
+        id: `chapter/name`.
+        level: MUST or SHOULD.
+        text: the normative text.
+        may_refuse: the latest moment at which a refusal passes; None: a refusal does not pass.
+        needs: the optional call of the adapter that it is about; empty: none.
+    """
+
+    id: str
+    level: Level
+    text: str
+    may_refuse: Refusal | None = None
+    needs: str = ""
+
+    @property
+    def chapter(self) -> str:
+        """The module that it stands in."""
+        return self.id.partition("/")[0]
+
+
+@cache
+def specification() -> dict[str, Requirement]:
+    """Return all requirements by id, in the order of chapters and of their text."""
+    return {
+        requirement.id: requirement for path in sorted(REQUIREMENTS.glob("test_*.py")) for requirement in _read(path)
+    }
+
+
+def chapter_text(chapter: str) -> str:
+    """Return what the chapter says of itself."""
+    tree = ast.parse((REQUIREMENTS / f"test_{chapter}.py").read_text(encoding="utf-8"))
+    return ast.get_docstring(tree) or ""
+
+
+def requirement_id(node_id: str) -> str:
+    """Return the id of the requirement behind a pytest node id, `…/test_<chapter>.py::test_<name>[case]`."""
+    path, _, function = node_id.partition("::")
+    name = function.partition("[")[0]
+    return f"{Path(path).stem.removeprefix('test_')}/{name.removeprefix('test_')}"
+
+
+def _read(path: Path) -> Iterator[Requirement]:
+    chapter = path.stem.removeprefix("test_")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            marks = dict(_marks(node))
+            may_refuse = marks.get("may_refuse")
+            yield Requirement(
+                id=f"{chapter}/{node.name.removeprefix('test_')}",
+                level=Level.SHOULD if "should" in marks else Level.MUST,
+                text=ast.get_docstring(node) or "",
+                may_refuse=None if may_refuse is None else Refusal(may_refuse or Refusal.BEFORE_ANY_CHANGE),
+                needs=marks.get("needs", ""),
+            )
+
+
+def _marks(node: ast.FunctionDef) -> Iterator[tuple[str, str]]:
+    """Yield name and first argument of each `@pytest.mark.name(argument)`."""
+    for decorator in node.decorator_list:
+        call = decorator if isinstance(decorator, ast.Call) else None
+        mark = call.func if call else decorator
+        if isinstance(mark, ast.Attribute):
+            argument = call.args[0].value if call and call.args and isinstance(call.args[0], ast.Constant) else ""
+            yield mark.attr, str(argument)

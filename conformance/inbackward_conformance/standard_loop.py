@@ -1,0 +1,87 @@
+"""The oracle: the training loop of every textbook."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from inbackward_conformance.run import BoundAssignment
+
+
+class StandardLoop:
+    """One ordinary optimizer for each assignment, stepped in the order of assignment."""
+
+    def __init__(self, make_optimizer: Callable[[type[Optimizer], Iterable[Any], dict[str, Any]], Optimizer]) -> None:
+        self._make_optimizer = make_optimizer
+        self._after_backward: list[Optimizer] = []
+        self._by_hand: list[Optimizer] = []
+        self._optimizers: list[Optimizer] = []
+
+    def attach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
+        """Make the optimizers."""
+        hooked: set[int] = set()
+        for optimizer_class, params, kwargs, hook in assignments:
+            optimizer = self._make_optimizer(optimizer_class, params, kwargs)
+            self._optimizers.append(optimizer)
+            if hook:
+                hooked |= parameters_of(optimizer)
+        for optimizer in self._optimizers:
+            # One hook on a parameter steps all its optimizers, those attached without a hook too, as in torch.
+            params = parameters_of(optimizer)
+            if params <= hooked:
+                self._after_backward.append(optimizer)
+            elif params.isdisjoint(hooked):
+                self._by_hand.append(optimizer)
+            else:
+                raise ValueError(
+                    "an assignment without a hook must have all of its parameters hooked by others, or none"
+                )
+
+    def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
+        """loss.backward(), optimizer.step(), optimizer.zero_grad()."""
+        loss = compute_loss()
+        loss.backward()
+        for optimizer in self._after_backward:
+            if needs_closure(type(optimizer)):
+                optimizer.step(functools.partial(closure, optimizer, compute_loss))  # type: ignore[arg-type]
+            else:
+                optimizer.step()
+        for optimizer in self._after_backward:
+            optimizer.zero_grad(set_to_none=True)
+
+    def step_by_hand(self, model: nn.Module) -> None:
+        """optimizer.step(), optimizer.zero_grad()."""
+        for optimizer in self._by_hand:
+            optimizer.step()
+        for optimizer in self._by_hand:
+            optimizer.zero_grad(set_to_none=True)
+
+    def optimizers(self, model: nn.Module) -> list[Optimizer]:
+        """Return one optimizer for each assignment."""
+        return self._optimizers
+
+
+def parameters_of(optimizer: Optimizer) -> set[int]:
+    """Return the identities of the parameters that `optimizer` holds."""
+    return {id(param) for group in optimizer.param_groups for param in group["params"]}
+
+
+def closure(optimizer: Optimizer, compute_loss: Callable[[], Tensor]) -> Tensor:
+    """Evaluate the loss anew, with its gradients."""
+    optimizer.zero_grad()
+    loss = compute_loss()
+    loss.backward()
+    return loss
+
+
+def needs_closure(optimizer_class: type[Optimizer]) -> bool:
+    """Whether `step` has a closure parameter that must be given."""
+    parameter = inspect.signature(optimizer_class.step).parameters.get("closure")
+    return parameter is not None and parameter.default is parameter.empty

@@ -1,0 +1,118 @@
+"""What a run of a plan left behind, event by event; plain tensors and text, picklable."""
+
+from __future__ import annotations
+
+import copy
+import dis
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What there was after one event.
+
+    Attributes:
+        event: which one.
+        params: value of each parameter, under its first name.
+        grads: gradient of each parameter, None where there is none.
+        states: for each parameter the non-empty states that optimizers hold for it, in order of listing; None where
+            the optimizers are not to be had.
+    """
+
+    event: str
+    params: dict[str, Tensor]
+    grads: dict[str, Tensor | None]
+    states: dict[str, list[State]] | None
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An error that ended a run.
+
+    Attributes:
+        event: the event that raised it.
+        attaching: whether that was an attachment.
+        text: type and message, on one line.
+        accidental: whether it was an accident rather than a refusal that somebody wrote.
+    """
+
+    event: str
+    attaching: bool
+    text: str
+    accidental: bool
+
+    @staticmethod
+    def observe(error: Exception, event: str, *, attaching: bool) -> Raised:
+        """Describe `error`, raised during `event`."""
+        lines = str(error).strip().splitlines()
+        text = f"{type(error).__name__}: {lines[0] if lines else '(no message)'}"
+        return Raised(event, attaching, text, is_accidental(error))
+
+
+@dataclass
+class Trace:
+    """All snapshots of a run, and the error that ended it, if one did."""
+
+    start: Snapshot
+    snapshots: list[Snapshot] = field(default_factory=list)
+    raised: Raised | None = None
+
+
+def take_snapshot(event: str, model: nn.Module, optimizers: Iterable[Optimizer] | None) -> Snapshot:
+    """Copy what an observer can see of `model` and of its `optimizers`."""
+    named = dict(model.named_parameters())
+    params = {name: param.detach().clone() for name, param in named.items()}
+    grads = {name: None if param.grad is None else param.grad.detach().clone() for name, param in named.items()}
+    if optimizers is None:
+        return Snapshot(event, params, grads, None)
+    states: dict[str, list[State]] = {name: [] for name in named}
+    name_of = {id(param): name for name, param in named.items()}
+    for optimizer in optimizers:
+        for param, state in optimizer.state.items():
+            if state and id(param) in name_of:
+                states[name_of[id(param)]].append(copy_state(state))
+    return Snapshot(event, params, grads, states)
+
+
+def copy_state(state: State) -> State:
+    """Return a copy of one parameter's optimizer state that later steps leave alone."""
+    return {
+        key: value.detach().clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+        for key, value in state.items()
+    }
+
+
+_ALWAYS_ACCIDENTAL = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RecursionError)
+_ACCIDENTAL_UNLESS_WRITTEN = (TypeError, ValueError)
+
+
+def is_accidental(error: Exception) -> bool:
+    """Whether nobody meant to raise `error`.
+
+    A TypeError or ValueError is a refusal where a `raise` statement made it ("needs a closure"), and an accident where
+    the interpreter did ("missing 1 required positional argument"): the last instruction of the innermost frame tells.
+    """
+    if isinstance(error, _ALWAYS_ACCIDENTAL):
+        return True
+    return isinstance(error, _ACCIDENTAL_UNLESS_WRITTEN) and not _written(error.__traceback__)
+
+
+def _written(traceback: TracebackType | None) -> bool:
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code.co_code
+    return dis.opname[code[traceback.tb_lasti]] in {"RAISE_VARARGS", "RERAISE"}
