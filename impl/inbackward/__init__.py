@@ -1,0 +1,18 @@
+"""Optimizer in backward for PyTorch.
+
+Each parameter is stepped inside `backward()`, as soon as its gradient is complete, and the gradient is freed at once.
+The result is, bit for bit, that of the standard loop: `loss.backward()`, `optimizer.step()`,
+`optimizer.zero_grad(set_to_none=True)`. Where that cannot be had, there is an error that names the remedy.
+
+    import inbackward
+
+    inbackward.apply_optimizer_in_backward(torch.optim.AdamW, model.parameters(), {"lr": 1e-3})
+    for batch in batches:
+        model(batch).sum().backward()  # the optimizer steps in here; no step(), no zero_grad()
+"""
+
+from inbackward._api import apply_optimizer_in_backward, detach, get_in_backward_optimizers, optimizers_of
+
+__all__ = ["apply_optimizer_in_backward", "detach", "get_in_backward_optimizers", "optimizers_of"]
+
+__version__ = "0.1.0"

@@ -1,0 +1,145 @@
+"""The public functions."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from inbackward import _engine
+from inbackward._attachment import Assignment, Attachment, attachment_of
+from inbackward._build import one_optimizer_each
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from torch.optim import Optimizer
+    from torch.optim.optimizer import ParamsT
+
+
+def apply_optimizer_in_backward(
+    optimizer_class: type[Optimizer],
+    params: ParamsT,
+    optimizer_kwargs: Mapping[str, Any],
+    register_hook: bool = True,
+) -> None:
+    """Makes every `backward()` step these parameters and free their gradients.
+
+    Each parameter gets an optimizer of its own, `optimizer_class([param], **optimizer_kwargs)`. It steps as soon as
+    the parameter's gradient is complete and all of the user's hooks have seen it; then `param.grad` is None. Several
+    calls may name one parameter: its optimizers step in the order of the calls. Everything is checked, and every
+    optimizer built, before anything is attached.
+
+    Where the gradients' memory is not saved: a parameter whose memory something else still uses when its gradient is
+    complete (`param.detach()` elsewhere in the graph, a kept `state_dict()`, views into one flat buffer, a graph that
+    is retained) is stepped at the end of that backward, since the graph may yet read it. The result is the same.
+    At the end of a backward that reached any parameter of a call, those that still hold a gradient, from before the
+    call perhaps, are stepped as well, as one optimizer over all of them would.
+
+    What is out of sight: an optimizer class that mixes its parameters (by the norm of all gradients, say) sees one at
+    a time here, and code that runs inside backward and reads a parameter's value on its own (a custom autograd
+    Function that looks at `module.weight`, a checkpointed function that uses `param.detach()`) may find it stepped.
+
+    Args:
+        optimizer_class: A subclass of `torch.optim.Optimizer` whose `step()` needs no closure.
+        params: Whatever `torch.optim` takes: an iterable of leaf tensors, of `(name, tensor)` pairs, or of dicts,
+            that is groups with options of their own. Frozen parameters may be among them.
+        optimizer_kwargs: The options. They are copied for each optimizer, so a tensor lr is shared with nobody.
+        register_hook: False for optimizers that are listed and left to the caller to step. When another call with
+            True names the parameter, before or after, all of its optimizers step inside backward.
+
+    Raises:
+        TypeError: `optimizer_class` is no optimizer class or cannot step without a closure; `optimizer_kwargs` is no
+            mapping; a parameter is no tensor, or of a dtype that has no gradients.
+        ValueError: A parameter is no leaf, or is in two groups; there is no parameter.
+        RuntimeError: Called inside backward.
+        Exception: Whatever the optimizer class raises for these options and parameters.
+    """
+    _refuse_in_backward("attach optimizers")
+    built = one_optimizer_each(optimizer_class, params, optimizer_kwargs)
+    attachments: list[Attachment] = []
+    with ExitStack() as undo:
+        for param, _ in built:
+            attachment = attachment_of(param)
+            if attachment is None:
+                attachment = Attachment(param)
+                undo.callback(attachment.release)
+            if register_hook and not attachment.hooked:
+                attachment.hook()
+                undo.callback(attachment.unhook)
+            attachments.append(attachment)
+        undo.pop_all()
+    for attachment, (_, optimizer) in zip(attachments, built, strict=True):
+        attachment.optimizers.append(optimizer)
+    if register_hook:
+        assignment = Assignment(attachments)
+        for attachment in attachments:
+            attachment.assignments.append(assignment)
+
+
+def get_in_backward_optimizers(module: nn.Module) -> list[Optimizer]:
+    """Lists the optimizers attached to a module's parameters, for schedulers and checkpoints.
+
+    Returns:
+        The optimizers in the order of `module.parameters()`, those of one parameter in the order in which they were
+        attached. They are always the same objects.
+
+    Raises:
+        TypeError: `module` is no module.
+    """
+    _expect(nn.Module, module, "For one parameter, ask optimizers_of(param).")
+    return [optimizer for param in module.parameters() for optimizer in optimizers_of(param)]
+
+
+def optimizers_of(param: torch.Tensor) -> list[Optimizer]:
+    """Lists the optimizers attached to one parameter, in the order in which they were attached; none is no error.
+
+    Raises:
+        TypeError: `param` is no tensor.
+    """
+    _expect(torch.Tensor, param, "For a module, ask get_in_backward_optimizers(module).")
+    attachment = attachment_of(param)
+    return [] if attachment is None else list(attachment.optimizers)
+
+
+def detach(module_or_params: nn.Module | torch.Tensor | Iterable[torch.Tensor]) -> None:
+    """Makes parameters ordinary again: backward leaves them alone and their gradients in place.
+
+    Optimizers that were listed before go on to exist as ordinary ones, with their state. Parameters to which nothing
+    is attached may be among the given; attaching again works.
+
+    Args:
+        module_or_params: A module, a parameter, or an iterable of parameters.
+
+    Raises:
+        TypeError: One of the parameters is no tensor; nothing is detached then.
+        RuntimeError: Called inside backward.
+    """
+    _refuse_in_backward("detach optimizers")
+    params: list[torch.Tensor]
+    if isinstance(module_or_params, nn.Module):
+        params = [*module_or_params.parameters()]
+    elif isinstance(module_or_params, torch.Tensor):
+        params = [module_or_params]
+    else:
+        params = [*module_or_params]
+    for param in params:
+        _expect(torch.Tensor, param, "Give detach a module, a parameter, or an iterable of parameters.")
+    for param in params:
+        attachment = attachment_of(param)
+        if attachment is not None:
+            attachment.release()
+
+
+def _refuse_in_backward(what: str) -> None:
+    if _engine.in_backward():
+        msg = f"Cannot {what} while backward runs: some parameters have been reached by it, others not. Do it before."
+        raise RuntimeError(msg)
+
+
+def _expect(kind: type, given: object, remedy: str) -> None:
+    if not isinstance(given, kind):
+        msg = f"Expected a torch {kind.__name__}, not {given!r}. {remedy}"
+        raise TypeError(msg)
