@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inbackward_conformance import SPEC_VERSION
+from inbackward_conformance.matrix import BadRecord, read_matrix
 from inbackward_conformance.specification import chapter_text, specification
 
 if TYPE_CHECKING:
@@ -17,9 +19,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m inbackward_conformance", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("list", help="list the requirements with their levels").set_defaults(run=list_requirements)
-    commands.add_parser("spec", help="print the specification as Markdown").set_defaults(run=print_specification)
-    parser.parse_args(arguments).run()
+
+    listing = commands.add_parser("list", help="list the requirements with their levels")
+    listing.set_defaults(run=lambda _: list_requirements())
+
+    spec = commands.add_parser("spec", help="print the specification as Markdown")
+    spec.set_defaults(run=lambda _: print_specification())
+
+    matrix = commands.add_parser("matrix", help="print records as a Markdown table: requirements by implementations")
+    matrix.add_argument("records", nargs="+", type=Path, metavar="FILE.jsonl", help="what --conformance-report wrote")
+    matrix.add_argument("--may-refuse", action="store_true", help="only the requirements that accept a refusal")
+    matrix.set_defaults(run=lambda given: print(read_matrix(given.records).markdown(may_refuse_only=given.may_refuse)))
+
+    given = parser.parse_args(arguments)
+    try:
+        given.run(given)
+    except BadRecord as error:
+        parser.error(str(error))
     return 0
 
 

@@ -7,9 +7,11 @@ an entry point of the group `inbackward.implementations` or as `package.module:a
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.outcome import NotOffered
@@ -55,7 +57,7 @@ def find_implementation(name: str) -> Any:
             f"unknown implementation {name!r}; registered here: {registered}. "
             f"Use one of these names or package.module:attribute"
         )
-    entry = known.get(name) or EntryPoint(name, name, GROUP)
+    entry = known.get(name) or _from_here(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -73,6 +75,13 @@ def find_implementation(name: str) -> Any:
             f"apply(optimizer_class, params, optimizer_kwargs, register_hook=True) and optimizers(module)"
         )
     return target
+
+
+def _from_here(name: str) -> EntryPoint:
+    """Return an entry point for `package.module:attribute`, to be imported as `python -m` would: from here, too."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    return EntryPoint(name, name, GROUP)
 
 
 class Implementation:
@@ -128,8 +137,13 @@ class Implementation:
         make: Callable[..., Optimizer] = own or (lambda cls, params, kwargs: cls(params, **kwargs))
         return make(optimizer_class, params, optimizer_kwargs)
 
-    def schedule(self, module: nn.Module, scheduler_class: type[LRScheduler], **kwargs: Any) -> list[LRScheduler]:
-        """Return what is to be stepped for a schedule; default: one scheduler for each of `optimizers(module)`."""
+    def schedule(
+        self, module: nn.Module, scheduler_class: Callable[..., LRScheduler], **kwargs: Any
+    ) -> list[LRScheduler]:
+        """Return what is to be stepped for a schedule; default: one scheduler for each of `optimizers(module)`.
+
+        Where a scheduler is made of others, `scheduler_class` is the function that builds it over one optimizer.
+        """
         own = self._offered("schedule")
         with _marking_errors("schedule"):
             if own:
@@ -159,6 +173,10 @@ class Implementation:
             raise NotOffered("no detach")
         with _marking_errors("detach"):
             own(module)
+
+    def offers(self, call: str) -> bool:
+        """Whether the implementation has an optional call of its own."""
+        return self._offered(call) is not None
 
     def _offered(self, call: str) -> Callable[..., Any] | None:
         found = getattr(self._target, call, None)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from inbackward_conformance.compare import compare, difference
 from inbackward_conformance.in_backward import InBackward
-from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, Outcome
+from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, Outcome, OutOfTime
 from inbackward_conformance.run import run
 from inbackward_conformance.standard_loop import StandardLoop
 from inbackward_conformance.trace import Raised, take_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import nn
 
@@ -58,10 +58,11 @@ class Check:
         self.findings.append(finding)
 
     @contextmanager
-    def rejected(self, model: nn.Module, what: str) -> Iterator[None]:
+    def rejected(self, model: nn.Module, what: str, as_in: Callable[[], object] | None = None) -> Iterator[None]:
         """Demand that the body of the with statement raises a clear error, and leaves `model` as it was, unattached.
 
-        For bad input, which the standard loop rejects as well; `what` says what the input is.
+        For bad input, which the standard loop rejects as well; `what` says what the input is. `as_in` gives the same
+        input to torch: the error that it raises there is as good as a clear one.
 
         Raises:
             BrokenPromise: nothing is raised, an accident is, or something has changed.
@@ -74,7 +75,7 @@ class Check:
             raise
         except Exception as error:
             raised = Raised.observe(error, what, attaching=True)
-            if raised.accidental:
+            if raised.accidental and raised.text != _error_of(as_in):
                 raise _broken(f"an accident, not a clear error, for {what}: {raised.text}") from error
         else:
             raise _broken(f"{what} is accepted")
@@ -83,6 +84,33 @@ class Check:
         if _listed(self._implementation, model) != listed:
             raise _broken(f"{what} is rejected, but something is attached")
         self.findings.append(CONFORMS)
+
+
+def _error_of(call: Callable[[], object] | None) -> str:
+    try:
+        if call:
+            call()
+    except Exception as error:  # noqa: BLE001 (torch raises what it likes)
+        return Raised.observe(error, "", attaching=True).text
+    return ""
+
+
+@contextmanager
+def going_through(what: str) -> Iterator[None]:
+    """Demand that the body of the with statement raises nothing; `what` says what it does.
+
+    For what an attachment can break though no call of the implementation is in it: a copy, a file, a plain backward.
+
+    Raises:
+        BrokenPromise: something is raised.
+    """
+    try:
+        yield
+    except (BrokenPromise, NotOffered, OutOfTime):
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        raise _broken(f"{what} raises {type(error).__name__}: {lines[0] if lines else '(no message)'}") from error
 
 
 def _listed(implementation: Implementation, model: nn.Module) -> list[int] | None:

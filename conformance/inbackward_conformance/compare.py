@@ -33,7 +33,10 @@ def compare(standard: Trace, observed: Trace, may_refuse: Refusal | None = None)
         raised = standard.raised
         return _broken(Outcome.DIVERGES, f"{raised.event} goes through, where the standard loop raises {raised.text}")
     if standard.raised and standard.raised.event == observed.raised.event:
-        return CONFORMS
+        changed = ", ".join(_changes(observed)) or "nothing"
+        return Finding(
+            Outcome.CONFORMS, f"raises, as the standard loop does: {observed.raised.text}; changed before: {changed}"
+        )
     return _judge_refusal(observed.raised, _changes(observed), may_refuse)
 
 
@@ -113,6 +116,14 @@ def _judge_refusal(raised: Raised, changed: list[str], may_refuse: Refusal | Non
         return _broken(Outcome.FAILS, f"an accident, not a refusal: {what}")
     if changed and may_refuse is not Refusal.LATE:
         return _broken(Outcome.FAILS, f"torn update: {what}, after it had changed {', '.join(changed)}")
+    if changed and not raised.tells_of_steps:
+        # A late refusal leaves a model behind that only a checkpoint mends, and the user has to be told. Autograd's own
+        # "modified by an inplace operation" comes of the step too, but blames an operation that the user has not
+        # written, and says nothing of the steps: he would go on with a torn model.
+        return _broken(
+            Outcome.FAILS,
+            f"torn update: {what}, without a word of the parameters already stepped: {', '.join(changed)}",
+        )
     if may_refuse is Refusal.AT_ATTACHMENT and not raised.attaching:
         return _broken(Outcome.FAILS, f"refused too late, expected at attachment: {what}")
     return Finding(Outcome.REFUSES, what, passed=may_refuse is not None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from inbackward_conformance.adapter import Implementation
+    from inbackward_conformance.events import Scheduler
     from inbackward_conformance.run import BoundAssignment
 
 
@@ -24,9 +25,9 @@ class InBackward:
         """Attach by the implementation."""
         self._implementation.attach(model, assignments)
 
-    def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
+    def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor], **kwargs: Any) -> None:
         """Backward is all there is."""
-        self._implementation.backward(compute_loss(), model)
+        self._implementation.backward(compute_loss(), model, **kwargs)
 
     def step_by_hand(self, model: nn.Module) -> None:
         """Step all that is listed, and free the gradients."""
@@ -39,3 +40,21 @@ class InBackward:
     def optimizers(self, model: nn.Module) -> list[Optimizer]:
         """Return what is attached."""
         return self._implementation.optimizers(model)
+
+    def schedule(self, module: nn.Module, scheduler: Scheduler) -> list[Any]:
+        """Start what the implementation makes of it; a composed scheduler is given as the function that builds it."""
+        if scheduler.composed:
+            return self._implementation.schedule(module, scheduler.build)
+        return self._implementation.schedule(module, scheduler.scheduler_class, **scheduler.options)
+
+    def state_dict(self, model: nn.Module) -> Any:
+        """Return the states of what is attached."""
+        return self._implementation.state_dict(model)
+
+    def load_state_dict(self, model: nn.Module, state: Any) -> None:
+        """Load them."""
+        self._implementation.load_state_dict(model, state)
+
+    def detach(self, model: nn.Module) -> None:
+        """Detach by the implementation."""
+        self._implementation.detach(model)

@@ -13,6 +13,9 @@ from inbackward_conformance.adapter import UnusableImplementation, find_implemen
 from inbackward_conformance.expected import BadExpectations, load_expectations
 from inbackward_conformance.session import ConformanceSession
 
+PACKAGE = Path(__file__).parent
+NOTHING_NAMED = "name what is to be tested: --implementation NAME or --implementation package.module:attribute"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the suite."""
@@ -46,6 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start a conformance session, if implementations are named and can be found."""
     names = list(dict.fromkeys(config.getoption("implementation")))
     if not names:
+        if _asks_for_requirements(config):
+            raise pytest.UsageError(NOTHING_NAMED)
         return
     try:
         if not hasattr(config, "workerinput"):
@@ -55,3 +60,11 @@ def pytest_configure(config: pytest.Config) -> None:
     except (UnusableImplementation, BadExpectations) as error:
         raise pytest.UsageError(str(error)) from error
     config.pluginmanager.register(ConformanceSession(config, names, expectations), "inbackward_conformance_session")
+
+
+def _asks_for_requirements(config: pytest.Config) -> bool:
+    """Whether an argument of the command line is the suite, as a package or as a path."""
+    named = [argument.partition("::")[0] for argument in config.args]
+    if config.option.pyargs and any(name.partition(".")[0] == PACKAGE.name for name in named):
+        return True
+    return any(Path(name).resolve().is_relative_to(PACKAGE) for name in named)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import io
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from inbackward_conformance import models
+from inbackward_conformance import hazardous_models, models, unusual_parameters
 from inbackward_conformance.events import Attach
 from inbackward_conformance.outcome import NotOffered, OutOfTime
 from inbackward_conformance.plan import ALL, Assignment, Group, Plan, TensorOption
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch.optim import Optimizer
+
+    from inbackward_conformance.events import Scheduler
+
+
+CATALOGUES = (models, hazardous_models, unusual_parameters)
 
 
 class BoundAssignment(NamedTuple):
@@ -36,7 +42,7 @@ class Method(Protocol):
     def attach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
         """Give optimizers to parameters."""
 
-    def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
+    def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor], **kwargs: Any) -> None:
         """Run backward; when it returns, hooked optimizers have stepped and their gradients are freed."""
 
     def step_by_hand(self, model: nn.Module) -> None:
@@ -44,6 +50,18 @@ class Method(Protocol):
 
     def optimizers(self, model: nn.Module) -> list[Optimizer]:
         """Return the optimizers in use; raises `NotOffered` where they are not to be had."""
+
+    def schedule(self, module: nn.Module, scheduler: Scheduler) -> list[Any]:
+        """Return started schedulers, to be stepped by `step()`, over the optimizers of `module`."""
+
+    def state_dict(self, model: nn.Module) -> Any:
+        """Return the states of all optimizers, for a checkpoint."""
+
+    def load_state_dict(self, model: nn.Module, state: Any) -> None:
+        """Load what `state_dict` returned."""
+
+    def detach(self, model: nn.Module) -> None:
+        """Make an ordinary model of it again; raises `NotOffered` where that is not to be had."""
 
 
 class Run:
@@ -54,6 +72,10 @@ class Run:
         self.method = method
         self.device = torch.device(device)
         self.model = build_model(plan, self.device)
+        self.dtype = _dtype(plan)
+        self.schedules: list[Any] = []
+        self.saved = io.BytesIO()
+        self.losses: list[Tensor | None] = []
         self._batches_drawn = 0
         self._another: Optimizer | None = None
 
@@ -62,12 +84,13 @@ class Run:
         self._batches_drawn += 1
         generator = torch.Generator().manual_seed(1000 * self.plan.seed + self._batches_drawn)
         batch: tuple[Tensor, ...] = self.model.batch(generator)  # type: ignore[operator]
-        dtype = _dtype(self.plan)
-        return tuple(x.to(self.device, dtype if x.is_floating_point() else None) for x in batch)
+        return tuple(x.to(self.device, self.dtype if x.is_floating_point() else None) for x in batch)
 
-    def loss(self, batch: tuple[Tensor, ...], skip: tuple[str, ...] = ()) -> Tensor:
-        """Return the mean squared absolute value of the model's output, a real scalar."""
-        output: Tensor = self.model(*batch, **({"skip": skip} if skip else {}))
+    def loss(
+        self, batch: tuple[Tensor, ...], skip: tuple[str, ...] = (), forward: Callable[..., Tensor] | None = None
+    ) -> Tensor:
+        """Return the mean squared absolute value of the output of the model, or of `forward`: a real scalar."""
+        output: Tensor = (forward or self.model)(*batch, **({"skip": skip} if skip else {}))
         return (output * output.conj()).real.mean() if output.is_complex() else (output * output).mean()
 
     def bind(self, assignment: Assignment) -> BoundAssignment:
@@ -75,6 +98,11 @@ class Run:
         params = self._params(assignment)
         optimizer_class = find_optimizer_class(assignment.optimizer)
         return BoundAssignment(optimizer_class, params, live_options(assignment.options), assignment.hook)
+
+    def rebuild(self) -> None:
+        """Replace the model by one that is built anew, with other initial values; nothing is attached to it."""
+        with torch.random.fork_rng():
+            self.model = build_model(self.plan, self.device)
 
     def another_optimizer(self) -> Optimizer:
         """Return an ordinary optimizer over all parameters that neither plan nor method knows of."""
@@ -122,7 +150,8 @@ def run(plan: Plan, method: Method, device: str = "cpu") -> Trace:
 
 def build_model(plan: Plan, device: torch.device) -> nn.Module:
     """Build the plan's model: cast, shared and frozen as the plan says."""
-    model: nn.Module = getattr(models, plan.model)()
+    catalogue = next(module for module in CATALOGUES if hasattr(module, plan.model))
+    model: nn.Module = getattr(catalogue, plan.model)()
     model = model.to(device, _dtype(plan))
     for name, source in plan.shared:
         owner, _, attribute = name.rpartition(".")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -17,9 +17,6 @@ from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.record import CaseRecord, RecordFile, RequirementRecord, summarize, verdict
 from inbackward_conformance.specification import requirement_id, specification
 from inbackward_conformance.terminal import summary_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 PROPERTY = "inbackward_case"
 
@@ -37,10 +34,10 @@ class ConformanceSession:
         self.expectations = expectations
         self._config = config
         self._cases: dict[str, CaseRecord] = {}
-        self._collected: set[str] = set()
         self._results: dict[str, list[RequirementRecord]] = {}
         self._complaints: list[str] = []
         self._file: RecordFile | None = None
+        self._interrupted = False
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Open the record."""
@@ -55,21 +52,10 @@ class ConformanceSession:
                 file, device=self._config.getoption("device"), seed=self._config.getoption("conformance_seed")
             )
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Remember what is going to run."""
-        self._remember(item.nodeid for item in session.items)
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
-        """Remember what the workers are going to run."""
-        self._remember(ids)
-
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record a case when its last phase is over."""
-        if self._in_worker or requirement_id(report.nodeid) not in specification():
-            return
         properties = dict(report.user_properties)
-        if PROPERTY in properties:
+        if PROPERTY in properties and not self._in_worker:
             case = _received(str(properties[PROPERTY]))
             known = self._cases.get(report.nodeid)
             if known is None or Outcome.worst([known.outcome, case.outcome]) is not known.outcome:
@@ -80,10 +66,12 @@ class ConformanceSession:
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
         """Record a case whose process died; xdist starts another worker and goes on."""
-        requirement = specification().get(requirement_id(crashitem))
+        module, _, function = crashitem.partition("::")
+        # The id of a test in a module that is itself the argument of the run begins with "::".
+        requirement = specification().get(requirement_id(module or self._config.args[0], function))
         if requirement is None:
             return
-        parameters = crashitem.partition("[")[2].removesuffix("]")
+        parameters = function.removesuffix("]").partition("[")[2]
         owner = max((n for n in self.implementations if f"{parameters}-".startswith(f"{n}-")), key=len, default="")
         case = parameters.removeprefix(owner).removeprefix("-")
         crash = CaseRecord(owner, requirement.id, case, requirement.level, Outcome.CRASHES, False, str(report.longrepr))
@@ -93,8 +81,9 @@ class ConformanceSession:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Close the record, and fail the run where an expected failure no longer fails."""
-        if self._in_worker or not self._collected:
+        if self._in_worker or not self._cases:
             return
+        self._interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED
         for name in self.implementations:
             cases = [case for case in self._cases.values() if case.implementation == name]
             self._results[name] = summarize(name, cases, self._applicable())
@@ -129,23 +118,23 @@ class ConformanceSession:
 
     @property
     def _whole(self) -> bool:
-        """Whether every requirement of every collected chapter, with all its cases, was to run."""
+        """Whether every requirement of the chapters that the user named, with all its cases, was to run."""
         option = self._config.option
         narrowed = [getattr(option, name, None) for name in ("keyword", "markexpr", "deselect", "lf", "maxfail")]
-        return not any(narrowed) and not any("::" in argument for argument in self._config.args)
+        picked = any("::" in argument for argument in self._config.args)
+        return not (self._interrupted or picked or any(narrowed))
+
+    @property
+    def _chapters(self) -> set[str]:
+        return {case.requirement.partition("/")[0] for case in self._cases.values()}
 
     @property
     def _selection(self) -> str:
-        chapters = sorted({name.partition("/")[0] for name in self._collected})
-        return ", ".join(chapters) if self._whole else "a part of: " + ", ".join(chapters)
-
-    def _remember(self, node_ids: Iterable[str]) -> None:
-        self._collected |= {requirement_id(node_id) for node_id in node_ids} & specification().keys()
+        return ("" if self._whole else "a part of ") + ", ".join(sorted(self._chapters))
 
     def _applicable(self) -> list[str]:
         """Return what a verdict rests on: the chapters that the user named, or, where cases were picked out, all."""
-        chapters = {name.partition("/")[0] for name in self._collected}
-        return [name for name, found in specification().items() if not self._whole or found.chapter in chapters]
+        return [name for name, found in specification().items() if not self._whole or found.chapter in self._chapters]
 
 
 def _received(text: str) -> CaseRecord:

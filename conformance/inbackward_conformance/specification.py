@@ -54,11 +54,10 @@ def chapter_text(chapter: str) -> str:
     return ast.get_docstring(tree) or ""
 
 
-def requirement_id(node_id: str) -> str:
-    """Return the id of the requirement behind a pytest node id, `…/test_<chapter>.py::test_<name>[case]`."""
-    path, _, function = node_id.partition("::")
-    name = function.partition("[")[0]
-    return f"{Path(path).stem.removeprefix('test_')}/{name.removeprefix('test_')}"
+def requirement_id(module: str | Path, function: str) -> str:
+    """Return `chapter/name` for `test_<name>`, with or without its case, in the module `test_<chapter>`."""
+    chapter = Path(module).name.rpartition("test_")[2].removesuffix(".py")
+    return f"{chapter}/{function.partition('[')[0].removeprefix('test_')}"
 
 
 def _read(path: Path) -> Iterator[Requirement]:

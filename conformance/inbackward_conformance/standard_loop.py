@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
+    from inbackward_conformance.events import Scheduler
     from inbackward_conformance.run import BoundAssignment
 
 
@@ -23,31 +24,33 @@ class StandardLoop:
         self._after_backward: list[Optimizer] = []
         self._by_hand: list[Optimizer] = []
         self._optimizers: list[Optimizer] = []
+        self._hooked: set[int] = set()
 
     def attach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
         """Make the optimizers."""
-        hooked: set[int] = set()
+        self._after_backward.clear()
+        self._by_hand.clear()
         for optimizer_class, params, kwargs, hook in assignments:
             optimizer = self._make_optimizer(optimizer_class, params, kwargs)
             self._optimizers.append(optimizer)
             if hook:
-                hooked |= parameters_of(optimizer)
+                self._hooked |= parameters_of(optimizer)
         for optimizer in self._optimizers:
             # One hook on a parameter steps all its optimizers, those attached without a hook too, as in torch.
             params = parameters_of(optimizer)
-            if params <= hooked:
+            if params <= self._hooked:
                 self._after_backward.append(optimizer)
-            elif params.isdisjoint(hooked):
+            elif params.isdisjoint(self._hooked):
                 self._by_hand.append(optimizer)
             else:
                 raise ValueError(
                     "an assignment without a hook must have all of its parameters hooked by others, or none"
                 )
 
-    def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
+    def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor], **kwargs: Any) -> None:
         """loss.backward(), optimizer.step(), optimizer.zero_grad()."""
         loss = compute_loss()
-        loss.backward()
+        loss.backward(**kwargs)
         for optimizer in self._after_backward:
             if needs_closure(type(optimizer)):
                 optimizer.step(functools.partial(closure, optimizer, compute_loss))  # type: ignore[arg-type]
@@ -64,8 +67,29 @@ class StandardLoop:
             optimizer.zero_grad(set_to_none=True)
 
     def optimizers(self, model: nn.Module) -> list[Optimizer]:
-        """Return one optimizer for each assignment."""
-        return self._optimizers
+        """Return one optimizer for each assignment, those that hold parameters of the model."""
+        params = set(map(id, model.parameters()))
+        return [optimizer for optimizer in self._optimizers if params & parameters_of(optimizer)]
+
+    def schedule(self, module: nn.Module, scheduler: Scheduler) -> list[Any]:
+        """Start one scheduler for each optimizer."""
+        return [scheduler.build(optimizer) for optimizer in self.optimizers(module)]
+
+    def state_dict(self, model: nn.Module) -> Any:
+        """Return optimizer.state_dict()."""
+        return [optimizer.state_dict() for optimizer in self.optimizers(model)]
+
+    def load_state_dict(self, model: nn.Module, state: Any) -> None:
+        """optimizer.load_state_dict()."""
+        for optimizer, saved in zip(self.optimizers(model), state, strict=True):
+            optimizer.load_state_dict(saved)
+
+    def detach(self, model: nn.Module) -> None:
+        """Forget the optimizers."""
+        self._optimizers.clear()
+        self._hooked.clear()
+        self._after_backward.clear()
+        self._by_hand.clear()
 
 
 def parameters_of(optimizer: Optimizer) -> set[int]:

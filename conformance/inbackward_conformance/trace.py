@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dis
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 State = dict[str, Any]
+
+_TELLS_OF_STEPS = re.compile(r"\b(stepped|updated)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,21 @@ class Raised:
         attaching: whether that was an attachment.
         text: type and message, on one line.
         accidental: whether it was an accident rather than a refusal that somebody wrote.
+        tells_of_steps: whether the message says that parameters were stepped.
     """
 
     event: str
     attaching: bool
     text: str
     accidental: bool
+    tells_of_steps: bool = False
 
     @staticmethod
     def observe(error: Exception, event: str, *, attaching: bool) -> Raised:
         """Describe `error`, raised during `event`."""
         lines = str(error).strip().splitlines()
         text = f"{type(error).__name__}: {lines[0] if lines else '(no message)'}"
-        return Raised(event, attaching, text, is_accidental(error))
+        return Raised(event, attaching, text, is_accidental(error), bool(_TELLS_OF_STEPS.search(str(error))))
 
 
 @dataclass
@@ -73,8 +78,8 @@ class Trace:
 def take_snapshot(event: str, model: nn.Module, optimizers: Iterable[Optimizer] | None) -> Snapshot:
     """Copy what an observer can see of `model` and of its `optimizers`."""
     named = dict(model.named_parameters())
-    params = {name: param.detach().clone() for name, param in named.items()}
-    grads = {name: None if param.grad is None else param.grad.detach().clone() for name, param in named.items()}
+    params = {name: _copy(param) for name, param in named.items()}
+    grads = {name: None if param.grad is None else _copy(param.grad) for name, param in named.items()}
     if optimizers is None:
         return Snapshot(event, params, grads, None)
     states: dict[str, list[State]] = {name: [] for name in named}
@@ -89,9 +94,14 @@ def take_snapshot(event: str, model: nn.Module, optimizers: Iterable[Optimizer] 
 def copy_state(state: State) -> State:
     """Return a copy of one parameter's optimizer state that later steps leave alone."""
     return {
-        key: value.detach().clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
-        for key, value in state.items()
+        key: _copy(value) if isinstance(value, torch.Tensor) else copy.deepcopy(value) for key, value in state.items()
     }
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    # The ragged shapes of two nested tensors are never equal, and few functions take them: the values tell enough.
+    values = tensor.values() if tensor.is_nested else tensor
+    return values.detach().clone()
 
 
 _ALWAYS_ACCIDENTAL = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RecursionError)

@@ -8,12 +8,72 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from inbackward_conformance.events.attachment import AttachMore, FailToAttach, Grow, TrainOrdinarily
 from inbackward_conformance.events.backward import Accumulate, Attach, Backward, StepAnother, StepByHand
+from inbackward_conformance.events.checkpoint import Load, Save
+from inbackward_conformance.events.graph import (
+    AutocastBackward,
+    BackwardThrough,
+    Compile,
+    ComputeGradients,
+    Forward,
+    FunctionalBackward,
+    PenalizedBackward,
+)
+from inbackward_conformance.events.hooks import ClipGradients, DropGradients
+from inbackward_conformance.events.model import (
+    Cast,
+    Detach,
+    Freeze,
+    LoadWeights,
+    ReplaceByCopy,
+    ReplaceParameter,
+    SetData,
+    SwapParameters,
+    Thaw,
+)
+from inbackward_conformance.events.schedule import Power, Scheduler, SetOption, StartSchedule, StepSchedules
 
 if TYPE_CHECKING:
     from inbackward_conformance.run import Run
 
-__all__ = ["Accumulate", "Attach", "Backward", "Event", "StepAnother", "StepByHand"]
+__all__ = [
+    "Accumulate",
+    "Attach",
+    "AttachMore",
+    "AutocastBackward",
+    "Backward",
+    "BackwardThrough",
+    "Cast",
+    "ClipGradients",
+    "Compile",
+    "ComputeGradients",
+    "Detach",
+    "DropGradients",
+    "Event",
+    "FailToAttach",
+    "Forward",
+    "Freeze",
+    "FunctionalBackward",
+    "Grow",
+    "Load",
+    "LoadWeights",
+    "PenalizedBackward",
+    "Power",
+    "ReplaceByCopy",
+    "ReplaceParameter",
+    "Save",
+    "Scheduler",
+    "SetData",
+    "SetOption",
+    "StartSchedule",
+    "StepAnother",
+    "StepByHand",
+    "StepSchedules",
+    "SwapParameters",
+    "Thaw",
+    "TrainOrdinarily",
+]
 
 
 class Event(Protocol):

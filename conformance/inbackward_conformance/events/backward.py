@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.printable import Printable
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Attach(Printable):
-    """Give the assignments of the plan to the parameters; every run has it once, after `Plan.before`."""
+    """Give the assignments of the plan to the parameters; every run begins so, after `Plan.before`.
+
+    Once more it is for a model that is new, or detached.
+    """
 
     def happen(self, run: Run) -> None:
         """Attach in the order of the plan."""
@@ -27,15 +30,22 @@ class Backward(Printable):
     Attributes:
         skip: branches that this forward leaves out.
         scale: what the loss is multiplied by: 0 gives zero gradients, `inf` and `nan` non-finite ones.
+        inputs: the parameters that backward is confined to; empty: all that it reaches.
+        create_graph: whether the gradients get a graph of their own.
     """
 
     skip: tuple[str, ...] = ()
     scale: float = 1.0
+    inputs: tuple[str, ...] = ()
+    create_graph: bool = False
 
     def happen(self, run: Run) -> None:
         """Train for one step."""
         batch = run.next_batch()
-        run.method.backward(run.model, lambda: run.loss(batch, skip=self.skip) * self.scale)
+        kwargs: dict[str, Any] = {"create_graph": True} if self.create_graph else {}
+        if self.inputs:
+            kwargs["inputs"] = [run.model.get_parameter(name) for name in self.inputs]
+        run.method.backward(run.model, lambda: run.loss(batch, skip=self.skip) * self.scale, **kwargs)
 
 
 @dataclass(frozen=True, repr=False)

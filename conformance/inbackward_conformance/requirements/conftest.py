@@ -14,6 +14,7 @@ import torch
 from inbackward_conformance.adapter import Implementation, call_that_raised, find_implementation
 from inbackward_conformance.check import Check
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, NotRun, Outcome, OutOfTime
+from inbackward_conformance.plugin import NOTHING_NAMED
 from inbackward_conformance.record import CaseRecord
 from inbackward_conformance.session import ConformanceSession, attach_case
 from inbackward_conformance.specification import requirement_id, specification
@@ -41,17 +42,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make the implementations the first axis of every requirement."""
     names = metafunc.config.getoption("implementation")
     if not names:
-        raise pytest.UsageError(
-            "name what is to be tested: --implementation NAME or --implementation package.module:attribute"
-        )
+        raise pytest.UsageError(NOTHING_NAMED)
     metafunc.parametrize("implementation", list(dict.fromkeys(names)), indirect=True)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_torch_thread() -> Iterator[None]:
-    """Keep to one thread: workers run side by side, and the order of arithmetic stays what it is."""
+def warm_torch() -> Iterator[None]:
+    """Keep to one thread, and have loaded what torch loads late, so that no case pays for it.
+
+    Workers run side by side, and with one thread the order of arithmetic stays what it is.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    param = torch.zeros(1, requires_grad=True)
+    param.sum().backward()
+    torch.optim.SGD([param]).step()
     yield
     torch.set_num_threads(before)
 
@@ -71,7 +76,7 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def check(request: pytest.FixtureRequest, implementation: Implementation, device: str) -> Check:
     """Holds the implementation under test to a plan."""
-    requirement = specification()[requirement_id(request.node.nodeid)]
+    requirement = specification()[requirement_id(request.path, request.node.name)]
     check = Check(implementation, requirement, device, request.config.getoption("conformance_seed"))
     request.node.stash[FINDINGS] = check.findings
     return check
@@ -95,7 +100,7 @@ def pytest_runtest_makereport(
         return report
     session = item.config.pluginmanager.get_plugin("inbackward_conformance_session")
     assert isinstance(session, ConformanceSession)
-    found = specification()[requirement_id(item.nodeid)]
+    found = specification()[requirement_id(item.path, item.name)]
     name, case = _names(item)
     entries = session.expectations.get(name, [])
     entry = next((entry for entry in entries if not finding.passed and entry.covers(found.id, finding)), None)

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-import pytest
+import copy
+import functools
+from typing import Any
 
+import pytest
+import torch
+from torch import Tensor, nn
+
+from inbackward_conformance.adapter import Implementation
 from inbackward_conformance.check import Check
-from inbackward_conformance.events import Accumulate, Backward, StepAnother
+from inbackward_conformance.compare import describe_difference, same_bits
+from inbackward_conformance.events import (
+    Accumulate,
+    Backward,
+    BackwardThrough,
+    ClipGradients,
+    ComputeGradients,
+    DropGradients,
+    Forward,
+    StepAnother,
+)
+from inbackward_conformance.models import MLP, LayerUsedTwice
 from inbackward_conformance.plan import Assignment, Plan
 
 SGD = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
 
 with_both = pytest.mark.parametrize("assignment", [SGD, ADAMW], ids=["SGD", "AdamW"])
+with_hooks = pytest.mark.parametrize("by", ["register_hook", "register_post_accumulate_grad_hook"])
+around = pytest.mark.parametrize("when", ["before", "after"])
 
 
 @pytest.mark.must
@@ -68,3 +88,119 @@ def test_unused_parameter(check: Check, assignment: Assignment) -> None:
     """An unused parameter stays untouched by momentum and weight decay, while its neighbours step."""
     events = (Backward(), Backward(skip=("right",)), Backward(skip=("right",)), Backward())
     check(Plan("Branches", (assignment,), events))
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("by", ["torch.autograd.grad", "torch.func.grad"])
+def test_computed_alone(check: Check, by: str) -> None:
+    """Gradients that are computed by `torch.autograd.grad` or `torch.func.grad` step nothing and are left nowhere."""
+    check(Plan("MLP", (SGD,), (Backward(), ComputeGradients(by), Backward())))
+
+
+@pytest.mark.must
+def test_inputs(check: Check) -> None:
+    """`backward(inputs=…)` steps just those parameters."""
+    events = (Backward(), Backward(inputs=("2.weight", "0.bias")), Backward(inputs=("4.weight",)), Backward())
+    check(Plan("MLP", (SGD,), events))
+
+
+@pytest.mark.must
+@with_both
+def test_two_losses(check: Check, assignment: Assignment) -> None:
+    """Two losses with a backward each are two steps, although both graphs were there before the first."""
+    forwards = (Forward(skip=("left",)), Forward(skip=("right",)))
+    check(Plan("Branches", (assignment,), (*forwards, BackwardThrough(0), BackwardThrough(1), Backward())))
+
+
+@pytest.mark.must
+@with_both
+def test_create_graph(check: Check, assignment: Assignment) -> None:
+    """`backward(create_graph=True)` steps as any other backward does."""
+    check(Plan("MLP", (assignment,), (Backward(create_graph=True),) * 3))
+
+
+@pytest.mark.must
+@around
+@with_hooks
+def test_clipped_by_hook(check: Check, by: str, when: str) -> None:
+    """What a user's hook makes of a gradient is what is stepped: clipping a parameter at a time works.
+
+    That is how gradients are clipped where no moment exists at which all of them are there.
+    """
+    clip = ClipGradients(by)
+    before, first = ((clip,), ()) if when == "before" else ((), (clip,))
+    check(Plan("MLP", (SGD,), (*first, *(Backward(),) * 3), before=before))
+
+
+@pytest.mark.must
+@around
+def test_dropped_by_hook(check: Check, when: str) -> None:
+    """A parameter whose gradient a user's post-accumulate-grad hook has set to None is not stepped."""
+    drop = DropGradients(("2.weight", "4.bias"))
+    before, first = ((drop,), ()) if when == "before" else ((), (drop,))
+    check(Plan("MLP", (SGD,), (*first, *(Backward(),) * 3), before=before))
+
+
+@pytest.mark.must
+@around
+@with_hooks
+def test_seen_by_hook(implementation: Implementation, device: str, by: str, when: str) -> None:
+    """No user's hook is dropped: registered before attachment or after it, it runs once a backward, on the gradient.
+
+    The gradient is the whole one, of all uses of the parameter.
+    """
+    model = LayerUsedTwice().to(device)
+    ordinary_model = copy.deepcopy(model)
+    ordinary = torch.optim.SGD(ordinary_model.parameters(), lr=0.1)
+    expected = _watch(ordinary_model, by)
+    if when == "before":
+        seen = _watch(model, by)
+    implementation.apply(torch.optim.SGD, model.parameters(), {"lr": 0.1})
+    if when == "after":
+        seen = _watch(model, by)
+    for step in range(1, 4):
+        features = torch.full((4, 5), 0.5 * step, device=device)
+        implementation.backward(model(features).square().sum(), model)
+        ordinary_model(features).square().sum().backward()
+        ordinary.step()
+        ordinary.zero_grad()
+        for name in expected:
+            calls = len(seen[name])
+            assert calls == step, f"the hook on {name}, registered {when} attachment, ran {calls} times in {step} steps"
+            grad = seen[name][-1]
+            assert grad is not None, f"the hook on {name}, registered {when} attachment, finds no gradient"
+            assert same_bits(expected[name][-1], grad), (
+                f"the hook on {name}, registered {when} attachment, sees another gradient in step {step}: "
+                f"{describe_difference(expected[name][-1], grad)}"
+            )
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("grad_mode", [True, False], ids=["grad", "no_grad"])
+def test_modes_and_random_state(implementation: Implementation, device: str, grad_mode: bool) -> None:
+    """Attaching and backward leave the grad mode and the random state as they were, and ask for no grad mode."""
+    model = MLP().to(device)
+    loss = model(torch.ones(2, 4, device=device)).sum()
+    before = [param.detach().clone() for param in model.parameters()]
+    random_state = torch.get_rng_state()
+    with torch.set_grad_enabled(grad_mode):
+        implementation.apply(torch.optim.Adam, model.parameters(), {"lr": 0.1})
+        assert torch.is_grad_enabled() is grad_mode, "attaching leaves another grad mode behind"
+        implementation.backward(loss, model)
+        assert torch.is_grad_enabled() is grad_mode, "backward leaves another grad mode behind"
+    assert torch.equal(torch.get_rng_state(), random_state), "attaching or backward draws random numbers"
+    for value, (name, param) in zip(before, model.named_parameters(), strict=True):
+        assert not torch.equal(value, param), f"{name} is not stepped, with grad mode {grad_mode}"
+
+
+def _watch(model: nn.Module, by: str) -> dict[str, list[Any]]:
+    """Record what hooks on the parameters of `model` see, by name."""
+    seen: dict[str, list[Any]] = {name: [] for name, _ in model.named_parameters()}
+
+    def watch(name: str, given: Tensor) -> None:
+        grad = given if by == "register_hook" else given.grad
+        seen[name].append(None if grad is None else grad.detach().clone())
+
+    for name, param in model.named_parameters():
+        getattr(param, by)(functools.partial(watch, name))
+    return seen

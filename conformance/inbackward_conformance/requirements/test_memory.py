@@ -1,0 +1,126 @@
+"""What the technique is for: the memory of all gradients but one. Counted exactly, by weak references; no timing."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from inbackward_conformance.adapter import Implementation
+from inbackward_conformance.storages import Allocations, GradientBytes, old_objects_set_aside
+
+WIDTH = 16
+OPTIMIZERS = [(torch.optim.SGD, {"lr": 0.01, "momentum": 0.9}), (torch.optim.AdamW, {"lr": 0.01})]
+
+with_both = pytest.mark.parametrize(("optimizer_class", "options"), OPTIMIZERS, ids=["SGD", "AdamW"])
+
+
+def _layers(depth: int, device: str, *, bias: bool = True) -> nn.Sequential:
+    return nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias, device=device) for _ in range(depth)))
+
+
+def _batch(device: str) -> Tensor:
+    return torch.linspace(-1, 1, 4 * WIDTH, device=device).reshape(4, WIDTH)
+
+
+@pytest.mark.must
+@with_both
+def test_peak_of_gradients(
+    implementation: Implementation, device: str, optimizer_class: type[torch.optim.Optimizer], options: dict[str, Any]
+) -> None:
+    """The peak of simultaneously live gradient bytes does not grow with depth: 32 layers need no more than 8."""
+    peaks = {}
+    for depth in (8, 32):
+        model = _layers(depth, device)
+        implementation.apply(optimizer_class, model.parameters(), dict(options))
+        gradients = GradientBytes(model.parameters())
+        for _ in range(2):
+            implementation.backward(model(_batch(device)).sum(), model)
+        peaks[depth] = gradients.peak
+    assert peaks[32] <= peaks[8], f"at the peak {peaks[32]} bytes of gradients live in 32 layers, {peaks[8]} in 8"
+
+
+@pytest.mark.must
+@with_both
+def test_gradients_freed(
+    implementation: Implementation, device: str, optimizer_class: type[torch.optim.Optimizer], options: dict[str, Any]
+) -> None:
+    """After backward the memory of every gradient is free, not just `.grad` None."""
+    with old_objects_set_aside():
+        model = _layers(4, device)
+        implementation.apply(optimizer_class, model.parameters(), dict(options))
+        gradients = GradientBytes(model.parameters())
+        for _ in range(2):
+            implementation.backward(model(_batch(device)).sum(), model)
+        gc.collect()
+    left = gradients.storages.live_bytes()
+    assert gradients.peak, "no gradient was seen"
+    assert not left, f"{left} bytes of gradients are still alive after backward"
+
+
+@pytest.mark.must
+@with_both
+def test_stepped_while_backward_runs(
+    implementation: Implementation, device: str, optimizer_class: type[torch.optim.Optimizer], options: dict[str, Any]
+) -> None:
+    """A parameter is stepped while backward still runs: when it reaches the first layer, the last ones have changed."""
+    model = _layers(8, device)
+    implementation.apply(optimizer_class, model.parameters(), dict(options))
+    before = {name: param.detach().clone() for name, param in model[4:].named_parameters()}
+    waiting: list[str] = []
+
+    def reached(_: Tensor) -> None:
+        waiting.extend(name for name, param in model[4:].named_parameters() if torch.equal(param, before[name]))
+
+    model[0].register_forward_hook(lambda _layer, _inputs, hidden: hidden.register_hook(reached) and None)
+    implementation.backward(model(_batch(device)).sum(), model)
+    for name, param in model[4:].named_parameters():
+        assert name not in waiting, f"{name} of 8 layers is not stepped yet when backward reaches the first layer"
+        assert not torch.equal(param, before[name]), f"{name} of 8 layers is not stepped by backward"
+
+
+@pytest.mark.must
+@with_both
+def test_no_second_copy(
+    implementation: Implementation, device: str, optimizer_class: type[torch.optim.Optimizer], options: dict[str, Any]
+) -> None:
+    """Parameters and states exist once: after training no more memory is held than with the standard optimizer.
+
+    An implementation may keep little things, such as learning rates, in tensors: less than one parameter in all.
+    """
+    batch = _batch(device)
+    held: list[Any] = []
+
+    def standard() -> None:
+        optimizer = implementation.standard_optimizer(optimizer_class, model.parameters(), dict(options))
+        for _ in range(3):
+            model(batch).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        held.append(optimizer)
+
+    def in_backward() -> None:
+        implementation.apply(optimizer_class, model.parameters(), dict(options))
+        for _ in range(3):
+            implementation.backward(model(batch).sum(), model)
+
+    model = _layers(4, device, bias=False)
+    expected = _bytes_left_by(standard)
+    model = _layers(4, device, bias=False)
+    found = _bytes_left_by(in_backward)
+    smallest = min(param.untyped_storage().nbytes() for param in model.parameters())
+    assert found - expected < smallest, f"after three steps {found} bytes are held, {expected} by the standard loop"
+
+
+def _bytes_left_by(train: Callable[[], None]) -> int:
+    """Return how many bytes are alive of all that was allocated in `train`."""
+    allocations = Allocations()
+    with old_objects_set_aside():
+        with allocations:
+            train()
+        gc.collect()
+    return allocations.storages.live_bytes()

@@ -1,0 +1,50 @@
+"""Fixtures of the project's own tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+Record = list[dict[str, Any]]
+
+
+def read_record(path: Path) -> Record:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+class Suite:
+    """Runs the suite in a folder of its own, as an author of an implementation does."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self._pytester = pytester
+        self.report = pytester.path / "record.jsonl"
+
+    def run(self, *arguments: str, chapter: str = "no_hook") -> pytest.RunResult:
+        """Run one chapter in a process of its own: in ours, pytester would load torch and unload it again."""
+        target = f"inbackward_conformance.requirements.test_{chapter}"
+        report = ("--conformance-report", str(self.report))
+        return self._pytester.runpytest_subprocess("--pyargs", target, "-p", "no:randomly", *report, *arguments)
+
+    def record(self) -> Record:
+        return read_record(self.report)
+
+    def cases(self) -> Record:
+        return [line for line in self.record() if line["kind"] == "case"]
+
+    def outcomes(self) -> dict[str, str]:
+        return {line["requirement"]: line["outcome"] for line in self.record() if line["kind"] == "requirement"}
+
+    def verdicts(self) -> dict[str, str]:
+        footer = self.record()[-1]
+        assert footer["kind"] == "footer"
+        return {name: found["verdict"] for name, found in footer["implementations"].items()}
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester) -> Suite:
+    return Suite(pytester)

@@ -1,0 +1,12 @@
+"""Broken implementations, one defect each: what the suite must catch.
+
+A mutant is named after what a tired engineer did. `@fails(requirement)` names the requirement that has to catch it, and
+the case that shows it best, where the first one does not.
+"""
+
+from __future__ import annotations
+
+from mutants import of_equivalence, of_structure, of_training  # noqa: F401 (they register their mutants)
+from mutants.registry import MUTANTS, Mutant
+
+__all__ = ["MUTANTS", "Mutant"]

@@ -1,0 +1,82 @@
+"""Whatever authors have is found: a class, an instance, a module; else one line says what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import Suite
+
+TWO_FUNCTIONS = """
+def apply{suffix}(optimizer_class, params, optimizer_kwargs, register_hook=True):
+    for param in params:
+        param.__dict__.setdefault("own", []).append(optimizer_class([param], **optimizer_kwargs))
+        if register_hook and len(param.own) == 1:
+            param.register_post_accumulate_grad_hook(step)
+
+def step(param):
+    for optimizer in param.own:
+        optimizer.step()
+    param.grad = None
+
+def {listing}(module):
+    return [optimizer for param in module.parameters() for optimizer in getattr(param, "own", [])]
+"""
+
+ONLY_TWO_CALLS = """
+import functions
+
+class y:
+    def apply(self, optimizer_class, params, optimizer_kwargs, register_hook=True):
+        functions.apply(optimizer_class, params, optimizer_kwargs, register_hook)
+
+    def optimizers(self, module):
+        return functions.optimizers(module)
+
+instance = y()
+
+class z:
+    pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def modules(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        functions=TWO_FUNCTIONS.format(suffix="", listing="optimizers"),
+        long_names=TWO_FUNCTIONS.format(suffix="_optimizer_in_backward", listing="get_in_backward_optimizers"),
+        private_names=TWO_FUNCTIONS.replace("def apply", "def _apply").format(
+            suffix="_optimizer_in_backward", listing="_get_in_backward_optimizers"
+        ),
+        everything="import functions, long_names, private_names",
+        x=ONLY_TWO_CALLS,
+        broken="import nothing_of_that_name",
+    )
+
+
+def test_two_calls_are_enough(suite: Suite) -> None:
+    """A class, an instance and plain modules, under the names of torch's functions too, are driven as they are."""
+    names = ["x:y", "x:instance", "everything:functions", "everything:long_names", "everything:private_names"]
+    suite.run(*(f"--implementation={name}" for name in names), chapter="listing")
+    assert suite.verdicts() == dict.fromkeys(names, "conformant")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("nope", "*unknown implementation 'nope'; registered here: reference, torch. Use one of these names or *"),
+        ("broken:x", "*'broken:x' cannot be imported*No module named 'nothing_of_that_name'. Check the spelling*"),
+        ("x:missing", "*'x:missing' cannot be imported*no attribute 'missing'. Check the spelling*"),
+        ("x:z", "*'x:z' (x:z) has no `apply`. Give it apply(optimizer_class, params, *) and optimizers(module)"),
+    ],
+)
+def test_what_cannot_be_driven_is_one_line(suite: Suite, name: str, line: str) -> None:
+    result = suite.run("--implementation", name)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {line}"])
+    assert not suite.report.exists()
+
+
+def test_nothing_named_is_one_line(suite: Suite) -> None:
+    result = suite.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: name what is to be tested: --implementation NAME or *"])

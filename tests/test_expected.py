@@ -1,0 +1,100 @@
+"""Expected failures: pinned to their causes, never a way to be green by accident."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conftest import Suite
+from inbackward_conformance.adapter import known_implementations
+from inbackward_conformance.expected import BadExpectations, load_expectations
+
+HOOKED = """
+[[expected]]
+requirement = "no_hook/backward_steps_nothing"
+cause = "parameter '0.weight' differs"
+link = "https://example.org/1"
+
+[[expected]]
+requirement = "no_hook/stepped_by_hand"
+cause = "parameter '0.weight' differs"
+link = "https://example.org/2"
+
+[[expected]]
+requirement = "no_hook/beside_hooked_parameters"
+cause = "parameter '2.weight' differs"
+link = "https://example.org/3"
+"""
+
+
+@pytest.fixture(autouse=True)
+def importable_mutants(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(pytestconfig.rootpath / "tests"))
+
+
+def run_with(suite: Suite, path: Path, name: str, entries: str) -> pytest.RunResult:
+    path.write_text(f"implementation = {name!r}\n{entries}", encoding="utf-8")
+    return suite.run("--implementation", name, "--expected", str(path))
+
+
+def test_expected_failures_leave_the_exit_status_alone_and_the_verdict_true(suite: Suite, tmp_path: Path) -> None:
+    name = "mutants.of_structure:RegisterHookIgnored"
+    result = run_with(suite, tmp_path / "expected.toml", name, HOOKED)
+    assert result.ret == pytest.ExitCode.OK
+    result.assert_outcomes(passed=2, xfailed=3)
+    assert suite.verdicts() == {name: "not conformant"}
+    assert {line["requirement"]: line["expected"] for line in suite.record() if line["kind"] == "requirement"} == {
+        "no_hook/backward_steps_nothing": True,
+        "no_hook/stepped_by_hand": True,
+        "no_hook/beside_hooked_parameters": True,
+        "no_hook/hooked_and_unhooked": False,
+    }
+
+
+def test_another_cause_is_a_failure(suite: Suite, tmp_path: Path) -> None:
+    other = HOOKED.replace("parameter '2.weight' differs", "'2.weight'.grad is left over")
+    result = run_with(suite, tmp_path / "expected.toml", "mutants.of_structure:RegisterHookIgnored", other)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(passed=2, xfailed=2, failed=1)
+
+
+def test_a_stale_entry_fails_the_run(suite: Suite, tmp_path: Path) -> None:
+    result = run_with(suite, tmp_path / "expected.toml", "mutants.naive:Naive", HOOKED)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [
+            "stale expected failure: mutants.naive:Naive: no_hook/stepped_by_hand no longer fails with *; remove the entry"
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ("[[expected]]\nrequirement = 'no_hook/none'\ncause = 'x'\nlink = ''", "no_hook/none: no such requirement"),
+        ("[[expected]]\nrequirement = 'no_hook/stepped_by_hand'\ncause = ''\nlink = ''", "the cause is empty"),
+        (2 * "[[expected]]\nrequirement = 'no_hook/stepped_by_hand'\ncause = 'x'\nlink = ''\n", "listed twice"),
+        ("[[expected]]\nrequirement = 'no_hook/stepped_by_hand'\ncause = 'x'", "missing 1 required .* 'link'"),
+        ("[[expected]]\nrequirement = 'no_hook/stepped_by_hand'\ncause = 'x'\nlink = ''\noutcome = 'odd'", "'odd'"),
+        ("not toml", "Give `implementation` and"),
+    ],
+    ids=["unknown", "no cause", "duplicate", "no link", "unknown outcome", "no toml"],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, entries: str, message: str) -> None:
+    path = tmp_path / "expected.toml"
+    path.write_text(f"implementation = 'x'\n{entries}", encoding="utf-8")
+    with pytest.raises(BadExpectations, match=message):
+        load_expectations(["x"], [path])
+
+
+def test_a_bad_file_is_one_line_of_a_run(suite: Suite) -> None:
+    result = suite.run("--implementation=torch", "--expected=nowhere.toml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: expected failures nowhere.toml: cannot be read (*); check the path"])
+
+
+def test_shipped_files_are_used_by_default() -> None:
+    shipped = load_expectations(known_implementations(), [])
+    assert shipped["torch"]
+    assert "reference" not in shipped

@@ -1,0 +1,62 @@
+"""The suite can fail: each broken implementation is caught by the requirement that it names."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inbackward_conformance.specification import specification
+from mutants import MUTANTS, Mutant
+from one_case import SOUND
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def caught(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[str, str]]:
+    """Outcome and detail by mutant and requirement, from one run over all mutants."""
+    report = tmp_path_factory.mktemp("mutants") / "record.jsonl"
+    names = dict.fromkeys([SOUND, *(mutant.name for mutant in MUTANTS)])
+    named = [argument for name in names for argument in ("--implementation", name)]
+    command = [sys.executable, "-m", "pytest", "--pyargs", "inbackward_conformance", "-q", "-p", "no:randomly"]
+    command += ["-p", "one_case", "-p", "no:xdist", "--conformance-report", str(report), *named]
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, cwd=report.parent, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    records = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+    return {
+        (record["implementation"], record["requirement"]): (record["outcome"], record["detail"])
+        for record in records
+        if record["kind"] == "case"
+    }
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.name.partition(':')[2]}-{mutant.requirement}")
+def test_mutant_is_caught(mutant: Mutant, caught: dict[tuple[str, str], tuple[str, str]]) -> None:
+    """A mutant fails its requirement by what it does: not by an error of the suite."""
+    outcome, detail = caught[mutant.name, mutant.requirement]
+    assert outcome in {"diverges", "fails", "refuses"}, f"{outcome} {detail}"
+    assert detail
+
+
+def test_what_mutants_are_made_from_is_sound(caught: dict[tuple[str, str], tuple[str, str]]) -> None:
+    """Without the one defect nothing is caught: a mutant fails for its own reason."""
+    unsound = {
+        requirement
+        for (implementation, requirement), (outcome, _) in caught.items()
+        if implementation == SOUND and outcome not in {"conforms", "refuses"}
+    }
+    assert unsound == {mutant.requirement for mutant in MUTANTS if mutant.name == SOUND}
+
+
+def test_every_requirement_has_a_mutant() -> None:
+    """A requirement that nothing fails shows nothing."""
+    without = specification().keys() - {mutant.requirement for mutant in MUTANTS}
+    assert not without, f"no mutant for: {', '.join(sorted(without))}"

@@ -1,0 +1,47 @@
+"""The oracle's own checkpoint is exact: a standard loop that stops and goes on is one that never stopped."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from inbackward_conformance.adapter import Implementation
+from inbackward_conformance.compare import same_bits
+from inbackward_conformance.events import Backward, Load, Save
+from inbackward_conformance.optimizer_configurations import MODEL_FOR, closure_free_optimizer_names
+from inbackward_conformance.plan import ALL, Assignment, Plan
+from inbackward_conformance.run import Run, run
+from inbackward_conformance.standard_loop import StandardLoop
+
+
+def _end(model: str, assignment: Assignment, *between: Save | Load) -> dict[str, torch.Tensor]:
+    three = (Backward(),) * 3
+    trace = run(Plan(model, (assignment,), (*three, *between, *three)), _standard_loop())
+    assert trace.raised is None
+    return trace.snapshots[-1].params
+
+
+def _standard_loop() -> StandardLoop:
+    return StandardLoop(Implementation(object()).standard_optimizer)
+
+
+@pytest.mark.parametrize("model", ["its own", "TiedTransformer"])
+@pytest.mark.parametrize("name", closure_free_optimizer_names())
+def test_standard_loop_goes_on_as_if_never_stopped(name: str, model: str) -> None:
+    """The random numbers of dropout included."""
+    own, params = MODEL_FOR.get(name, ("MLP", ALL))
+    if model != "its own" and name in MODEL_FOR:
+        pytest.skip("does not take all parameters")
+    assignment = Assignment(name, {"lr": 0.01}, params)
+    used = own if model == "its own" else model
+    stopped, never = _end(used, assignment, Save(), Load()), _end(used, assignment)
+    assert [name for name, value in never.items() if not same_bits(value, stopped[name])] == []
+
+
+def test_rebuilt_model_has_other_values() -> None:
+    """Else a checkpoint that is not loaded would go unnoticed."""
+    torch.manual_seed(0)
+    live = Run(Plan("MLP", (Assignment("SGD", {"lr": 0.0}),), ()), _standard_loop(), "cpu")
+    before = live.model.get_parameter("0.weight").detach().clone()
+    live.rebuild()
+    assert not torch.equal(before, live.model.get_parameter("0.weight"))

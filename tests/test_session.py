@@ -1,0 +1,220 @@
+"""From cases to a verdict: outcomes, the record, expected failures, the summary, the exit status."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from expecttest import assert_expected_inline
+
+from conftest import Suite
+
+MODULE = """
+import ctypes, os, time
+import mutants.naive
+from inbackward_conformance import NotOffered
+
+class Sound(mutants.naive.Naive):
+    pass
+
+class UnlistedOptimizers(Sound):
+    def optimizers(self, module):
+        raise NotOffered("it keeps none")
+
+class RefusesUnhooked(Sound):
+    def apply(self, optimizer_class, params, optimizer_kwargs, register_hook=True):
+        if not register_hook:
+            raise ValueError("optimizers without a hook are not supported; leave register_hook=True")
+        super().apply(optimizer_class, params, optimizer_kwargs, register_hook)
+
+class Accident(Sound):
+    def apply(self, *args, **kwargs):
+        self.missing
+
+class Hangs(Sound):
+    def step(self, optimizer, param):
+        while len(getattr(param, "optimizers")) == 2:
+            pass
+        super().step(optimizer, param)
+
+class Dies(Sound):
+    def step(self, optimizer, param):
+        if len(param.optimizers) == 2:
+            os._exit(3)
+        super().step(optimizer, param)
+
+class BadSetUp(Sound):
+    def standard_optimizer(self, optimizer_class, params, kwargs):
+        return optimizer_class(params, **kwargs, no_such_option=1)
+
+class Unhooked(Sound):
+    def attach_to(self, param, optimizer, *, hook):
+        super().attach_to(param, optimizer, hook=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def module(pytester: pytest.Pytester, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytester.makepyfile(x=MODULE)
+    monkeypatch.setenv("PYTHONPATH", str(pytestconfig.rootpath / "tests"))
+
+
+def sections(result: pytest.RunResult) -> str:
+    """The summary of ours, without times."""
+    text = "\n".join(line.rstrip() for line in result.outlines)
+    return text[text.index("inbackward conformance =") :].partition("\n")[2].partition("\n====")[0]
+
+
+def test_the_record_has_the_promised_keys(suite: Suite) -> None:
+    result = suite.run("--implementation", "x:Sound", "--conformance-seed", "7")
+    assert result.ret == pytest.ExitCode.OK
+    header, *lines, footer = suite.record()
+    assert header | {"torch": "", "python": ""} == {
+        "kind": "header",
+        "spec": "1.0",
+        "torch": "",
+        "python": "",
+        "device": "cpu",
+        "seed": 7,
+    }
+    cases = [line for line in lines if line["kind"] == "case"]
+    requirements = [line for line in lines if line["kind"] == "requirement"]
+    assert lines == cases + requirements
+    assert {key: cases[0][key] for key in cases[0] if key != "seconds"} == {
+        "kind": "case",
+        "implementation": "x:Sound",
+        "requirement": "no_hook/backward_steps_nothing",
+        "case": "",
+        "level": "MUST",
+        "outcome": "conforms",
+        "passed": True,
+        "detail": "",
+        "expected": False,
+    }
+    assert requirements[0] == {
+        "kind": "requirement",
+        "implementation": "x:Sound",
+        "requirement": "no_hook/backward_steps_nothing",
+        "level": "MUST",
+        "outcome": "conforms",
+        "passed": True,
+        "expected": False,
+        "text": "Backward leaves parameters alone and gradients in place; a second backward adds to them.",
+        "cases": 1,
+    }
+    counts = {"diverges": 0, "fails": 0, "hangs": 0, "crashes": 0, "error": 0, "not offered": 0, "not run": 0}
+    assert footer["implementations"] == {"x:Sound": {"verdict": "conformant", "conforms": 4, "refuses": 0} | counts}
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "xdist"])
+def test_outcomes_become_verdicts(suite: Suite, workers: tuple[str, ...]) -> None:
+    """Several implementations in one run, each with its outcomes; the same with workers and without."""
+    names = ["Sound", "UnlistedOptimizers", "RefusesUnhooked", "Accident", "BadSetUp", "Unhooked"]
+    result = suite.run(*(f"--implementation=x:{name}" for name in names), *workers)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert suite.verdicts() == {
+        "x:Sound": "conformant",
+        "x:UnlistedOptimizers": "incomplete",
+        "x:RefusesUnhooked": "not conformant",
+        "x:Accident": "not conformant",
+        "x:BadSetUp": "not conformant",
+        "x:Unhooked": "not conformant",
+    }
+    assert_expected_inline(
+        "\n".join(
+            f"{line['implementation']:<21}{line['requirement']:<33}{line['outcome']}"
+            for line in suite.record()
+            if line["kind"] == "requirement"
+        ),
+        """\
+x:Sound              no_hook/backward_steps_nothing   conforms
+x:Sound              no_hook/stepped_by_hand          conforms
+x:Sound              no_hook/beside_hooked_parameters conforms
+x:Sound              no_hook/hooked_and_unhooked      conforms
+x:UnlistedOptimizers no_hook/backward_steps_nothing   conforms
+x:UnlistedOptimizers no_hook/stepped_by_hand          not offered
+x:UnlistedOptimizers no_hook/beside_hooked_parameters conforms
+x:UnlistedOptimizers no_hook/hooked_and_unhooked      conforms
+x:RefusesUnhooked    no_hook/backward_steps_nothing   refuses
+x:RefusesUnhooked    no_hook/stepped_by_hand          refuses
+x:RefusesUnhooked    no_hook/beside_hooked_parameters refuses
+x:RefusesUnhooked    no_hook/hooked_and_unhooked      refuses
+x:Accident           no_hook/backward_steps_nothing   fails
+x:Accident           no_hook/stepped_by_hand          fails
+x:Accident           no_hook/beside_hooked_parameters fails
+x:Accident           no_hook/hooked_and_unhooked      fails
+x:BadSetUp           no_hook/backward_steps_nothing   error
+x:BadSetUp           no_hook/stepped_by_hand          error
+x:BadSetUp           no_hook/beside_hooked_parameters error
+x:BadSetUp           no_hook/hooked_and_unhooked      error
+x:Unhooked           no_hook/backward_steps_nothing   diverges
+x:Unhooked           no_hook/stepped_by_hand          diverges
+x:Unhooked           no_hook/beside_hooked_parameters diverges
+x:Unhooked           no_hook/hooked_and_unhooked      conforms""",
+    )
+
+
+def test_the_summary_at_a_glance(suite: Suite) -> None:
+    """Failures first, a line a chapter, the verdict last."""
+    result = suite.run("--implementation=x:RefusesUnhooked", "--implementation=x:Sound")
+    assert_expected_inline(sections(result), """\
+x:RefusesUnhooked
+  refuses no_hook/backward_steps_nothing
+    event 0, Attach() raises ValueError: optimizers without a hook are not supported; leave register_hook=True
+  refuses no_hook/stepped_by_hand
+    event 0, Attach() raises ValueError: optimizers without a hook are not supported; leave register_hook=True
+  refuses no_hook/beside_hooked_parameters
+    event 0, Attach() raises ValueError: optimizers without a hook are not supported; leave register_hook=True
+  no_hook                 1 of 4      5 cases   4 refuses
+x:RefusesUnhooked: not conformant (4 requirements, 5 cases: 4 refuses)
+x:Sound
+  no_hook                 4 of 4      5 cases   4 conforms
+x:Sound: conformant (4 requirements, 5 cases: 4 conforms)""")
+
+
+def test_quiet_is_a_line_an_implementation(suite: Suite) -> None:
+    result = suite.run("--implementation=x:Sound", "-q")
+    assert_expected_inline(sections(result).partition("\n5 passed")[0], """x:Sound: conformant (4 requirements, 5 cases: 4 conforms)""")
+
+
+def test_a_case_that_does_not_end_hangs(suite: Suite) -> None:
+    """The next cases run as if nothing had been."""
+    result = suite.run("--implementation=x:Hangs", "--case-seconds=2")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    outcomes = suite.outcomes()
+    assert outcomes.pop("no_hook/hooked_and_unhooked") == "hangs"
+    assert set(outcomes.values()) == {"conforms"}
+    details = [line["detail"] for line in suite.cases() if line["outcome"] == "hangs"]
+    assert all(re.search(r"still running after 2 s, at Hangs.step in .*x.py:\d+", detail) for detail in details)
+
+
+def test_a_case_that_kills_its_process_crashes(suite: Suite) -> None:
+    """With workers the run goes on, and the record is complete."""
+    result = suite.run("--implementation=x:Dies", "-n", "1")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    outcomes = suite.outcomes()
+    assert outcomes.pop("no_hook/hooked_and_unhooked") == "crashes"
+    assert set(outcomes.values()) == {"conforms"}
+    crashed = [line for line in suite.cases() if line["outcome"] == "crashes"]
+    assert [line["case"] for line in crashed] == ["hooked-first", "unhooked-first"]
+    assert suite.verdicts() == {"x:Dies": "not conformant"}
+
+
+def test_a_run_that_died_has_no_footer(suite: Suite) -> None:
+    suite.run("--implementation=x:Dies", "-p", "no:xdist")
+    assert [line["kind"] for line in suite.record()] == ["header", "case", "case", "case"]
+
+
+def test_cases_picked_out_leave_the_verdict_incomplete(suite: Suite) -> None:
+    """Never green by omission."""
+    result = suite.run("--implementation=x:Sound", "-k", "stepped_by_hand")
+    assert result.ret == pytest.ExitCode.OK
+    assert suite.verdicts() == {"x:Sound": "incomplete"}
+
+
+def test_other_peoples_runs_see_nothing_of_it(pytester: pytest.Pytester) -> None:
+    """Neither torch nor hypothesis is imported, and no line is printed."""
+    pytester.makepyfile("import sys\n\ndef test_nothing():\n    assert not {'torch', 'hypothesis'} & set(sys.modules)")
+    result = pytester.runpytest_subprocess("-p", "no:hypothesispytest", "-p", "no:randomly")
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*conformance*")
