@@ -157,7 +157,9 @@ x:Unhooked           no_hook/hooked_and_unhooked      conforms""",
 def test_the_summary_at_a_glance(suite: Suite) -> None:
     """Failures first, a line a chapter, the verdict last."""
     result = suite.run("--implementation=x:RefusesUnhooked", "--implementation=x:Sound")
-    assert_expected_inline(sections(result), """\
+    assert_expected_inline(
+        sections(result),
+        """\
 x:RefusesUnhooked
   refuses no_hook/backward_steps_nothing
     event 0, Attach() raises ValueError: optimizers without a hook are not supported; leave register_hook=True
@@ -169,12 +171,15 @@ x:RefusesUnhooked
 x:RefusesUnhooked: not conformant (4 requirements, 5 cases: 4 refuses)
 x:Sound
   no_hook                 4 of 4      5 cases   4 conforms
-x:Sound: conformant (4 requirements, 5 cases: 4 conforms)""")
+x:Sound: conformant (4 requirements, 5 cases: 4 conforms)""",
+    )
 
 
 def test_quiet_is_a_line_an_implementation(suite: Suite) -> None:
     result = suite.run("--implementation=x:Sound", "-q")
-    assert_expected_inline(sections(result).partition("\n5 passed")[0], """x:Sound: conformant (4 requirements, 5 cases: 4 conforms)""")
+    assert_expected_inline(
+        sections(result).partition("\n5 passed")[0], """x:Sound: conformant (4 requirements, 5 cases: 4 conforms)"""
+    )
 
 
 def test_a_case_that_does_not_end_hangs(suite: Suite) -> None:

@@ -102,7 +102,7 @@ class ConformanceSession:
         if not self._results:
             return
         terminalreporter.section("inbackward conformance")
-        lines = summary_lines(self._results, list(self._cases.values()), quiet=terminalreporter.verbosity < 0)
+        lines = summary_lines(self._results, list(self._cases.values()), verbosity=terminalreporter.verbosity)
         for line, markup in lines:
             terminalreporter.write_line(line, **markup)
         for complaint in self._complaints:
