@@ -25,10 +25,15 @@ class Suite:
         self.report = pytester.path / "record.jsonl"
 
     def run(self, *arguments: str, chapter: str = "no_hook") -> pytest.RunResult:
-        """Run one chapter in a process of its own: in ours, pytester would load torch and unload it again."""
-        target = f"inbackward_conformance.requirements.test_{chapter}"
+        """Run one chapter, or all, in a process of its own: in ours, pytester would load torch and unload it again."""
+        target = f"inbackward_conformance.requirements.test_{chapter}" if chapter else "inbackward_conformance"
         report = ("--conformance-report", str(self.report))
         return self._pytester.runpytest_subprocess("--pyargs", target, "-p", "no:randomly", *report, *arguments)
+
+    def collect(self, *arguments: str) -> set[str]:
+        """Return the collected requirements, `test_<chapter>.py::test_<name>`."""
+        result = self.run("--implementation=torch", "--collect-only", "-q", *arguments, chapter="")
+        return {line.partition("[")[0].rpartition("/")[2] for line in result.outlines if "::" in line}
 
     def record(self) -> Record:
         return read_record(self.report)

@@ -63,9 +63,7 @@ def test_a_stale_entry_fails_the_run(suite: Suite, tmp_path: Path) -> None:
     result = run_with(suite, tmp_path / "expected.toml", "mutants.naive:Naive", HOOKED)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
-        [
-            "stale expected failure: mutants.naive:Naive: no_hook/stepped_by_hand no longer fails with *; remove the entry"
-        ]
+        ["stale expected failure: mutants.naive:Naive: no_hook/stepped_by_hand no longer fails *; remove the entry"]
     )
 
 

@@ -167,18 +167,18 @@ x:RefusesUnhooked
     event 0, Attach() raises ValueError: optimizers without a hook are not supported; leave register_hook=True
   refuses no_hook/beside_hooked_parameters
     event 0, Attach() raises ValueError: optimizers without a hook are not supported; leave register_hook=True
-  no_hook                 1 of 4      5 cases   4 refuses
-x:RefusesUnhooked: not conformant (4 requirements, 5 cases: 4 refuses)
+  no_hook               1 of  4 passed    5 cases: 4 refuses
+x:RefusesUnhooked: not conformant (1 of 4 requirements passed, 5 cases)
 x:Sound
-  no_hook                 4 of 4      5 cases   4 conforms
-x:Sound: conformant (4 requirements, 5 cases: 4 conforms)""",
+  no_hook               4 of  4 passed    5 cases: 4 conforms
+x:Sound: conformant (4 of 4 requirements passed, 5 cases)""",
     )
 
 
 def test_quiet_is_a_line_an_implementation(suite: Suite) -> None:
     result = suite.run("--implementation=x:Sound", "-q")
     assert_expected_inline(
-        sections(result).partition("\n5 passed")[0], """x:Sound: conformant (4 requirements, 5 cases: 4 conforms)"""
+        sections(result).partition("\n5 passed")[0], """x:Sound: conformant (4 of 4 requirements passed, 5 cases)"""
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd import Variable
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from mutants.naive import Naive
 from mutants.registry import fails
@@ -216,7 +217,7 @@ class GradModeLeftOff(Naive):
 @fails("hazards/retained_graph_made_stale")
 class VersionsKept(Naive):
     def step(self, optimizer: Optimizer, param: Tensor) -> None:
-        with torch.autograd._unsafe_preserve_version_counter(param):
+        with _unsafe_preserve_version_counter(param):
             optimizer.step()
 
 
