@@ -10,6 +10,8 @@ import torch
 from inbackward_conformance.outcome import CONFORMS, Finding, Outcome, Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from inbackward_conformance.trace import Raised, Snapshot, State, Trace
@@ -42,34 +44,48 @@ def compare(standard: Trace, observed: Trace, may_refuse: Refusal | None = None)
 
 def difference(expected: Snapshot, actual: Snapshot) -> Finding | None:
     """Return the first difference between two snapshots of the same event."""
+    differences = (_params, _grads, _states)
+    return next((found for differ in differences for found in differ(expected, actual)), None)
+
+
+def _params(expected: Snapshot, actual: Snapshot) -> Iterator[Finding]:
+    if expected.params.keys() != actual.params.keys():
+        names = f"{list(actual.params)}, expected {list(expected.params)}"
+        yield _broken(Outcome.FAILS, f"after {actual.event} the model has the parameters {names}")
+        return
     for name, value in expected.params.items():
         if not same_bits(value, actual.params[name]):
-            return _broken(
+            yield _broken(
                 Outcome.DIVERGES,
                 f"parameter {name!r} differs from the standard loop after {actual.event}: "
                 f"{describe_difference(value, actual.params[name])}",
             )
+
+
+def _grads(expected: Snapshot, actual: Snapshot) -> Iterator[Finding]:
     for name, grad in expected.grads.items():
         left = actual.grads[name]
         if left is None and grad is not None:
-            return _broken(Outcome.FAILS, f"{name}.grad is None after {actual.event}; the standard loop keeps it")
-        if left is not None and grad is None:
-            return _broken(Outcome.FAILS, f"{name}.grad is left over after {actual.event}; expected None")
-        if grad is not None and left is not None and not same_bits(grad, left):
-            return _broken(
+            yield _broken(Outcome.FAILS, f"{name}.grad is None after {actual.event}; the standard loop keeps it")
+        elif left is not None and grad is None:
+            yield _broken(Outcome.FAILS, f"{name}.grad is left over after {actual.event}; expected None")
+        elif grad is not None and left is not None and not same_bits(grad, left):
+            yield _broken(
                 Outcome.DIVERGES,
                 f"{name}.grad differs from the standard loop after {actual.event}: {describe_difference(grad, left)}",
             )
+
+
+def _states(expected: Snapshot, actual: Snapshot) -> Iterator[Finding]:
     if expected.states is None or actual.states is None:
-        return None
+        return
     for name, states in expected.states.items():
         if not _same_states(states, actual.states[name]):
-            return _broken(
+            yield _broken(
                 Outcome.DIVERGES,
                 f"optimizer state of {name!r} differs from the standard loop after {actual.event}: "
                 f"{describe_states(states, actual.states[name])}",
             )
-    return None
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -119,7 +135,7 @@ def _judge_refusal(raised: Raised, changed: list[str], may_refuse: Refusal | Non
     if changed and not raised.tells_of_steps:
         # A late refusal leaves a model behind that only a checkpoint mends, and the user has to be told. Autograd's own
         # "modified by an inplace operation" comes of the step too, but blames an operation that the user has not
-        # written, and says nothing of the steps: he would go on with a torn model.
+        # written, and says nothing of the steps: one would go on with a torn model.
         return _broken(
             Outcome.FAILS,
             f"torn update: {what}, without a word of the parameters already stepped: {', '.join(changed)}",
