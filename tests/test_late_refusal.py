@@ -15,9 +15,12 @@ SILENT = "one of the variables needed for gradient computation has been modified
 
 def judge(message: str, *, changed: bool, may_refuse: Refusal | None) -> Finding:
     def snapshot(value: float) -> Snapshot:
-        return Snapshot("event 1", {"weight": torch.tensor(value)}, {"weight": None}, {"weight": []})
+        return Snapshot("event 1", {"weight": torch.tensor(value)}, {}, {"weight": None}, {"weight": []})
 
-    raised = Raised.observe(RuntimeError(message), "event 1", attaching=False)
+    try:
+        raise RuntimeError(message)
+    except RuntimeError as error:
+        raised = Raised.observe(error, "event 1", attaching=0)
     standard = Trace(snapshot(0.0), [snapshot(1.0)])
     return compare(standard, Trace(snapshot(0.0), [snapshot(float(changed))], raised), may_refuse)
 

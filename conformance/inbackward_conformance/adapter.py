@@ -1,7 +1,7 @@
 """Finds implementations and drives them: the calls that every one offers, and the defaults of the others.
 
 An implementation is a class (called anew, without arguments, for each case), an instance, or a module. It is named by
-an entry point of the group `inbackward.implementations` or as `package.module:attribute`.
+an entry point of the group `inbackward.implementations`, as `package.module:attribute`, or as `package.module`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import warnings
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from inbackward_conformance.run import BoundAssignment
+    BoundAssignment = tuple[type[Optimizer], Iterable[Any], dict[str, Any], bool]
+    """The arguments of `apply`: optimizer class, parameters, options, whether to register a hook."""
 
 GROUP = "inbackward.implementations"
 
@@ -51,20 +53,12 @@ def find_implementation(name: str) -> Any:
             that every implementation has.
     """
     known = known_implementations()
-    if name not in known and ":" not in name:
-        registered = ", ".join(sorted(known)) or "none"
-        raise UnusableImplementation(
-            f"unknown implementation {name!r}; registered here: {registered}. "
-            f"Use one of these names or package.module:attribute"
-        )
-    entry = known.get(name) or _from_here(name)
+    entry = known.get(name) or _from_here(name, sorted(known))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # what a library says of itself when it is imported is not our user's affair
+            warnings.simplefilter("ignore")  # what a library says of itself while it is imported
             target = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UnusableImplementation(
             f"implementation {name!r} cannot be imported from {entry.value!r}: {type(error).__name__}: {error}. "
             f"Check the spelling, and that the module can be imported from here"
@@ -77,10 +71,21 @@ def find_implementation(name: str) -> Any:
     return target
 
 
-def _from_here(name: str) -> EntryPoint:
-    """Return an entry point for `package.module:attribute`, to be imported as `python -m` would: from here, too."""
+def _from_here(name: str, registered: list[str]) -> EntryPoint:
+    """Return an entry point for what can be imported as `python -m` would, from here too.
+
+    Raises:
+        UnusableImplementation: there is no such module, or the name is not spelled `module` or `module:attribute`.
+    """
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    module, colon, attribute = name.partition(":")
+    spelled = all(part.isidentifier() for part in [*module.split("."), *(attribute.split(".") if colon else [])])
+    if not spelled or (not colon and not find_spec(module.partition(".")[0])):
+        raise UnusableImplementation(
+            f"unknown implementation {name!r}; registered here: {', '.join(registered) or 'none'}. "
+            f"Use one of these names, package.module, or package.module:attribute"
+        )
     return EntryPoint(name, name, GROUP)
 
 
@@ -94,17 +99,6 @@ class Implementation:
         with _marking_errors("its constructor"):
             self._target = target() if inspect.isclass(target) else target
 
-    def apply(
-        self,
-        optimizer_class: type[Optimizer],
-        params: Iterable[Any],
-        optimizer_kwargs: dict[str, Any],
-        register_hook: bool = True,
-    ) -> None:
-        """Attach one optimizer class to parameters."""
-        with _marking_errors("apply"):
-            self._required("apply")(optimizer_class, params, optimizer_kwargs, register_hook=register_hook)
-
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
         """Return what is attached to the parameters of `module`."""
         with _marking_errors("optimizers"):
@@ -116,9 +110,11 @@ class Implementation:
         if own:
             with _marking_errors("attach"):
                 own(module, assignments)
-        else:
-            for assignment in assignments:
-                self.apply(*assignment)
+            return
+        apply = self._required("apply")
+        for optimizer_class, params, optimizer_kwargs, register_hook in assignments:
+            with _marking_errors("apply"):
+                apply(optimizer_class, params, optimizer_kwargs, register_hook=register_hook)
 
     def backward(self, loss: Tensor, module: nn.Module, **kwargs: Any) -> None:
         """Run backward; default: `loss.backward(**kwargs)`."""
@@ -196,7 +192,7 @@ _CALL = "__inbackward_call__"
 def _marking_errors(call: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not hasattr(error, _CALL):
             setattr(error, _CALL, call)
         raise

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from inbackward_conformance.compare import compare, difference
 from inbackward_conformance.in_backward import InBackward
-from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, Outcome, OutOfTime
+from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, Outcome
 from inbackward_conformance.run import run
 from inbackward_conformance.standard_loop import StandardLoop
-from inbackward_conformance.trace import Raised, take_snapshot
+from inbackward_conformance.trace import MISTAKES_OF_A_PLAN, Raised, take_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,8 +41,8 @@ class Check:
         """Run `plan` by the standard loop and by the implementation, and compare the traces.
 
         Where the standard loop raises, the implementation has to raise at the same event. A plan that does not mean to
-        show that proves nothing, so `standard_may_raise` must say that it does; an accident in the standard loop, such
-        as the name of a parameter that the model does not have, is always a mistake in the plan.
+        show that proves nothing, so `standard_may_raise` must say that it does; a name of something that is not
+        there, such as a parameter that the model does not have, is always a mistake of the plan.
 
         Raises:
             BrokenPromise: the implementation is not equal, and did not refuse where it may.
@@ -50,7 +50,7 @@ class Check:
         """
         plan = replace(plan, seed=plan.seed + self._seed)
         standard = run(plan, StandardLoop(self._implementation.standard_optimizer), self._device)
-        if standard.raised and (standard.raised.accidental or not standard_may_raise):
+        if standard.raised and (not standard_may_raise or standard.raised.text.startswith(MISTAKES_OF_A_PLAN)):
             raise RuntimeError(f"the plan proves nothing, the standard loop itself raises: {standard.raised.text}")
         observed = run(plan, InBackward(self._implementation), self._device)
         finding = compare(standard, observed, self._requirement.may_refuse)
@@ -75,7 +75,7 @@ class Check:
         except NotOffered:
             raise
         except Exception as error:
-            raised = Raised.observe(error, what, attaching=True)
+            raised = Raised.observe(error, what, attaching=1)
             if raised.accidental and raised.text != _error_of(as_in):
                 raise _broken(f"an accident, not a clear error, for {what}: {raised.text}") from error
         else:
@@ -92,7 +92,7 @@ def _error_of(call: Callable[[], object] | None) -> str:
         if call:
             call()
     except Exception as error:  # noqa: BLE001 (torch raises what it likes)
-        return Raised.observe(error, "", attaching=True).text
+        return Raised.observe(error, "", attaching=1).text
     return ""
 
 
@@ -107,7 +107,7 @@ def going_through(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (BrokenPromise, NotOffered, OutOfTime):
+    except (BrokenPromise, NotOffered):
         raise
     except Exception as error:
         lines = str(error).strip().splitlines()

@@ -29,22 +29,22 @@ def compare(standard: Trace, observed: Trace, may_refuse: Refusal | None = None)
     for expected, actual in zip(standard.snapshots[:compared], observed.snapshots[:compared], strict=True):
         if finding := difference(expected, actual):
             return finding
-    if observed.raised is None:
-        if standard.raised is None:
-            return CONFORMS
+    if standard.raised and len(observed.snapshots) - bool(observed.raised) >= len(standard.snapshots):
         raised = standard.raised
         return _broken(Outcome.DIVERGES, f"{raised.event} goes through, where the standard loop raises {raised.text}")
+    if observed.raised is None:
+        return CONFORMS
     if standard.raised and standard.raised.event == observed.raised.event:
         changed = ", ".join(_changes(observed)) or "nothing"
         return Finding(
             Outcome.CONFORMS, f"raises, as the standard loop does: {observed.raised.text}; changed before: {changed}"
         )
-    return _judge_refusal(observed.raised, _changes(observed), may_refuse)
+    return _judge_refusal(observed.raised, _changes(observed), _attached(observed), may_refuse)
 
 
 def difference(expected: Snapshot, actual: Snapshot) -> Finding | None:
     """Return the first difference between two snapshots of the same event."""
-    differences = (_params, _grads, _states)
+    differences = (_params, _buffers, _grads, _states)
     return next((found for differ in differences for found in differ(expected, actual)), None)
 
 
@@ -59,6 +59,20 @@ def _params(expected: Snapshot, actual: Snapshot) -> Iterator[Finding]:
                 Outcome.DIVERGES,
                 f"parameter {name!r} differs from the standard loop after {actual.event}: "
                 f"{describe_difference(value, actual.params[name])}",
+            )
+
+
+def _buffers(expected: Snapshot, actual: Snapshot) -> Iterator[Finding]:
+    if expected.buffers.keys() != actual.buffers.keys():
+        names = f"{list(actual.buffers)}, expected {list(expected.buffers)}"
+        yield _broken(Outcome.FAILS, f"after {actual.event} the model has the buffers {names}")
+        return
+    for name, value in expected.buffers.items():
+        if not same_bits(value, actual.buffers[name]):
+            yield _broken(
+                Outcome.DIVERGES,
+                f"buffer {name!r} differs from the standard loop after {actual.event}: "
+                f"{describe_difference(value, actual.buffers[name])}",
             )
 
 
@@ -126,7 +140,7 @@ def describe_states(expected: list[State], actual: list[State]) -> str:
     return "the same values in another order"
 
 
-def _judge_refusal(raised: Raised, changed: list[str], may_refuse: Refusal | None) -> Finding:
+def _judge_refusal(raised: Raised, changed: list[str], attached: list[str], may_refuse: Refusal | None) -> Finding:
     what = f"{raised.event} raises {raised.text}"
     if raised.accidental:
         return _broken(Outcome.FAILS, f"an accident, not a refusal: {what}")
@@ -140,6 +154,8 @@ def _judge_refusal(raised: Raised, changed: list[str], may_refuse: Refusal | Non
             Outcome.FAILS,
             f"torn update: {what}, without a word of the parameters already stepped: {', '.join(changed)}",
         )
+    if raised.attaching == 1 and attached:
+        return _broken(Outcome.FAILS, f"refused, but something is attached to {', '.join(attached)}: {what}")
     if may_refuse is Refusal.AT_ATTACHMENT and not raised.attaching:
         return _broken(Outcome.FAILS, f"refused too late, expected at attachment: {what}")
     return Finding(Outcome.REFUSES, what, passed=may_refuse is not None)
@@ -158,8 +174,16 @@ def _changes(trace: Trace) -> list[str]:
     return changed
 
 
+def _attached(trace: Trace) -> list[str]:
+    """Return to which parameters the event that raised had attached something."""
+    before, after = [trace.start, *trace.snapshots][-2:]
+    if before.attached is None or after.attached is None:
+        return []
+    return [name for name, count in after.attached.items() if count != before.attached.get(name)]
+
+
 def _attaching(trace: Trace) -> bool:
-    return trace.raised is not None and trace.raised.attaching
+    return trace.raised is not None and trace.raised.attaching > 0
 
 
 def _same_states(expected: list[State], actual: list[State]) -> bool:

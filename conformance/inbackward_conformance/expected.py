@@ -14,7 +14,7 @@ A file is TOML:
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,9 @@ from inbackward_conformance.outcome import NEVER_EXCUSED_BY_CAUSE_ALONE, Finding
 from inbackward_conformance.specification import specification
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
+
+    import pytest
 
     from inbackward_conformance.record import CaseRecord
 
@@ -55,11 +57,32 @@ Expectations = dict[str, list[ExpectedFailure]]
 """Expected failures by implementation."""
 
 
-def load_expectations(implementations: Iterable[str], files: Iterable[Path]) -> Expectations:
+def load_expectations(implementations: Collection[str], files: Iterable[Path]) -> Expectations:
     """Return the entries of `files`, and of the shipped files of those implementations that no file is given for."""
-    given = dict(_load(path) for path in files)
+    given: Expectations = {}
+    for path in files:
+        implementation, entries = _load(path)
+        if implementation not in implementations:
+            tested = ", ".join(implementations)
+            raise BadExpectations(
+                f"expected failures {path}: they are of {implementation!r}, which is not tested here; tested: {tested}"
+            )
+        if implementation in given:
+            raise BadExpectations(f"expected failures {path}: another file is of {implementation!r} too; make it one")
+        given[implementation] = entries
     shipped = {name: SHIPPED / f"{name}.toml" for name in implementations if name not in given}
     return given | dict(_load(path) for path in shipped.values() if path.exists())
+
+
+def covering(entries: Iterable[ExpectedFailure], requirement: str, finding: Finding) -> ExpectedFailure | None:
+    """Return the first entry that covers a failure."""
+    return next((entry for entry in entries if not finding.passed and entry.covers(requirement, finding)), None)
+
+
+def excuse(report: pytest.TestReport, finding: Finding, entry: ExpectedFailure) -> None:
+    """Make pytest count an expected failure as one."""
+    report.outcome = "skipped"
+    report.wasxfail = f"reason: {finding.outcome}: {entry.cause} {entry.link}"
 
 
 def stale(entries: Iterable[ExpectedFailure], cases: Iterable[CaseRecord]) -> list[ExpectedFailure]:
@@ -81,7 +104,7 @@ def _load(path: Path) -> tuple[str, list[ExpectedFailure]]:
         entries = [ExpectedFailure(**entry) for entry in content.get("expected", [])]
     except OSError as error:
         raise BadExpectations(f"expected failures {path}: cannot be read ({error.strerror}); check the path") from error
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         keys = ", ".join(field.name for field in fields(ExpectedFailure))
         raise BadExpectations(
             f"expected failures {path}: {error}. Give `implementation` and [[expected]] tables with {keys}"
@@ -94,6 +117,8 @@ def _check(path: Path, entries: list[ExpectedFailure]) -> None:
     seen: set[tuple[str, str]] = set()
     for entry in entries:
         where = f"expected failures {path}: {entry.requirement}"
+        if not all(isinstance(value, str) for value in astuple(entry)):
+            raise BadExpectations(f"{where}: every value is text; put it in quotes")
         if entry.requirement not in specification():
             raise BadExpectations(f"{where}: no such requirement; `python -m inbackward_conformance list` lists them")
         if not entry.cause:

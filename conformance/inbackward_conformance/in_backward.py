@@ -10,9 +10,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from inbackward_conformance.adapter import Implementation
+    from inbackward_conformance.adapter import BoundAssignment, Implementation
     from inbackward_conformance.events import Scheduler
-    from inbackward_conformance.run import BoundAssignment
 
 
 class InBackward:

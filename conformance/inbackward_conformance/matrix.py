@@ -49,6 +49,9 @@ def read_matrix(paths: Iterable[Path]) -> Matrix:
     verdicts: dict[str, str] = {}
     for path in paths:
         lines = _read(path)
+        for earlier in outcomes.values():
+            for name in lines[-1]["implementations"]:
+                earlier.pop(name, None)
         for line in lines:
             if line["kind"] == "requirement":
                 outcomes.setdefault(line["requirement"], {})[line["implementation"]] = line["outcome"]

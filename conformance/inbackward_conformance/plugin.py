@@ -1,11 +1,13 @@
 """The pytest plugin: options, and the session that records. Imports neither torch nor hypothesis.
 
-Without `--implementation` it registers its options and does nothing else.
+Where pytest is not pointed at the suite it does nothing and has no options, so that it is in nobody's way.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,19 +15,24 @@ from inbackward_conformance.adapter import UnusableImplementation, find_implemen
 from inbackward_conformance.expected import BadExpectations, load_expectations
 from inbackward_conformance.session import ConformanceSession
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 PACKAGE = Path(__file__).parent
-NOTHING_NAMED = "name what is to be tested: --implementation NAME or --implementation package.module:attribute"
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of the suite."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> None:
+    """Add the options of the suite, if it is what pytest is pointed at."""
+    if not _name_the_suite(args):
+        return
     group = parser.getgroup("inbackward", "conformance of optimizer in backward")
     group.addoption(
         "--implementation",
         action="append",
         default=[],
         metavar="NAME",
-        help="implementation to test: a registered name or package.module:attribute; repeatable",
+        help="implementation to test: a registered name, package.module:attribute or package.module; repeatable",
     )
     group.addoption(
         "--conformance-report", type=Path, metavar="FILE.jsonl", help="write the record of the run as JSON Lines"
@@ -42,29 +49,55 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--conformance-seed", type=int, default=0, metavar="N", help="seed of models and batches (default 0)"
     )
-    group.addoption("--case-seconds", type=float, default=60.0, metavar="S", help="time limit of one case (default 60)")
+    group.addoption(
+        "--case-seconds", type=_seconds, default=60.0, metavar="S", help="time limit of one case (default 60)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start a conformance session, if implementations are named and can be found."""
-    names = list(dict.fromkeys(config.getoption("implementation")))
+    """Start a conformance session, if pytest is pointed at the suite.
+
+    Raises:
+        pytest.UsageError: an option cannot be used; one line that names the remedy.
+    """
+    names = list(dict.fromkeys(config.getoption("implementation", None) or []))
     if not names:
-        if _asks_for_requirements(config):
-            raise pytest.UsageError(NOTHING_NAMED)
+        if _name_the_suite(config.args):
+            raise pytest.UsageError(
+                "name what is to be tested: --implementation NAME or --implementation package.module:attribute"
+            )
         return
     try:
         if not hasattr(config, "workerinput"):
             for name in names:
                 find_implementation(name)
+            _check_device(config.getoption("device"))
         expectations = load_expectations(names, config.getoption("expected"))
     except (UnusableImplementation, BadExpectations) as error:
         raise pytest.UsageError(str(error)) from error
     config.pluginmanager.register(ConformanceSession(config, names, expectations), "inbackward_conformance_session")
 
 
-def _asks_for_requirements(config: pytest.Config) -> bool:
-    """Whether an argument of the command line is the suite, as a package or as a path."""
-    named = [argument.partition("::")[0] for argument in config.args]
-    if config.option.pyargs and any(name.partition(".")[0] == PACKAGE.name for name in named):
-        return True
-    return any(Path(name).resolve().is_relative_to(PACKAGE) for name in named)
+def _name_the_suite(arguments: Iterable[str]) -> bool:
+    """Whether one of the arguments is the suite, as a package or as a path."""
+    named = [argument.partition("::")[0] for argument in arguments if not argument.startswith("-")]
+    return any(name.partition(".")[0] == PACKAGE.name or Path(name).resolve().is_relative_to(PACKAGE) for name in named)
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":
+        return
+    import torch  # noqa: PLC0415 (a run on the CPU leaves it to the workers)
+
+    try:
+        torch.zeros((), device=device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise pytest.UsageError(f"--device {device}: torch cannot use it here ({reason}); use --device cpu") from error
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{text} is no time limit")
+    return seconds

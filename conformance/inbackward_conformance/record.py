@@ -36,7 +36,10 @@ class CaseRecord:
 class RequirementRecord:
     """What one requirement came to: the worst of its cases.
 
-    `expected`: everything that failed in it was expected to.
+    Attributes:
+        expected: whether everything that failed in it was expected to.
+        ran: whether all of it ran: no case was `not run`, and not all were `not offered`, but where the requirement is
+            about an optional call.
     """
 
     implementation: str
@@ -47,6 +50,7 @@ class RequirementRecord:
     expected: bool
     text: str
     cases: int
+    ran: bool
 
 
 def summarize(implementation: str, cases: Iterable[CaseRecord], applicable: Iterable[str]) -> list[RequirementRecord]:
@@ -74,7 +78,14 @@ def _summarize_requirement(
         expected=bool(failed) and all(case.expected for case in failed),
         text=requirement.text,
         cases=len(cases),
+        ran=_ran(requirement, [case.outcome for case in cases]),
     )
+
+
+def _ran(requirement: Requirement, outcomes: Sequence[Outcome]) -> bool:
+    if not outcomes or Outcome.NOT_RUN in outcomes:
+        return False
+    return bool(requirement.needs) or set(outcomes) != {Outcome.NOT_OFFERED}
 
 
 def verdict(requirements: Iterable[RequirementRecord]) -> str:
@@ -82,7 +93,7 @@ def verdict(requirements: Iterable[RequirementRecord]) -> str:
     musts = [requirement for requirement in requirements if requirement.level == Level.MUST]
     if any(not must.passed and must.outcome is not Outcome.NOT_RUN for must in musts):
         return "not conformant"
-    if not musts or any(not _ran(must) for must in musts):
+    if not musts or any(not must.ran for must in musts):
         return "incomplete"
     return "conformant"
 
@@ -123,9 +134,3 @@ class RecordFile:
     def _write(self, kind: str, **values: Any) -> None:
         self._file.write(json.dumps({"kind": kind, **values}, ensure_ascii=False) + "\n")
         self._file.flush()
-
-
-def _ran(requirement: RequirementRecord) -> bool:
-    if requirement.outcome is Outcome.NOT_OFFERED:
-        return bool(specification()[requirement.requirement].needs)
-    return requirement.outcome is not Outcome.NOT_RUN

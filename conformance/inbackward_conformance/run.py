@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import io
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from inbackward_conformance import hazardous_models, models, unusual_parameters
 from inbackward_conformance.events import Attach
-from inbackward_conformance.outcome import NotOffered, OutOfTime
+from inbackward_conformance.outcome import NotOffered
 from inbackward_conformance.plan import ALL, Assignment, Group, Plan, TensorOption
 from inbackward_conformance.trace import Raised, Trace, take_snapshot
 
@@ -21,19 +21,11 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
+    from inbackward_conformance.adapter import BoundAssignment
     from inbackward_conformance.events import Scheduler
 
 
 CATALOGUES = (models, hazardous_models, unusual_parameters)
-
-
-class BoundAssignment(NamedTuple):
-    """An assignment whose names have become objects: the arguments of `apply`."""
-
-    optimizer_class: type[Optimizer]
-    params: Iterable[Any]
-    optimizer_kwargs: dict[str, Any]
-    register_hook: bool
 
 
 class Method(Protocol):
@@ -97,7 +89,7 @@ class Run:
         """Look up what the assignment names; options and lists are fresh objects each time."""
         params = self._params(assignment)
         optimizer_class = find_optimizer_class(assignment.optimizer)
-        return BoundAssignment(optimizer_class, params, live_options(assignment.options), assignment.hook)
+        return optimizer_class, params, live_options(assignment.options), assignment.hook
 
     def rebuild(self) -> None:
         """Replace the model by one that is built anew, with other initial values; nothing is attached to it."""
@@ -138,10 +130,11 @@ def run(plan: Plan, method: Method, device: str = "cpu") -> Trace:
             name = f"event {number}, {event!r}"
             try:
                 event.happen(this)
-            except (NotOffered, OutOfTime):
+            except NotOffered:
                 raise
             except Exception as error:  # noqa: BLE001 (whatever an implementation raises is an observation)
-                trace.raised = Raised.observe(error, name, attaching=isinstance(event, Attach))
+                attaching = len(event.assignments(plan)) if isinstance(event, Attach) else 0
+                trace.raised = Raised.observe(error, name, attaching=attaching)
             trace.snapshots.append(take_snapshot(name, this.model, _listed(method, this.model)))
             if trace.raised:
                 break

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from inbackward_conformance.expected import Expectations, stale
-from inbackward_conformance.outcome import Outcome
+from inbackward_conformance.expected import Expectations, covering, excuse, stale
+from inbackward_conformance.outcome import Finding, Outcome
 from inbackward_conformance.record import CaseRecord, RecordFile, RequirementRecord, summarize, verdict
 from inbackward_conformance.specification import requirement_id, specification
 from inbackward_conformance.terminal import summary_lines
@@ -37,7 +37,8 @@ class ConformanceSession:
         self._results: dict[str, list[RequirementRecord]] = {}
         self._complaints: list[str] = []
         self._file: RecordFile | None = None
-        self._interrupted = False
+        self._left_out = False
+        self._died = False
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Open the record."""
@@ -63,8 +64,21 @@ class ConformanceSession:
         if report.when == "teardown" and report.nodeid in self._cases and self._file:
             self._file.write_case(self._cases[report.nodeid])
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Remember that something could not be collected."""
+        self._left_out |= report.failed
+
+    def pytest_deselected(self) -> None:
+        """Remember that something was collected and is not to run."""
+        self._left_out = True
+
     @pytest.hookimpl(optionalhook=True)
-    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Learn the same of a worker of xdist."""
+        self._left_out |= getattr(node, "workeroutput", {}).get(PROPERTY, False)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """Record a case whose process died; xdist starts another worker and goes on."""
         module, _, function = crashitem.partition("::")
         # The id of a test in a module that is itself the argument of the run begins with "::".
@@ -74,16 +88,23 @@ class ConformanceSession:
         parameters = function.removesuffix("]").partition("[")[2]
         owner = max((n for n in self.implementations if f"{parameters}-".startswith(f"{n}-")), key=len, default="")
         case = parameters.removeprefix(owner).removeprefix("-")
-        crash = CaseRecord(owner, requirement.id, case, requirement.level, Outcome.CRASHES, False, str(report.longrepr))
-        self._cases[crashitem] = crash
+        finding = Finding(Outcome.CRASHES, str(report.longrepr), passed=False)
+        entry = covering(self.expectations.get(owner, []), requirement.id, finding)
+        if entry:
+            excuse(report, finding, entry)
+        self._cases[crashitem] = CaseRecord(
+            owner, requirement.id, case, requirement.level, finding.outcome, False, finding.detail, expected=bool(entry)
+        )
         if self._file:
-            self._file.write_case(crash)
+            self._file.write_case(self._cases[crashitem])
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Close the record, and fail the run where an expected failure no longer fails."""
+        if self._in_worker:
+            self._config.workeroutput[PROPERTY] = self._left_out  # type: ignore[attr-defined]
         if self._in_worker or not self._cases:
             return
-        self._interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED
+        self._died = session.exitstatus not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
         for name in self.implementations:
             cases = [case for case in self._cases.values() if case.implementation == name]
             self._results[name] = summarize(name, cases, self._applicable())
@@ -94,7 +115,7 @@ class ConformanceSession:
                 ]
         if self._complaints and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._file:
+        if self._file and not self._died:
             self._file.finish(self._results, selection=self._selection)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -120,9 +141,8 @@ class ConformanceSession:
     def _whole(self) -> bool:
         """Whether every requirement of the chapters that the user named, with all its cases, was to run."""
         option = self._config.option
-        narrowed = [getattr(option, name, None) for name in ("keyword", "markexpr", "deselect", "lf", "maxfail")]
         picked = any("::" in argument for argument in self._config.args)
-        return not (self._interrupted or picked or any(narrowed))
+        return not (self._died or self._left_out or picked or option.maxfail)
 
     @property
     def _chapters(self) -> set[str]:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
+    from inbackward_conformance.adapter import BoundAssignment
     from inbackward_conformance.events import Scheduler
-    from inbackward_conformance.run import BoundAssignment
 
 
 class StandardLoop:

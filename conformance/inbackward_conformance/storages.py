@@ -29,6 +29,10 @@ class Storages:
                 reference = StorageWeakRef(storage)
                 self._seen[reference.cdata] = (reference, storage.nbytes())
 
+    def hold(self, tensor: torch.Tensor) -> bool:
+        """Whether the storage of `tensor` was seen: an address does not come back while a weak reference is kept."""
+        return StorageWeakRef(tensor.untyped_storage()).cdata in self._seen
+
     def live(self) -> int:
         """Return how many of them are alive."""
         return len(self._alive())
@@ -42,16 +46,28 @@ class Storages:
 
 
 class Allocations(TorchDispatchMode):
-    """As a context: sees every storage that an operator returns, inside backward as well."""
+    """As a context: sees every storage that an operator returns, inside backward as well.
 
-    def __init__(self) -> None:
+    Args:
+        known: what to leave out, such as parameters and states that operators change in place.
+
+    Attributes:
+        peak: the largest number of bytes that all of them held at one time.
+        storages: all that were seen.
+    """
+
+    def __init__(self, known: Storages | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
         self.storages = Storages()
+        self._known = known or Storages()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator and look at what it returns."""
         result = func(*args, **(kwargs or {}))
-        self.storages.see(leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor))
+        tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        self.storages.see(tensor for tensor in tensors if not self._known.hold(tensor))
+        self.peak = max(self.peak, self.storages.live_bytes())
         return result
 
 

@@ -30,7 +30,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise OutOfTime(f"still running after {seconds:g} s, at {where}")
 
     before = signal.signal(signal.SIGALRM, out_of_time)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)  # again, should the first one be swallowed
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 State = dict[str, Any]
 
-_TELLS_OF_STEPS = re.compile(r"\b(stepped|updated)\b", re.IGNORECASE)
+_TELLS_OF_STEPS = re.compile(r"\b(already|been|was|were) (stepped|updated)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,19 @@ class Snapshot:
     Attributes:
         event: which one.
         params: value of each parameter, under its first name.
+        buffers: value of each buffer.
         grads: gradient of each parameter, None where there is none.
         states: for each parameter the non-empty states that optimizers hold for it, in order of listing; None where
             the optimizers are not to be had.
+        attached: how many optimizers each parameter has; None where they are not to be had.
     """
 
     event: str
     params: dict[str, Tensor]
+    buffers: dict[str, Tensor]
     grads: dict[str, Tensor | None]
-    states: dict[str, list[State]] | None
+    states: dict[str, list[State]] | None = None
+    attached: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,20 +50,20 @@ class Raised:
 
     Attributes:
         event: the event that raised it.
-        attaching: whether that was an attachment.
+        attaching: how many assignments the event was making; 0 where it made none.
         text: type and message, on one line.
         accidental: whether it was an accident rather than a refusal that somebody wrote.
         tells_of_steps: whether the message says that parameters were stepped.
     """
 
     event: str
-    attaching: bool
+    attaching: int
     text: str
     accidental: bool
     tells_of_steps: bool = False
 
     @staticmethod
-    def observe(error: Exception, event: str, *, attaching: bool) -> Raised:
+    def observe(error: Exception, event: str, *, attaching: int) -> Raised:
         """Describe `error`, raised during `event`."""
         lines = str(error).strip().splitlines()
         text = f"{type(error).__name__}: {lines[0] if lines else '(no message)'}"
@@ -79,16 +83,21 @@ def take_snapshot(event: str, model: nn.Module, optimizers: Iterable[Optimizer] 
     """Copy what an observer can see of `model` and of its `optimizers`."""
     named = dict(model.named_parameters())
     params = {name: _copy(param) for name, param in named.items()}
+    buffers = {name: _copy(buffer) for name, buffer in model.named_buffers()}
     grads = {name: None if param.grad is None else _copy(param.grad) for name, param in named.items()}
     if optimizers is None:
-        return Snapshot(event, params, grads, None)
+        return Snapshot(event, params, buffers, grads)
     states: dict[str, list[State]] = {name: [] for name in named}
+    attached = dict.fromkeys(named, 0)
     name_of = {id(param): name for name, param in named.items()}
     for optimizer in optimizers:
+        for param in (param for group in optimizer.param_groups for param in group["params"]):
+            if id(param) in name_of:
+                attached[name_of[id(param)]] += 1
         for param, state in optimizer.state.items():
             if state and id(param) in name_of:
                 states[name_of[id(param)]].append(copy_state(state))
-    return Snapshot(event, params, grads, states)
+    return Snapshot(event, params, buffers, grads, states, attached)
 
 
 def copy_state(state: State) -> State:
@@ -105,16 +114,22 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 _ALWAYS_ACCIDENTAL = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RecursionError)
-_ACCIDENTAL_UNLESS_WRITTEN = (TypeError, ValueError)
+_ACCIDENTAL_UNLESS_WRITTEN = (RuntimeError, TypeError, ValueError)
+
+
+MISTAKES_OF_A_PLAN = ("AttributeError", "IndexError", "KeyError", "NameError")
+"""What the standard loop raises where a plan names something that is not there."""
 
 
 def is_accidental(error: Exception) -> bool:
     """Whether nobody meant to raise `error`.
 
-    A TypeError or ValueError is a refusal where a `raise` statement made it ("needs a closure"), and an accident where
-    the interpreter did ("missing 1 required positional argument"): the last instruction of the innermost frame tells.
+    A RuntimeError, TypeError or ValueError is a refusal where a `raise` statement made it ("needs a closure"), and an
+    accident where the interpreter or torch's own kernels did ("missing 1 required positional argument", "a leaf
+    Variable that requires grad is being used in an in-place operation"): the last instruction of the innermost frame
+    tells. An error without a message refuses nothing clearly.
     """
-    if isinstance(error, _ALWAYS_ACCIDENTAL):
+    if isinstance(error, _ALWAYS_ACCIDENTAL) or not str(error).strip():
         return True
     return isinstance(error, _ACCIDENTAL_UNLESS_WRITTEN) and not _written(error.__traceback__)
 
@@ -125,4 +140,4 @@ def _written(traceback: TracebackType | None) -> bool:
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
     code = traceback.tb_frame.f_code.co_code
-    return dis.opname[code[traceback.tb_lasti]] in {"RAISE_VARARGS", "RERAISE"}
+    return dis.opname[code[traceback.tb_lasti]] == "RAISE_VARARGS"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch.distributed.optim.apply_optimizer_in_backward import (
     _apply_optimizer_in_backward,
@@ -18,11 +18,6 @@ class TorchCore:
     """Torch's own functions, under their own names."""
 
     apply = staticmethod(_apply_optimizer_in_backward)
-
-    spelling: dict[str, Any] = {  # noqa: RUF012 (a constant)
-        "apply": "torch.distributed.optim._apply_optimizer_in_backward",
-        "optimizers": "torch.distributed.optim._get_in_backward_optimizers",
-    }
 
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
         """Return what is attached to the parameters of `module`."""

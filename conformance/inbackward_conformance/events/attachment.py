@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.events.backward import Attach
-from inbackward_conformance.outcome import NotOffered, OutOfTime
+from inbackward_conformance.outcome import NotOffered
 from inbackward_conformance.printable import Printable
 
 if TYPE_CHECKING:
-    from inbackward_conformance.plan import Assignment
+    from inbackward_conformance.plan import Assignment, Plan
     from inbackward_conformance.run import Run
 
 
@@ -20,9 +20,9 @@ class AttachMore(Attach, Printable):
 
     assignment: Assignment
 
-    def happen(self, run: Run) -> None:
-        """Attach it."""
-        run.method.attach(run.model, [run.bind(self.assignment)])
+    def assignments(self, plan: Plan) -> tuple[Assignment, ...]:
+        """Return the one."""
+        return (self.assignment,)
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,7 +35,7 @@ class FailToAttach(Printable):
         """Drop the error."""
         try:
             run.method.attach(run.model, [run.bind(self.assignment)])
-        except (NotOffered, OutOfTime):
+        except NotOffered:
             raise
         except Exception:  # noqa: BLE001, S110 (the next events tell whether it left something behind)
             pass

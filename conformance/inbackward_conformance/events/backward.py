@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from inbackward_conformance.printable import Printable
 
 if TYPE_CHECKING:
+    from inbackward_conformance.plan import Assignment, Plan
     from inbackward_conformance.run import Run
 
 
@@ -18,9 +19,13 @@ class Attach(Printable):
     Once more it is for a model that is new, or detached.
     """
 
+    def assignments(self, plan: Plan) -> tuple[Assignment, ...]:
+        """Return what is to be attached: all that the plan has."""
+        return plan.assignments
+
     def happen(self, run: Run) -> None:
-        """Attach in the order of the plan."""
-        run.method.attach(run.model, [run.bind(assignment) for assignment in run.plan.assignments])
+        """Attach in this order."""
+        run.method.attach(run.model, [run.bind(assignment) for assignment in self.assignments(run.plan)])
 
 
 @dataclass(frozen=True, repr=False)

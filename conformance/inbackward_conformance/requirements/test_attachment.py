@@ -133,7 +133,7 @@ def test_bad_parameters(
     """What `torch.optim` rejects as parameters is rejected, and nothing is attached."""
     model = MLP().to(device)
     with check.rejected(model, what, as_in=lambda: torch.optim.SGD(choose(model), lr=0.1)):
-        implementation.apply(torch.optim.SGD, choose(model), {"lr": 0.1})
+        implementation.attach(model, [(torch.optim.SGD, choose(model), {"lr": 0.1}, True)])
 
 
 @pytest.mark.must
@@ -150,7 +150,7 @@ def test_no_optimizer_class(check: Check, implementation: Implementation, device
     """Something that is no optimizer class is rejected when it is attached, not when it is stepped."""
     model = MLP().to(device)
     with check.rejected(model, what, as_in=lambda: given(model.parameters())):
-        implementation.apply(given, model.parameters(), {})
+        implementation.attach(model, [(given, model.parameters(), {}, True)])
 
 
 @pytest.mark.must
@@ -159,7 +159,7 @@ def test_optimizer_instance(check: Check, implementation: Implementation, device
     model = MLP().to(device)
     optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1)
     with check.rejected(model, "an optimizer in the place of its class", as_in=lambda: optimizer(model.parameters())):
-        implementation.apply(optimizer, model.parameters(), {})
+        implementation.attach(model, [(optimizer, model.parameters(), {}, True)])
 
 
 @pytest.mark.must
@@ -178,7 +178,7 @@ def test_bad_options(
     """Options that the class rejects are rejected when they are attached."""
     model = MLP().to(device)
     with check.rejected(model, what, as_in=lambda: torch.optim.SGD(model.parameters(), **options)):
-        implementation.apply(torch.optim.SGD, model.parameters(), options)
+        implementation.attach(model, [(torch.optim.SGD, model.parameters(), options, True)])
 
 
 def _non_leaf_last(model: nn.Module) -> tuple[Any, list[Tensor]]:
@@ -199,7 +199,7 @@ def test_failure_in_the_middle(
     model = MLP().to(device)
     optimizer_class, params = choose(model)
     with check.rejected(model, f"a list whose last entry {optimizer_class.__name__} rejects"):
-        implementation.apply(optimizer_class, params, {"lr": 0.1})
+        implementation.attach(model, [(optimizer_class, params, {"lr": 0.1}, True)])
 
 
 @pytest.mark.must
@@ -216,7 +216,7 @@ def test_options_of_the_caller(implementation: Implementation, device: str) -> N
     ordinary_model = copy.deepcopy(model)
     options: dict[str, Any] = {"lr": 0.1, "momentum": 0.9}
     ordinary = torch.optim.SGD(ordinary_model.parameters(), **options)
-    implementation.apply(torch.optim.SGD, model.parameters(), options)
+    implementation.attach(model, [(torch.optim.SGD, model.parameters(), options, True)])
     assert options == {"lr": 0.1, "momentum": 0.9}, f"attaching has changed the caller's options to {options}"
     options.update(lr=1.0, weight_decay=0.5)
     for _ in range(2):

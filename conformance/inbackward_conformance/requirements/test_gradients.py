@@ -155,7 +155,7 @@ def test_seen_by_hook(implementation: Implementation, device: str, by: str, when
     expected = _watch(ordinary_model, by)
     if when == "before":
         seen = _watch(model, by)
-    implementation.apply(torch.optim.SGD, model.parameters(), {"lr": 0.1})
+    implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.1}, True)])
     if when == "after":
         seen = _watch(model, by)
     for step in range(1, 4):
@@ -184,7 +184,7 @@ def test_modes_and_random_state(implementation: Implementation, device: str, gra
     before = [param.detach().clone() for param in model.parameters()]
     random_state = torch.get_rng_state()
     with torch.set_grad_enabled(grad_mode):
-        implementation.apply(torch.optim.Adam, model.parameters(), {"lr": 0.1})
+        implementation.attach(model, [(torch.optim.Adam, model.parameters(), {"lr": 0.1}, True)])
         assert torch.is_grad_enabled() is grad_mode, "attaching leaves another grad mode behind"
         implementation.backward(loss, model)
         assert torch.is_grad_enabled() is grad_mode, "backward leaves another grad mode behind"

@@ -29,7 +29,6 @@ from inbackward_conformance.events import (
 )
 from inbackward_conformance.models import MLP
 from inbackward_conformance.plan import Assignment, Plan
-from inbackward_conformance.run import BoundAssignment
 from inbackward_conformance.storages import Storages, old_objects_set_aside
 
 ROUNDS = 100
@@ -41,7 +40,7 @@ with_both = pytest.mark.parametrize("assignment", [SGD, ADAMW], ids=["SGD", "Ada
 
 
 def _attach(implementation: Implementation, model: nn.Module, *, hook: bool = True) -> None:
-    implementation.attach(model, [BoundAssignment(torch.optim.AdamW, model.parameters(), {"lr": 0.01}, hook)])
+    implementation.attach(model, [(torch.optim.AdamW, model.parameters(), {"lr": 0.01}, hook)])
 
 
 def _train(implementation: Implementation, model: nn.Module, steps: int) -> None:

@@ -25,7 +25,7 @@ def test_holds_every_parameter(implementation: Implementation, device: str, atta
     """The groups of the listed optimizers hold every attached parameter, the very object, once an attachment."""
     model = MLP().to(device)
     for _ in range(attachments):
-        implementation.apply(torch.optim.SGD, model.parameters(), {"lr": 0.1})
+        implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.1}, True)])
     found = held(implementation.optimizers(model))
     for name, param in model.named_parameters():
         times = found.pop(id(param), 0)
@@ -37,7 +37,7 @@ def test_holds_every_parameter(implementation: Implementation, device: str, atta
 def test_same_each_time(implementation: Implementation, device: str) -> None:
     """The same optimizers, by identity and in the same order, are listed each time, after training too."""
     model = MLP().to(device)
-    implementation.apply(torch.optim.Adam, model.parameters(), {"lr": 0.1})
+    implementation.attach(model, [(torch.optim.Adam, model.parameters(), {"lr": 0.1}, True)])
     before = implementation.optimizers(model)
     assert before, "nothing is listed after an attachment"
     implementation.backward(model(torch.randn(2, 4, device=device)).sum(), model)
@@ -50,7 +50,7 @@ def test_shared_parameter_once(implementation: Implementation, device: str) -> N
     """A shared parameter is held once, however many names it has."""
     model = TwoLayers().to(device)
     model[0].weight = model[1].weight
-    implementation.apply(torch.optim.SGD, model.parameters(), {"lr": 0.1})
+    implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.1}, True)])
     times = held(implementation.optimizers(model))[id(model[0].weight)]
     assert times == 1, f"the shared weight is held {times} times"
 
@@ -59,7 +59,7 @@ def test_shared_parameter_once(implementation: Implementation, device: str) -> N
 def test_submodules(implementation: Implementation, device: str) -> None:
     """A submodule lists what its parameters belong to."""
     model = MLP().to(device)
-    implementation.apply(torch.optim.SGD, model.parameters(), {"lr": 0.1})
+    implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.1}, True)])
     found = held(implementation.optimizers(model[0]))
     for name, param in model[0].named_parameters():
         assert found[id(param)] == 1, f"{name} of the submodule is held {found[id(param)]} times"
@@ -71,9 +71,10 @@ def test_submodules(implementation: Implementation, device: str) -> None:
 def test_plain_module(implementation: Implementation, device: str) -> None:
     """A module to which nothing is attached lists nothing, beside one to which something is."""
     model = MLP().to(device)
-    implementation.apply(torch.optim.SGD, model.parameters(), {"lr": 0.1})
-    assert implementation.optimizers(MLP().to(device)) == []
-    assert implementation.optimizers(nn.Identity()) == []
+    implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.1}, True)])
+    for plain in (MLP().to(device), nn.Identity()):
+        listed = len(implementation.optimizers(plain))
+        assert not listed, f"{listed} optimizers are listed for a plain {type(plain).__name__}"
 
 
 @pytest.mark.should
@@ -81,7 +82,7 @@ def test_order(implementation: Implementation, device: str) -> None:
     """One optimizer a parameter and attachment is listed, in order of `module.parameters()`, then of attachment."""
     model = MLP().to(device)
     for lr in (0.1, 0.2):
-        implementation.apply(torch.optim.SGD, reversed(list(model.parameters())), {"lr": lr})
+        implementation.attach(model, [(torch.optim.SGD, reversed(list(model.parameters())), {"lr": lr}, True)])
     listed = [
         (id(param), group["lr"])
         for optimizer in implementation.optimizers(model)

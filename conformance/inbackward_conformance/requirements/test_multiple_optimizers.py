@@ -55,7 +55,7 @@ def test_one_step_each(implementation: Implementation, device: str) -> None:
     """Each listed optimizer's `step()` runs once a backward, as its step hooks count."""
     model = MLP().to(device)
     for _ in range(2):
-        implementation.apply(torch.optim.SGD, model.parameters(), {"lr": 0.01})
+        implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.01}, True)])
     calls: Counter[int] = Counter()
     optimizers = implementation.optimizers(model)
     for number, optimizer in enumerate(optimizers):
@@ -74,7 +74,7 @@ def test_own_state(implementation: Implementation, device: str) -> None:
     """Each of a parameter's optimizers keeps its own state: no tensor of it is another's."""
     model = MLP().to(device)
     for _ in range(2):
-        implementation.apply(torch.optim.Adam, model.parameters(), {"lr": 0.01})
+        implementation.attach(model, [(torch.optim.Adam, model.parameters(), {"lr": 0.01}, True)])
     implementation.backward(model(torch.randn(2, 4, device=device)).sum(), model)
     held = [
         (f"{key} of {name}", id(value))

@@ -87,7 +87,7 @@ def test_momentum_and_betas(check: Check, assignment: Assignment, scheduler: Sch
 def test_optimizers_that_step(implementation: Implementation, device: str) -> None:
     """The optimizers that step inside backward are those that a scheduler drives, with the learning rate it has set."""
     model = MLP().to(device)
-    implementation.apply(torch.optim.SGD, model.parameters(), {"lr": 1.0})
+    implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 1.0}, True)])
     stepped: dict[int, float] = {}
 
     def remember(optimizer: torch.optim.Optimizer, *_: object) -> None:

@@ -21,7 +21,7 @@ from inbackward_conformance.models import MLP
 from inbackward_conformance.optimizer_configurations import MODEL_FOR, closure_free_optimizer_names
 from inbackward_conformance.outcome import BrokenPromise
 from inbackward_conformance.plan import ALL, Assignment, Plan, TensorOption
-from inbackward_conformance.run import BoundAssignment, find_optimizer_class
+from inbackward_conformance.run import find_optimizer_class
 from inbackward_conformance.trace import take_snapshot
 
 THREE_STEPS = (Backward(),) * 3
@@ -184,7 +184,7 @@ def test_saved_module(implementation: Implementation, device: str) -> None:
 
 def _attach(implementation: Implementation, model: nn.Module, name: str) -> None:
     optimizer_class = find_optimizer_class(name)
-    implementation.attach(model, [BoundAssignment(optimizer_class, model.parameters(), dict(OPTIMIZERS[name]), True)])
+    implementation.attach(model, [(optimizer_class, model.parameters(), dict(OPTIMIZERS[name]), True)])
 
 
 def _attached(implementation: Implementation, device: str, name: str = "Adam") -> nn.Module:
