@@ -8,6 +8,7 @@ import inbackward
 from inbackward_conformance.adapter import Implementation
 from inbackward_conformance.check import Check
 from inbackward_conformance.events import Backward
+from inbackward_conformance.optimizer_configurations import configurations
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.specification import specification
@@ -39,3 +40,12 @@ def test_every_finding_of_a_case_is_kept(check: Check) -> None:
     for optimizer in ("SGD", "Adam"):
         check(Plan("MLP", (Assignment(optimizer, {"lr": 0.1}),), (Backward(),)))
     assert len(check.findings) == 2
+
+
+def test_what_the_standard_loop_cannot_step_on_this_device_is_meant(check: Check) -> None:
+    """Capturable on CPU, say: torch raises an AssertionError, and that is what agreement is about."""
+    for configuration in configurations():
+        if configuration.kind == "capturable" and configuration.optimizer in {"Adam", "ASGD"}:
+            plan = Plan(configuration.model, (configuration.assignment,), (Backward(),))
+            check(plan, standard_may_raise=configuration.standard_may_raise)
+    assert [finding.outcome for finding in check.findings] == [Outcome.CONFORMS] * 2

@@ -75,15 +75,48 @@ def test_a_stale_entry_fails_the_run(suite: Suite, tmp_path: Path) -> None:
         (2 * "[[expected]]\nrequirement = 'no_hook/stepped_by_hand'\ncause = 'x'\nlink = ''\n", "listed twice"),
         ("[[expected]]\nrequirement = 'no_hook/stepped_by_hand'\ncause = 'x'", "missing 1 required .* 'link'"),
         ("[[expected]]\nrequirement = 'no_hook/stepped_by_hand'\ncause = 'x'\nlink = ''\noutcome = 'odd'", "'odd'"),
+        ("[[expected]]\nrequirement = 'no_hook/stepped_by_hand'\ncause = 3\nlink = ''", "every value is text"),
         ("not toml", "Give `implementation` and"),
     ],
-    ids=["unknown", "no cause", "duplicate", "no link", "unknown outcome", "no toml"],
+    ids=["unknown", "no cause", "duplicate", "no link", "unknown outcome", "number", "no toml"],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, entries: str, message: str) -> None:
     path = tmp_path / "expected.toml"
     path.write_text(f"implementation = 'x'\n{entries}", encoding="utf-8")
     with pytest.raises(BadExpectations, match=message):
         load_expectations(["x"], [path])
+
+
+def test_files_that_would_be_passed_over_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "expected.toml"
+    path.write_text("implementation = 'y'", encoding="utf-8")
+    with pytest.raises(BadExpectations, match="they are of 'y', which is not tested here; tested: x"):
+        load_expectations(["x"], [path])
+    with pytest.raises(BadExpectations, match="another file is of 'y' too; make it one"):
+        load_expectations(["y"], [path, path])
+
+
+def test_a_crash_is_expected_only_by_name(suite: Suite, tmp_path: Path, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        dies="""
+        import os, mutants.naive
+
+        class Dies(mutants.naive.Naive):
+            def step(self, optimizer, param):
+                if len(param.optimizers) == 2:
+                    os._exit(3)
+                super().step(optimizer, param)
+        """
+    )
+    path = tmp_path / "expected.toml"
+    entry = "implementation = 'dies:Dies'\n[[expected]]\nrequirement = 'no_hook/hooked_and_unhooked'\n"
+    path.write_text(entry + "cause = 'crashed'\nlink = ''\n", encoding="utf-8")
+    result = suite.run("--implementation=dies:Dies", "-n", "1", "--expected", str(path))
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    path.write_text(entry + "cause = 'crashed'\nlink = ''\noutcome = 'crashes'\n", encoding="utf-8")
+    result = suite.run("--implementation=dies:Dies", "-n", "1", "--expected", str(path))
+    assert result.ret == pytest.ExitCode.OK
+    assert suite.verdicts() == {"dies:Dies": "not conformant"}
 
 
 def test_a_bad_file_is_one_line_of_a_run(suite: Suite) -> None:

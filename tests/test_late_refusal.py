@@ -17,10 +17,9 @@ def judge(message: str, *, changed: bool, may_refuse: Refusal | None) -> Finding
     def snapshot(value: float) -> Snapshot:
         return Snapshot("event 1", {"weight": torch.tensor(value)}, {}, {"weight": None}, {"weight": []})
 
-    try:
+    with pytest.raises(RuntimeError) as caught:
         raise RuntimeError(message)
-    except RuntimeError as error:
-        raised = Raised.observe(error, "event 1", attaching=0)
+    raised = Raised.observe(caught.value, "event 1", attaching=0)
     standard = Trace(snapshot(0.0), [snapshot(1.0)])
     return compare(standard, Trace(snapshot(0.0), [snapshot(float(changed))], raised), may_refuse)
 

@@ -12,7 +12,9 @@ from conftest import Suite
 from inbackward_conformance.__main__ import main
 from inbackward_conformance.specification import specification
 
-RECORD: list[dict[str, object]] = [
+Record = list[dict[str, object]]
+
+RECORD: Record = [
     {"kind": "header", "spec": "1.0"},
     {"kind": "requirement", "implementation": "one", "requirement": "listing/order", "outcome": "fails"},
     {"kind": "requirement", "implementation": "one", "requirement": "equivalence/closure", "outcome": "refuses"},
@@ -82,6 +84,14 @@ def test_records_become_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[st
 | equivalence/closure | refuses |  |
 """,
     )
+
+
+def test_a_later_record_replaces_an_earlier_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    later: Record = [RECORD[0], RECORD[3], {"kind": "footer", "implementations": {"two": {"verdict": "conformant"}}}]
+    earlier: Record = [RECORD[0], RECORD[3] | {"outcome": "fails"}, RECORD[3] | {"requirement": "x/y"}, later[-1]]
+    main(["matrix", write(tmp_path / "1.jsonl", earlier), write(tmp_path / "2.jsonl", later)])
+    assert "fails" not in (printed := capsys.readouterr().out)
+    assert "x/y" not in printed
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,35 @@ class BadSetUp(Sound):
     def standard_optimizer(self, optimizer_class, params, kwargs):
         return optimizer_class(params, **kwargs, no_such_option=1)
 
+class HangsOnBadInput(Sound):
+    def apply(self, optimizer_class, params, optimizer_kwargs, register_hook=True):
+        params = list(params)
+        while not params:
+            pass
+        super().apply(optimizer_class, params, optimizer_kwargs, register_hook)
+
+class LeavesSomethingAttached(Sound):
+    def apply(self, optimizer_class, params, optimizer_kwargs, register_hook=True):
+        for param in params:
+            if not param.requires_grad:
+                raise ValueError("a frozen parameter; leave it out")
+            super().apply(optimizer_class, [param], optimizer_kwargs, register_hook)
+
+class RefusesWithoutAWord(Sound):
+    def apply(self, optimizer_class, params, optimizer_kwargs, register_hook=True):
+        params = list(params)
+        if not all(param.requires_grad for param in params):
+            raise ValueError
+        super().apply(optimizer_class, params, optimizer_kwargs, register_hook)
+
+class AllAtOnce(Sound):
+    def attach(self, module, assignments):
+        for assignment in assignments:
+            Sound.apply(self, *assignment)
+
+    def apply(self, *args, **kwargs):
+        raise NotOffered("it needs the whole model: attach")
+
 class Unhooked(Sound):
     def attach_to(self, param, optimizer, *, hook):
         super().attach_to(param, optimizer, hook=True)
@@ -101,6 +130,7 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
         "expected": False,
         "text": "Backward leaves parameters alone and gradients in place; a second backward adds to them.",
         "cases": 1,
+        "ran": True,
     }
     counts = {"diverges": 0, "fails": 0, "hangs": 0, "crashes": 0, "error": 0, "not offered": 0, "not run": 0}
     assert footer["implementations"] == {"x:Sound": {"verdict": "conformant", "conforms": 4, "refuses": 0} | counts}
@@ -205,6 +235,28 @@ def test_a_case_that_kills_its_process_crashes(suite: Suite) -> None:
     assert suite.verdicts() == {"x:Dies": "not conformant"}
 
 
+def test_a_hang_is_no_rejection(suite: Suite) -> None:
+    result = suite.run("--implementation=x:HangsOnBadInput", "--case-seconds=2", "-k", "empty", chapter="attachment")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert [line["outcome"] for line in suite.cases()] == ["hangs"]
+
+
+def test_a_refusal_has_a_message_and_leaves_nothing_attached(suite: Suite) -> None:
+    names = ["LeavesSomethingAttached", "RefusesWithoutAWord"]
+    suite.run(*(f"--implementation=x:{name}" for name in names), "-k", "test_frozen", chapter="attachment")
+    assert_expected_inline(
+        "\n".join(f"{line['outcome']}: {line['detail']}" for line in suite.cases()),
+        """\
+fails: refused, but something is attached to 0.weight: event 0, Attach() raises ValueError: a frozen parameter; leave it out
+fails: an accident, not a refusal: event 0, Attach() raises ValueError: (no message)""",
+    )
+
+
+def test_an_implementation_may_need_the_whole_model(suite: Suite) -> None:
+    suite.run("--implementation=x:AllAtOnce", chapter="listing")
+    assert suite.verdicts() == {"x:AllAtOnce": "conformant"}
+
+
 def test_a_run_that_died_has_no_footer(suite: Suite) -> None:
     suite.run("--implementation=x:Dies", "-p", "no:xdist")
     assert [line["kind"] for line in suite.record()] == ["header", "case", "case", "case"]
@@ -215,6 +267,42 @@ def test_cases_picked_out_leave_the_verdict_incomplete(suite: Suite) -> None:
     result = suite.run("--implementation=x:Sound", "-k", "stepped_by_hand")
     assert result.ret == pytest.ExitCode.OK
     assert suite.verdicts() == {"x:Sound": "incomplete"}
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["one process", "xdist"])
+def test_cases_left_out_by_a_plugin_leave_it_incomplete(
+    suite: Suite, pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(
+        leaves_out="""
+        def pytest_collection_modifyitems(config, items):
+            config.hook.pytest_deselected(items=items[1:])
+            del items[1:]
+        """
+    )
+    result = suite.run("--implementation=x:Sound", "-p", "leaves_out", *workers)
+    assert result.ret == pytest.ExitCode.OK
+    assert suite.verdicts() == {"x:Sound": "incomplete"}
+
+
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        ("--device=cuda:77", "ERROR: --device cuda:77: torch cannot use it here (*); use --device cpu"),
+        ("--case-seconds=-1", "*--case-seconds: invalid _seconds value: '-1'*"),
+        ("--case-seconds=nan", "*--case-seconds: invalid _seconds value: 'nan'*"),
+    ],
+)
+def test_options_are_checked_before_anything_runs(suite: Suite, option: str, line: str) -> None:
+    result = suite.run("--implementation=x:Sound", option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([line])
+
+
+def test_other_peoples_options_are_theirs(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("def pytest_addoption(parser):\n    parser.addoption('--device')")
+    pytester.makepyfile("def test_nothing(pytestconfig):\n    assert pytestconfig.getoption('device') == 'mine'")
+    pytester.runpytest_subprocess("--device=mine", "-p", "no:randomly").assert_outcomes(passed=1)
 
 
 def test_other_peoples_runs_see_nothing_of_it(pytester: pytest.Pytester) -> None:

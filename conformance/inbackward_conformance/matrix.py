@@ -56,7 +56,7 @@ def read_matrix(paths: Iterable[Path]) -> Matrix:
             if line["kind"] == "requirement":
                 outcomes.setdefault(line["requirement"], {})[line["implementation"]] = line["outcome"]
         verdicts |= {name: found["verdict"] for name, found in lines[-1]["implementations"].items()}
-    return Matrix(outcomes, verdicts)
+    return Matrix({name: found for name, found in outcomes.items() if found}, verdicts)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -60,10 +60,11 @@ class StateRebuiltAfterAHundredSteps(Naive):
 
 
 @fails("models/batch_norm")
-class OneDimensionalParametersLeftOut(Naive):
-    def attach_to(self, param: Any, optimizer: Optimizer, *, hook: bool) -> None:
-        if param.dim() != 1:
-            super().attach_to(param, optimizer, hook=hook)
+class BuffersPutBack(Naive):
+    def backward(self, loss: Tensor, module: nn.Module) -> None:
+        loss.backward()
+        for buffer in module.buffers():
+            buffer.zero_()
 
 
 @fails("models/channels_last")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 fails("attachment/named_parameters")(Naive)
 fails("attachment/groups")(Naive)
+fails("attachment/frozen")(Naive)
+fails("attachment/thawed")(Naive)
 fails("attachment/no_optimizer_class", "container-class")(Naive)
 fails("attachment/failure_in_the_middle")(Naive)
 fails("attachment/after_a_failure")(Naive)

@@ -191,6 +191,14 @@ class GradientsFreedAtTheEnd(Naive):
         Variable._execution_engine.queue_callback(lambda: setattr(param, "grad", None))
 
 
+@fails("memory/peak_of_gradients")
+class CopiesOfGradientsKeptToTheEnd(Naive):
+    def on_gradient(self, param: Tensor) -> None:
+        kept = [param.grad.clone()] if param.grad is not None else []
+        Variable._execution_engine.queue_callback(kept.clear)
+        super().on_gradient(param)
+
+
 @fails("memory/gradients_freed")
 class LastGradientKept(Naive):
     def on_gradient(self, param: Tensor) -> None:

@@ -81,7 +81,10 @@ def test_dropped_model(implementation: Implementation, device: str, steps: int, 
 
 @pytest.mark.must
 def test_rounds(implementation: Implementation, device: str) -> None:
-    """A hundred rounds of building a model, attaching, training and dropping it leave no object more."""
+    """A hundred rounds of building a model, attaching, training and dropping it leave no object more.
+
+    Counted are the objects that the garbage collector knows: all that can hold another one.
+    """
 
     def one_round() -> None:
         model = nn.Linear(4, 2, device=device)
