@@ -11,8 +11,23 @@ The result is, bit for bit, that of the standard loop: `loss.backward()`, `optim
         model(batch).sum().backward()  # the optimizer steps in here; no step(), no zero_grad()
 """
 
-from inbackward._api import apply_optimizer_in_backward, detach, get_in_backward_optimizers, optimizers_of
+from inbackward._api import (
+    apply_optimizer_in_backward,
+    declare_local,
+    detach,
+    get_in_backward_optimizers,
+    optimizers_of,
+)
+from inbackward._ddp import attach_to_ddp, wrap_ddp
 
-__all__ = ["apply_optimizer_in_backward", "detach", "get_in_backward_optimizers", "optimizers_of"]
+__all__ = [
+    "apply_optimizer_in_backward",
+    "attach_to_ddp",
+    "declare_local",
+    "detach",
+    "get_in_backward_optimizers",
+    "optimizers_of",
+    "wrap_ddp",
+]
 
 __version__ = "0.1.0"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from inbackward import _engine
+from inbackward._ranks import reduction_of, refuse_unaccounted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +39,7 @@ class Attachment:
         param: The parameter.
         optimizers: Its optimizers; they hold nothing but this parameter.
         assignments: The calls with `register_hook=True` that the parameter was in.
+        is_local: Whether the user has said that this rank trains the parameter on its own gradient.
     """
 
     __torch_unserializable__ = True  # as torch.utils.hooks.unserializable_hook marks a function: no warning on saving
@@ -46,6 +48,7 @@ class Attachment:
         self.param = param
         self.optimizers: list[Optimizer] = []
         self.assignments: list[Assignment] = []
+        self.is_local = False
         self._pass: _engine.Pass | None = None
         self._is_due = False
         self._trigger: RemovableHandle | None = None
@@ -62,6 +65,12 @@ class Attachment:
     def hooked(self) -> bool:
         """Whether the optimizers step inside backward."""
         return self._trigger is not None
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether a reduction over several ranks says when the parameter steps."""
+        reduction = reduction_of(self.param)
+        return not self.is_local and reduction is not None and not reduction.is_local(self.param)
 
     def hook(self) -> None:
         """Makes the optimizers step inside backward."""
@@ -91,8 +100,16 @@ class Attachment:
         """Has the parameter stepped, its gradient being accumulated, once all hooks of the user have run.
 
         Raises:
-            RuntimeError: The gradient comes for the second time in one backward, or under compiled autograd.
+            RuntimeError: The gradient comes for the second time in one backward, or under compiled autograd; or there
+                are several ranks, and nobody has answered for bringing their gradients together.
         """
+        if not self.is_local:
+            reduction = reduction_of(self.param)
+            if reduction is None:
+                refuse_unaccounted(self.param)
+            elif not reduction.is_local(self.param):
+                reduction.gradient_is_accumulated(self.param)
+                return
         node = _engine.current_node()
         now = _engine.current_pass()
         if self._pass is not None and self._pass.running:
@@ -160,7 +177,7 @@ class Assignment:
             attachment = reference()
             if attachment is None or attachment.param.grad is None or not attachment.hooked:
                 continue
-            if not attachment.is_claimed_by_other(run):
+            if not attachment.is_reduced and not attachment.is_claimed_by_other(run):
                 attachment.step()
 
 

@@ -33,12 +33,14 @@ class Pass:
     Attributes:
         at_end: What to call, with the outermost pass, before its `backward()` returns; a dict for its order and
             uniqueness. It is not called where backward raises.
+        turns_to_wait: How often `at_end` lets go first whatever others have queued for the end of the pass meanwhile.
     """
 
-    __slots__ = ("_outer", "_running", "at_end")
+    __slots__ = ("_outer", "_running", "at_end", "turns_to_wait")
 
     def __init__(self) -> None:
         self.at_end: dict[Callable[[Pass], None], None] = {}
+        self.turns_to_wait = 0
         self._outer: Pass | None = None
         self._running = True
 
@@ -59,6 +61,7 @@ class Pass:
         """Ends the pass: what it was to call is left to the pass that it was nested in, if there is one."""
         if outer is not None:
             outer.at_end.update(self.at_end)
+            outer.turns_to_wait = max(outer.turns_to_wait, self.turns_to_wait)
         self._outer = outer
         self._running = False
         self.at_end = {}
@@ -160,10 +163,15 @@ class _Ending:
         self._run = run
 
     def __call__(self) -> None:
-        if not _is_nested():
-            for call in tuple(self._run.at_end):
-                call(self._run)
-            self._run.end(None)  # a worker thread of the engine may hold on to the lifeline a little longer
+        if _is_nested():
+            return
+        if self._run.turns_to_wait:
+            self._run.turns_to_wait -= 1
+            _queue(self)
+            return
+        for call in tuple(self._run.at_end):
+            call(self._run)
+        self._run.end(None)  # a worker thread of the engine may hold on to the lifeline a little longer
 
 
 def _is_nested() -> bool:
