@@ -18,14 +18,15 @@ ENOUGH_TO_PERMUTE = 4
 """States of a parameter are matched in any order up to this many optimizers; beyond, in order of listing."""
 
 
-def compare(standard: Trace, observed: Trace, may_refuse: Refusal | None = None) -> Finding:
+def compare(standard: Trace, observed: Trace, may_refuse: Refusal | None = None, tolerance: float = 0.0) -> Finding:
     """Return what `observed`, a trace of an implementation, came to against the trace of the standard loop.
 
     `may_refuse` is the latest moment at which a refusal passes; None where no refusal does.
+    `tolerance` is the largest difference that passes, relative to the largest value of a tensor; 0: to the bit.
     """
     compared = min(len(standard.snapshots) - bool(standard.raised), len(observed.snapshots) - bool(observed.raised))
     for expected, actual in zip(standard.snapshots[:compared], observed.snapshots[:compared], strict=True):
-        if finding := difference(expected, actual):
+        if finding := difference(expected, actual, tolerance):
             return finding
     if observed.raised is None:
         if standard.raised is None:
@@ -40,10 +41,10 @@ def compare(standard: Trace, observed: Trace, may_refuse: Refusal | None = None)
     return _judge_refusal(observed.raised, _changes(observed), may_refuse)
 
 
-def difference(expected: Snapshot, actual: Snapshot) -> Finding | None:
+def difference(expected: Snapshot, actual: Snapshot, tolerance: float = 0.0) -> Finding | None:
     """Return the first difference between two snapshots of the same event."""
     for name, value in expected.params.items():
-        if not same_bits(value, actual.params[name]):
+        if not close(value, actual.params[name], tolerance):
             return _broken(
                 Outcome.DIVERGES,
                 f"parameter {name!r} differs from the standard loop after {actual.event}: "
@@ -55,7 +56,7 @@ def difference(expected: Snapshot, actual: Snapshot) -> Finding | None:
             return _broken(Outcome.FAILS, f"{name}.grad is None after {actual.event}; the standard loop keeps it")
         if left is not None and grad is None:
             return _broken(Outcome.FAILS, f"{name}.grad is left over after {actual.event}; expected None")
-        if grad is not None and left is not None and not same_bits(grad, left):
+        if grad is not None and left is not None and not close(grad, left, tolerance):
             return _broken(
                 Outcome.DIVERGES,
                 f"{name}.grad differs from the standard loop after {actual.event}: {describe_difference(grad, left)}",
@@ -63,13 +64,23 @@ def difference(expected: Snapshot, actual: Snapshot) -> Finding | None:
     if expected.states is None or actual.states is None:
         return None
     for name, states in expected.states.items():
-        if not _same_states(states, actual.states[name]):
+        if not _same_states(states, actual.states[name], tolerance):
             return _broken(
                 Outcome.DIVERGES,
                 f"optimizer state of {name!r} differs from the standard loop after {actual.event}: "
                 f"{describe_states(states, actual.states[name])}",
             )
     return None
+
+
+def close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    """Whether two tensors are the same to the bit, or at least to the tolerance."""
+    if same_bits(a, b):
+        return True
+    if not tolerance or a.dtype != b.dtype or a.shape != b.shape or not a.is_floating_point():
+        return False
+    a, b = a.to_dense().double(), b.to_dense().double()
+    return bool((a - b).abs().max() <= tolerance * a.abs().max())
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -132,12 +143,16 @@ def _judge_refusal(raised: Raised, changed: list[str], may_refuse: Refusal | Non
 def _changes(trace: Trace) -> list[str]:
     """Return which parameters and states the event that raised had changed before it did."""
     before, after = [trace.start, *trace.snapshots][-2:]
-    changed = [name for name, value in before.params.items() if not same_bits(value, after.params[name])]
+    changed = [
+        name
+        for name, value in before.params.items()
+        if name in after.params and not same_bits(value, after.params[name])
+    ]
     if before.states is not None and after.states is not None and not _attaching(trace):
         changed += [
             f"the state of {name}"
             for name, states in before.states.items()
-            if not _same_states(states, after.states[name])
+            if name in after.states and not _same_states(states, after.states[name])
         ]
     return changed
 
@@ -146,20 +161,24 @@ def _attaching(trace: Trace) -> bool:
     return trace.raised is not None and trace.raised.attaching
 
 
-def _same_states(expected: list[State], actual: list[State]) -> bool:
+def _same_states(expected: list[State], actual: list[State], tolerance: float = 0.0) -> bool:
     if len(expected) != len(actual):
         return False
     orders = itertools.permutations(actual) if len(actual) <= ENOUGH_TO_PERMUTE else iter([tuple(actual)])
-    return any(all(map(_same_state, expected, order)) for order in orders)
+    return any(
+        all(_same_state(one, other, tolerance) for one, other in zip(expected, order, strict=True)) for order in orders
+    )
 
 
-def _same_state(expected: State, actual: State) -> bool:
-    return expected.keys() == actual.keys() and all(_same_value(expected[key], actual[key]) for key in expected)
+def _same_state(expected: State, actual: State, tolerance: float) -> bool:
+    return expected.keys() == actual.keys() and all(
+        _same_value(expected[key], actual[key], tolerance) for key in expected
+    )
 
 
-def _same_value(expected: Any, actual: Any) -> bool:
+def _same_value(expected: Any, actual: Any, tolerance: float = 0.0) -> bool:
     if isinstance(expected, torch.Tensor) and isinstance(actual, torch.Tensor):
-        return same_bits(expected, actual)
+        return close(expected, actual, tolerance)
     if isinstance(expected, list | tuple) and isinstance(actual, list | tuple):
         return len(expected) == len(actual) and all(map(_same_value, expected, actual))
     return type(expected) is type(actual) and bool(expected == actual)

@@ -6,6 +6,7 @@ Without `--implementation` it registers its options and does nothing else.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,8 @@ from inbackward_conformance.expected import BadExpectations, load_expectations
 from inbackward_conformance.session import ConformanceSession
 
 PACKAGE = Path(__file__).parent
+CLUSTER = pytest.StashKey[Any]()
+"""`Ranks` that something else has started, and that this run is to use."""
 NOTHING_NAMED = "name what is to be tested: --implementation NAME or --implementation package.module:attribute"
 
 
@@ -41,6 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--device", default="cpu", metavar="DEVICE", help="device to run on, cpu (default) or cuda")
     group.addoption(
         "--conformance-seed", type=int, default=0, metavar="N", help="seed of models and batches (default 0)"
+    )
+    group.addoption(
+        "--distributed", action="store_true", help="run the chapters that need several processes, and only those"
     )
     group.addoption("--case-seconds", type=float, default=60.0, metavar="S", help="time limit of one case (default 60)")
 

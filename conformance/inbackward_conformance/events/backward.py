@@ -21,6 +21,7 @@ class Attach(Printable):
     def happen(self, run: Run) -> None:
         """Attach in the order of the plan."""
         run.method.attach(run.model, [run.bind(assignment) for assignment in run.plan.assignments])
+        run.attached = True
 
 
 @dataclass(frozen=True, repr=False)
