@@ -141,7 +141,7 @@ def equals_plain_ddp(
     group: Any,
     run: Run = plain,
     options: dict[str, Any] | None = None,
-    *
+    *,
     assign: Callable[[nn.Module], list[Any]] = adam,
     prepare: Callable[[Net], None] = nothing,
     when: str = "before",

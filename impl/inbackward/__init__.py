@@ -19,12 +19,14 @@ from inbackward._api import (
     optimizers_of,
 )
 from inbackward._ddp import attach_to_ddp, wrap_ddp
+from inbackward._fsdp import fully_shard
 
 __all__ = [
     "apply_optimizer_in_backward",
     "attach_to_ddp",
     "declare_local",
     "detach",
+    "fully_shard",
     "get_in_backward_optimizers",
     "optimizers_of",
     "wrap_ddp",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch.autograd.graph import Node
+    from torch.utils.hooks import RemovableHandle
 
 run_eagerly = torch._disable_dynamo  # type: ignore[attr-defined]
 """Decorates what torch.compile must not trace."""
@@ -125,6 +126,17 @@ def current_node() -> Node:
         )
         raise RuntimeError(msg)
     return node
+
+
+def is_accumulating() -> bool:
+    """Whether the engine runs a node that accumulates a gradient; FSDP2 calls post-accumulate-grad hooks outside."""
+    node: Node | None = torch._C._current_autograd_node()
+    return node is not None and node.name() == "torch::autograd::AccumulateGrad"
+
+
+def is_last_hook(param: torch.Tensor, handle: RemovableHandle) -> bool:
+    """Whether no other post-accumulate-grad hook of the parameter is called after this one."""
+    return next(reversed(param._post_accumulate_grad_hooks), None) == handle.id
 
 
 def shares_memory(tensor: torch.Tensor) -> bool:

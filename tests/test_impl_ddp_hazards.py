@@ -1,0 +1,313 @@
+"""Under several ranks: uneven inputs, sparse gradients, errors, what is refused, and that communication overlaps."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import threading
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
+
+import inbackward
+from impl_ddp_runs import ADAM, Net, assert_equal, batch, equals_plain_ddp, make, plain
+from impl_ranks import Ranks, shared
+
+MANY_BUCKETS = {"bucket_cap_mb": 0.0001}
+
+
+@pytest.fixture
+def ranks() -> Ranks:
+    return shared()
+
+
+def attached(optimizer_class: Any = torch.optim.Adam, **kwargs: Any) -> Net:
+    model = make()
+    inbackward.apply_optimizer_in_backward(optimizer_class, model.parameters(), kwargs or ADAM)
+    return model
+
+
+def assert_untouched(model: nn.Module) -> None:
+    for param, expected in zip(model.parameters(), make().parameters(), strict=True):
+        assert torch.equal(param, expected)
+    assert not any(optimizer.state for optimizer in inbackward.get_in_backward_optimizers(model))
+
+
+def uneven(group: Any, *, by_all: bool, unused: bool, in_place: bool) -> None:
+    options = {
+        "process_group": group,
+        "find_unused_parameters": unused,
+        "gradient_as_bucket_view": in_place,
+        **MANY_BUCKETS,
+    }
+    rank = group.rank()
+    ours, standard = attached(), make()
+    optimizer = torch.optim.Adam(standard.parameters(), **ADAM)
+
+    def step() -> None:
+        optimizer.step()
+        optimizer.zero_grad()
+
+    wrapped = inbackward.wrap_ddp(ours, **options)
+    for ddp, then in ((DistributedDataParallel(standard, **options), step), (wrapped, lambda: None)):
+        with ddp.join(divide_by_initial_world_size=by_all):
+            for index in range(2 + rank):
+                used = not unused or index % 2 == 0
+                ddp(batch(index, rank), spare=used).pow(2).sum().backward()
+                then()
+    assert_equal(ours, standard, group)
+
+
+@pytest.mark.parametrize("by_all", [True, False])
+@pytest.mark.parametrize("unused", [True, False])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_uneven_inputs(ranks: Ranks, by_all: bool, unused: bool, in_place: bool) -> None:
+    ranks.run(uneven, 3, by_all=by_all, unused=unused, in_place=in_place)
+
+
+class Sparse(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.last = nn.Embedding(6, 4, sparse=True), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.last(self.table(x))
+
+
+def sparse(group: Any, *, in_place: bool) -> None:
+    torch.manual_seed(0)
+    ours = Sparse()
+    standard = copy.deepcopy(ours)
+    options = {"process_group": group, "gradient_as_bucket_view": in_place}
+    inbackward.apply_optimizer_in_backward(torch.optim.SGD, ours.parameters(), {"lr": 0.1})
+    optimizer = torch.optim.SGD(standard.parameters(), lr=0.1)
+    wrapped, ddp = inbackward.wrap_ddp(ours, **options), DistributedDataParallel(standard, **options)
+    for step in range(3):
+        x = torch.tensor([group.rank(), step, 5])
+        for each in (wrapped, ddp):
+            each(x).pow(2).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert_equal(ours, standard, group)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_sparse_gradients(ranks: Ranks, in_place: bool) -> None:
+    ranks.run(sparse, 3, in_place=in_place)
+
+
+def overlaps(group: Any) -> None:
+    """The backward of the first layer waits, on all ranks, for the step of the last."""
+    model = attached()
+    ddp = inbackward.wrap_ddp(model, process_group=group, **MANY_BUCKETS)
+    plain(ddp, 0, group.rank())  # DDP rebuilds its buckets in the order of gradients after this
+    stepped = threading.Event()
+    inbackward.optimizers_of(model.last.weight)[0].register_step_post_hook(lambda *_: stepped.set())
+    in_time = []
+
+    def wait(_: torch.Tensor) -> None:
+        in_time.append(stepped.wait(5))
+
+    hidden = model.first.register_forward_hook(lambda *args: args[2].register_hook(wait) and None)
+    plain(ddp, 1, group.rank())
+    hidden.remove()
+    assert in_time == [True]
+
+
+def test_an_early_bucket_steps_while_backward_computes(ranks: Ranks) -> None:
+    ranks.run(overlaps)
+
+
+def plain_ddp_is_refused(group: Any) -> None:
+    model = attached()
+    ddp = DistributedDataParallel(model, process_group=group)
+    with pytest.raises(RuntimeError, match=r"inbackward\.attach_to_ddp"):
+        plain(ddp, 0, group.rank())
+    assert_untouched(model)
+    alone = attached()
+    with pytest.raises(RuntimeError, match=r"inbackward\.declare_local"):
+        plain(alone, 0, group.rank())
+    assert_untouched(alone)
+
+
+def test_what_nobody_answers_for_is_refused(ranks: Ranks) -> None:
+    ranks.run(plain_ddp_is_refused)
+
+
+def declared(group: Any) -> None:
+    ours, standard = attached(), make()
+    optimizer = torch.optim.Adam(standard.parameters(), **ADAM)
+    inbackward.declare_local(ours)
+    for step in range(3):
+        plain(ours, step, group.rank())
+        plain(standard, step, group.rank())
+        optimizer.step()
+        optimizer.zero_grad()
+    for mine, expected in zip(ours.parameters(), standard.parameters(), strict=True):
+        assert torch.equal(mine, expected)
+        assert mine.grad is None
+
+
+def test_declared_local(ranks: Ranks) -> None:
+    ranks.run(declared)
+
+
+def test_only_what_is_attached_can_be_declared_local() -> None:
+    model = nn.Linear(2, 2)
+    inbackward.apply_optimizer_in_backward(torch.optim.SGD, [model.weight], {})
+    with pytest.raises(ValueError, match="apply_optimizer_in_backward before declare_local"):
+        inbackward.declare_local(model)
+    inbackward.declare_local(model.weight)
+    inbackward.declare_local([model.weight])
+    with pytest.raises(TypeError, match=r"Expected a torch Tensor, not 1\. Give declare_local"):
+        inbackward.declare_local([1])  # type: ignore[list-item]
+
+
+def attached_to_ddp_later(group: Any) -> None:
+    """To a DDP that has trained already."""
+    ours, standard = make(), make()
+    ddps = [DistributedDataParallel(model, process_group=group, **MANY_BUCKETS) for model in (ours, standard)]
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in (ours, standard)]
+    for step in range(5):
+        if step == 2:
+            inbackward.apply_optimizer_in_backward(torch.optim.SGD, ours.parameters(), {"lr": 0.1})
+            assert inbackward.attach_to_ddp(ddps[0]) is ddps[0]
+            optimizers.pop(0)
+        for ddp in ddps:
+            plain(ddp, step, group.rank())
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert_equal(ours, standard, group)
+
+
+def test_attached_to_a_ddp_in_use(ranks: Ranks) -> None:
+    ranks.run(attached_to_ddp_later, 3)
+
+
+def other_ways_of_gradients(group: Any) -> None:
+    ddp = DistributedDataParallel(make(), process_group=group)
+    ddp.register_comm_hook(None, allreduce_hook)
+    with pytest.raises(ValueError, match="a communication hook already"):
+        inbackward.attach_to_ddp(ddp)
+    ddp = inbackward.wrap_ddp(make(), process_group=group)
+    with pytest.raises(ValueError, match="a communication hook already"):
+        inbackward.attach_to_ddp(ddp)
+    with pytest.raises(RuntimeError, match="can only be called once"):
+        ddp.register_comm_hook(None, allreduce_hook)
+    with pytest.raises(TypeError, match=r"inbackward\.wrap_ddp"):
+        inbackward.attach_to_ddp(make())  # type: ignore[arg-type]
+    model = make()
+    delayed = {
+        "delay_all_reduce_named_params": [("last.bias", model.last.bias)],
+        "param_to_hook_all_reduce": model.last.weight,
+    }
+    with pytest.raises(ValueError, match="delay_all_reduce_named_params"):
+        inbackward.wrap_ddp(model, process_group=group, **delayed)
+
+
+def test_other_ways_of_gradients_are_refused(ranks: Ranks) -> None:
+    ranks.run(other_ways_of_gradients)
+
+
+def not_averaged(group: Any) -> None:
+    rank = group.rank()
+    model = attached()
+    ddp = inbackward.wrap_ddp(model, process_group=group)
+    with pytest.raises(RuntimeError, match="call the wrapped module"):
+        plain(ddp.module, 0, rank)
+    assert_untouched(model)
+
+
+def thawed(group: Any) -> None:
+    model = attached()
+    model.first.requires_grad_(requires_grad=False)
+    ddp = inbackward.wrap_ddp(model, process_group=group)
+    model.first.requires_grad_(requires_grad=True)
+    before = model.first.weight.detach().clone()
+    with pytest.raises(RuntimeError, match="was not stepped"):
+        plain(ddp, 0, group.rank())
+    assert torch.equal(model.first.weight, before)
+
+
+@pytest.mark.parametrize("check", [not_averaged, thawed])
+def test_what_ddp_does_not_average_is_refused(ranks: Ranks, check: Any) -> None:
+    ranks.run(check)
+
+
+def step_fails(group: Any) -> None:
+    """On one rank; it raises there after DDP is through, and training goes on."""
+    model = attached(torch.optim.SGD, lr=0.1)
+    ddp = inbackward.wrap_ddp(model, process_group=group, **MANY_BUCKETS)
+
+    def boom(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    handle = inbackward.optimizers_of(model.last.bias)[0].register_step_pre_hook(boom)
+    if group.rank() == 0:
+        with pytest.raises(ZeroDivisionError):
+            plain(ddp, 0, 0)
+    else:
+        handle.remove()
+        plain(ddp, 0, group.rank())
+    handle.remove()
+    model.last.bias.grad = None
+    plain(ddp, 1, group.rank())
+    assert all(param.grad is None for param in model.parameters())
+
+
+def test_an_exception_in_a_step_reaches_the_caller(ranks: Ranks) -> None:
+    ranks.run(step_fails)
+
+
+def dies(group: Any) -> None:
+    model = attached()
+    ddp = inbackward.wrap_ddp(model, process_group=group)
+    plain(ddp, 0, group.rank())
+    watched = [
+        weakref.ref(thing) for thing in (model, model.last.weight, ddp, *inbackward.optimizers_of(model.last.bias))
+    ]
+    del model, ddp
+    gc.collect()
+    alive = [type(thing()) for thing in watched]
+    assert alive == [type(None)] * 4, alive
+
+
+def test_all_dies_with_the_model(ranks: Ranks) -> None:
+    ranks.run(dies)
+
+
+def detached(group: Any) -> None:
+    """What is detached is an ordinary parameter under DDP; what was never attached is, too."""
+    ours, standard = attached(), make()
+    ours.add_module("other", nn.Linear(4, 3))
+    standard.add_module("other", copy.deepcopy(ours.other))
+    wrapped = inbackward.wrap_ddp(ours, process_group=group, find_unused_parameters=True)
+    ddp = DistributedDataParallel(standard, process_group=group, find_unused_parameters=True)
+    inbackward.detach(ours.last)
+    for each in (wrapped, ddp):
+        (plain(each, 0, group.rank()))
+    torch.testing.assert_close(ours.last.weight.grad, standard.last.weight.grad, rtol=0, atol=0)
+    assert ours.first.weight.grad is None
+    assert ours.other.weight.grad is None
+
+
+def test_ordinary_parameters_stay_ordinary(ranks: Ranks) -> None:
+    ranks.run(detached, 3)
+
+
+def put_off(ddp: Any, step: int, rank: int) -> None:
+    """The graph reads the last weight again, through an alias."""
+    weight = ddp.module.last.weight.detach()
+    hidden = (batch(step, rank).requires_grad_() @ torch.ones(4, 6) @ weight.T @ weight[:, :4]).tanh()
+    ddp(hidden).pow(2).sum().backward()
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_parameter_that_is_read_again_waits(ranks: Ranks, in_place: bool) -> None:
+    ranks.run(equals_plain_ddp, 3, put_off, {"gradient_as_bucket_view": in_place, **MANY_BUCKETS})
