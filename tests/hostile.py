@@ -35,6 +35,7 @@ class Sound:
         loss.backward()
         for optimizer in self._optimizers:
             optimizer.step()
+        for optimizer in self._optimizers:
             optimizer.zero_grad()
 
     def misbehave(self, module: nn.Module) -> None:

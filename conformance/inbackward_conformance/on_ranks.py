@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.adapter import Implementation, find_implementation
@@ -54,6 +55,9 @@ def run_observed(rank: Rank, name: str, plan: Plan) -> Trace:
     return run(plan, InBackward(implementation(name)), rank.device, rank.number)
 
 
+_find = cache(find_implementation)
+
+
 def implementation(name: str) -> Implementation:
     """Return the implementation of that name, new for each job."""
-    return Implementation(find_implementation(name))
+    return Implementation(_find(name))

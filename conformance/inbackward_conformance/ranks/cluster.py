@@ -11,22 +11,28 @@ import io
 import itertools
 import os
 import pickle
+import signal
 import sys
 import time
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.distributed.rendezvous import rendezvous
 
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotRun, Outcome, OutOfTime
 from inbackward_conformance.ranks import NotUnderTorchrun
-from inbackward_conformance.ranks.job import Answer, Job, carry_out
+from inbackward_conformance.ranks.job import Answer, Job, carry_out, warm_up
 from inbackward_conformance.ranks.stores import DistStoreError, PrefixStore, Store
 from inbackward_conformance.time_limit import time_limit
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 FOR_EVER = timedelta(days=1)
 SECONDS_BEHIND = 2.0
+SECONDS_TO_REPORT = 30.0
 
 
 class Cluster:
@@ -48,7 +54,7 @@ class Cluster:
         if self._broken:
             raise NotRun(f"the ranks of torchrun cannot be used any more: {self._broken}")
         number = next(self._numbers)
-        self._store.set(f"job {number}", _pack(job))
+        _put(self._store, f"job {number}", job)
         started = time.monotonic()
         try:
             with time_limit(job.seconds):
@@ -63,7 +69,7 @@ class Cluster:
 
     def close(self) -> None:
         """Let the other ranks end."""
-        self._store.set(f"job {next(self._numbers)}", _pack(None))
+        _put(self._store, f"job {next(self._numbers)}", None)
 
     def _await(self, number: int, rank: int, job: Job, seconds: float) -> Answer:
         key = f"answer {number} {rank}"
@@ -97,7 +103,7 @@ def join() -> tuple[Store, int, int]:
 
 def serve(store: Store, rank: int) -> None:
     """Carry out jobs until there are no more."""
-    torch.set_num_threads(1)
+    warm_up()
     for number in itertools.count():
         store.wait([f"job {number}"], FOR_EVER)
         job: Job | None = _unpack(store.get(f"job {number}"))
@@ -105,16 +111,30 @@ def serve(store: Store, rank: int) -> None:
             return
         if rank >= job.world_size:
             continue
-        faulthandler.dump_traceback_later(job.seconds, file=sys.__stderr__ or sys.stderr)
-        answer = carry_out(job, rank, PrefixStore(f"group {number}", store))
+        with _limited(job.seconds):
+            answer = carry_out(job, rank, PrefixStore(f"group {number}", store))
+        _put(store, f"answer {number} {rank}", answer)
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Write the stack when the time is over, and die when rank 0 has had time to put that on record.
+
+    Not at once: torchrun ends all ranks of a machine when one has died.
+    """
+    faulthandler.dump_traceback_later(seconds, file=sys.__stderr__ or sys.stderr)
+    signal.setitimer(signal.ITIMER_REAL, seconds + SECONDS_TO_REPORT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
-        store.set(f"answer {number} {rank}", _pack(answer))
 
 
-def _pack(message: Job | Answer | None) -> bytes:
+def _put(store: Store, key: str, message: Job | Answer | None) -> None:
     buffer = io.BytesIO()
     torch.save(message, buffer, pickle_module=pickle)
-    return buffer.getvalue()
+    store.set(key, buffer.getvalue())  # type: ignore[arg-type]  # bytes are welcome
 
 
 def _unpack(data: bytes) -> Any:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from inbackward_conformance.judgement import finding_of
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
+from inbackward_conformance.ranks.stores import HashStore
 from inbackward_conformance.trace import Trace
 
 if TYPE_CHECKING:
@@ -110,6 +113,18 @@ def values_of(answers: Sequence[Answer]) -> list[Any]:
                 raise NotRun(answer.finding.detail)
         raise BrokenPromise(Finding(worst, f"rank {number}: {answer.finding.detail}", passed=False))
     return [answer.value for answer in answers]
+
+
+def warm_up() -> None:
+    """Have loaded what torch loads late, so that no case pays for it, and keep to one thread."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    model = DistributedDataParallel(nn.Linear(1, 1))
+    model(torch.ones(1, 1)).sum().backward()
+    torch.optim.SGD(model.parameters()).step()
+    del model
+    gc.collect()
+    dist.destroy_process_group()
 
 
 @contextmanager

@@ -16,10 +16,9 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 
-from inbackward_conformance.ranks.job import Answer, Job, carry_out
-from inbackward_conformance.ranks.stores import FileStore, HashStore, PrefixStore
+from inbackward_conformance.ranks.job import Answer, Job, carry_out, warm_up
+from inbackward_conformance.ranks.stores import FileStore, PrefixStore
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -52,7 +51,10 @@ def serve(number: int, parent: int, connection: Connection, files: Files) -> Non
     with os.fdopen(files.stacks, "wb", closefd=False) as stacks:
         faulthandler.register(signal.SIGTERM, stacks, chain=True)
         faulthandler.enable()
-        _warm_up()
+        if LOOPBACK in (name for _, name in socket.if_nameindex()):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)  # the host's own name may lead nowhere
+        warm_up()
+        gc.freeze()  # what is there by now need not be looked at after each job
         store = FileStore(f"/proc/self/fd/{files.rendezvous}", -1)
         connection.send_bytes(b"up")
         while True:
@@ -91,18 +93,3 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, name="dies with its parent", daemon=True).start()
-
-
-def _warm_up() -> None:
-    """Have loaded what torch loads late, so that no case pays for it; what is left is not looked at by gc again."""
-    torch.set_num_threads(1)
-    if LOOPBACK in (name for _, name in socket.if_nameindex()):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)  # the host's name may lead nowhere
-    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
-    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
-    model(torch.ones(1, 1)).sum().backward()
-    torch.optim.SGD(model.parameters()).step()
-    del model
-    dist.destroy_process_group()
-    gc.collect()
-    gc.freeze()

@@ -8,6 +8,7 @@ import pytest
 
 from inbackward_conformance.plugin import CLUSTER, PACKAGE
 from inbackward_conformance.ranks.cluster import Cluster, join, serve
+from inbackward_conformance.ranks.job import warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,7 @@ def run_on_cluster(arguments: Sequence[str]) -> int:
         serve(store, rank)
         return 0
     cluster = Cluster(store, world_size)
+    warm_up()
     try:
         # Workers of xdist would be further processes, and no rank of torchrun's.
         return int(

@@ -108,8 +108,8 @@ def check(request: pytest.FixtureRequest, implementation: Implementation, device
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Limit the time of each case; where it runs on ranks, their pool does, for it can tell what each of them is at."""
-    if _is_distributed(item.path) and CLUSTER not in item.config.stash:
+    """Limit the time of each case; on ranks, who can tell what each is at, limits every job."""
+    if _is_distributed(item.path):
         return (yield)
     with time_limit(item.config.getoption("case_seconds")):
         return (yield)
