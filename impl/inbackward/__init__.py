@@ -20,6 +20,7 @@ from inbackward._api import (
 )
 from inbackward._ddp import attach_to_ddp, wrap_ddp
 from inbackward._fsdp import fully_shard
+from inbackward._fsdp1 import wrap_fsdp
 
 __all__ = [
     "apply_optimizer_in_backward",
@@ -30,6 +31,7 @@ __all__ = [
     "get_in_backward_optimizers",
     "optimizers_of",
     "wrap_ddp",
+    "wrap_fsdp",
 ]
 
 __version__ = "0.1.0"

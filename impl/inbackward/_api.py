@@ -11,6 +11,7 @@ from torch import nn
 from inbackward import _engine
 from inbackward._attachment import Assignment, Attachment, attachment_of
 from inbackward._build import one_optimizer_each
+from inbackward._ranks import refuse_flattened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,12 +54,15 @@ def apply_optimizer_in_backward(
     Raises:
         TypeError: `optimizer_class` is no optimizer class or cannot step without a closure; `optimizer_kwargs` is no
             mapping; a parameter is no tensor, or of a dtype that has no gradients.
-        ValueError: A parameter is no leaf, or is in two groups; there is no parameter.
+        ValueError: A parameter is no leaf, or is in two groups; there is no parameter; it belongs to an FSDP1 module that
+            `wrap_fsdp` has not made.
         RuntimeError: Called inside backward.
         Exception: Whatever the optimizer class raises for these options and parameters.
     """
     _refuse_in_backward("attach optimizers")
     built = one_optimizer_each(optimizer_class, params, optimizer_kwargs)
+    for param, _ in built:
+        refuse_flattened(param)
     attachments: list[Attachment] = []
     with ExitStack() as undo:
         for param, _ in built:

@@ -1,6 +1,6 @@
-"""Fully sharded data parallel: FSDP2 (`fully_shard`) and FSDP1 (`FullyShardedDataParallel`).
+"""Fully sharded data parallel by FSDP2, `fully_shard`.
 
-FSDP2 makes new Parameter objects, which know nothing of what was attached to the old, and calls their
+It makes new Parameter objects, which know nothing of what was attached to the old, and calls their
 post-accumulate-grad hooks itself when it has reduced a gradient. So attachments are moved over here, and an attachment
 to a sharded parameter steps right in its hook.
 """
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from inbackward._attachment import attachment_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 

@@ -61,6 +61,20 @@ def refuse_unaccounted(param: torch.Tensor) -> None:
     raise RuntimeError(msg)
 
 
+def refuse_flattened(param: torch.Tensor) -> None:
+    """Refuses to attach to a parameter of an FSDP1 module that would never say when its gradient is there.
+
+    Raises:
+        ValueError: FSDP1 has made it part of a flat parameter, and not by `wrap_fsdp`.
+    """
+    if getattr(param, "_fsdp_flattened", False) and reduction_of(param) is None:
+        msg = (
+            "A parameter belongs to a FullyShardedDataParallel (FSDP1), which tells nobody when its gradient is there. "
+            "Wrap the module by inbackward.wrap_fsdp, or use FSDP2."
+        )
+        raise ValueError(msg)
+
+
 def is_sharded(param: torch.Tensor) -> bool:
     """Whether the parameter is a DTensor, as FSDP2 makes them: torch itself brings its gradients together."""
     tensors = sys.modules.get("torch.distributed.tensor")  # its import is slow; without it there is no such tensor
