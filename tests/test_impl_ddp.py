@@ -28,7 +28,7 @@ from impl_ddp_runs import (
 )
 from impl_ranks import Ranks, shared
 
-MANY_BUCKETS = {"bucket_cap_mb": 0.0001}
+MANY_BUCKETS: dict[str, Any] = {"bucket_cap_mb": 0.0001}
 UNUSED = {"find_unused_parameters": True}
 
 

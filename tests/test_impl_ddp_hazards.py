@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import threading
+import time
 import weakref
 from typing import Any
 
@@ -18,7 +19,7 @@ import inbackward
 from impl_ddp_runs import ADAM, Net, assert_equal, batch, equals_plain_ddp, make, plain
 from impl_ranks import Ranks, shared
 
-MANY_BUCKETS = {"bucket_cap_mb": 0.0001}
+MANY_BUCKETS: dict[str, Any] = {"bucket_cap_mb": 0.0001}
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def uneven(group: Any, *, by_all: bool, unused: bool, in_place: bool) -> None:
     }
     rank = group.rank()
     ours, standard = attached(), make()
-    optimizer = torch.optim.Adam(standard.parameters(), **ADAM)
+    optimizer = torch.optim.Adam(standard.parameters(), lr=0.01, weight_decay=0.1)
 
     def step() -> None:
         optimizer.step()
@@ -141,7 +142,7 @@ def test_what_nobody_answers_for_is_refused(ranks: Ranks) -> None:
 
 def declared(group: Any) -> None:
     ours, standard = attached(), make()
-    optimizer = torch.optim.Adam(standard.parameters(), **ADAM)
+    optimizer = torch.optim.Adam(standard.parameters(), lr=0.01, weight_decay=0.1)
     inbackward.declare_local(ours)
     for step in range(3):
         plain(ours, step, group.rank())
@@ -273,7 +274,9 @@ def dies(group: Any) -> None:
         weakref.ref(thing) for thing in (model, model.last.weight, ddp, *inbackward.optimizers_of(model.last.bias))
     ]
     del model, ddp
-    gc.collect()
+    deadline = time.monotonic() + 5
+    while any(thing() is not None for thing in watched) and time.monotonic() < deadline:
+        gc.collect()  # the thread of the process group lets go of the last callback after backward has gone on
     alive = [type(thing()) for thing in watched]
     assert alive == [type(None)] * 4, alive
 

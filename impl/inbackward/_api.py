@@ -54,8 +54,8 @@ def apply_optimizer_in_backward(
     Raises:
         TypeError: `optimizer_class` is no optimizer class or cannot step without a closure; `optimizer_kwargs` is no
             mapping; a parameter is no tensor, or of a dtype that has no gradients.
-        ValueError: A parameter is no leaf, or is in two groups; there is no parameter; it belongs to an FSDP1 module that
-            `wrap_fsdp` has not made.
+        ValueError: A parameter is no leaf, or is in two groups; there is no parameter; one belongs to an FSDP1 module
+            that `wrap_fsdp` has not made.
         RuntimeError: Called inside backward.
         Exception: Whatever the optimizer class raises for these options and parameters.
     """

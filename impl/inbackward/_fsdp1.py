@@ -17,7 +17,7 @@ import torch
 
 from inbackward import _engine
 from inbackward._attachment import attachment_of
-from inbackward._ranks import entrust
+from inbackward._ranks import entrust, is_flattened
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,10 +49,9 @@ def wrap_fsdp(module: nn.Module, **kwargs: Any) -> FullyShardedDataParallel:
         )
         raise ValueError(msg)
     wrapped = FullyShardedDataParallel(module, **kwargs)
-    flat: list[torch.Tensor] = [param for param in wrapped.parameters() if getattr(param, "_fsdp_flattened", False)]
-    ignored: list[torch.Tensor] = [
-        param for param in wrapped.parameters() if not getattr(param, "_fsdp_flattened", False)
-    ]
+    params: list[torch.Tensor] = [*wrapped.parameters()]
+    flat = [param for param in params if is_flattened(param)]
+    ignored = [param for param in params if not is_flattened(param)]
     shards = Shards(flat, ignored)
     entrust([*flat, *ignored], shards)
     wrapped.register_forward_pre_hook(shards.open)

@@ -61,13 +61,18 @@ def refuse_unaccounted(param: torch.Tensor) -> None:
     raise RuntimeError(msg)
 
 
+def is_flattened(param: torch.Tensor) -> bool:
+    """Whether FSDP1 has made the parameter, which it marks, part of a flat one."""
+    return getattr(param, "_fsdp_flattened", False)
+
+
 def refuse_flattened(param: torch.Tensor) -> None:
     """Refuses to attach to a parameter of an FSDP1 module that would never say when its gradient is there.
 
     Raises:
         ValueError: FSDP1 has made it part of a flat parameter, and not by `wrap_fsdp`.
     """
-    if getattr(param, "_fsdp_flattened", False) and reduction_of(param) is None:
+    if is_flattened(param) and reduction_of(param) is None:
         msg = (
             "A parameter belongs to a FullyShardedDataParallel (FSDP1), which tells nobody when its gradient is there. "
             "Wrap the module by inbackward.wrap_fsdp, or use FSDP2."
