@@ -128,6 +128,12 @@ def make(prepare: Callable[[Net], None] = nothing) -> Net:
     return model
 
 
+def attached(optimizer_class: Any = torch.optim.Adam, **kwargs: Any) -> Net:
+    model = make()
+    inbackward.apply_optimizer_in_backward(optimizer_class, model.parameters(), kwargs or ADAM)
+    return model
+
+
 def assert_equal(ours: nn.Module, standard: nn.Module, group: Any, local: tuple[str, ...] = ()) -> None:
     for (name, mine), (_, expected) in zip(ours.state_dict().items(), standard.state_dict().items(), strict=True):
         assert torch.equal(mine, expected), (name, mine - expected)

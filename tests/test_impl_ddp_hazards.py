@@ -1,4 +1,4 @@
-"""Under several ranks: uneven inputs, sparse gradients, errors, what is refused, and that communication overlaps."""
+"""Under `wrap_ddp`: uneven inputs, sparse gradients, hooks, lifetime, and that communication overlaps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 import inbackward
-from impl_ddp_runs import ADAM, Net, assert_equal, batch, equals_plain_ddp, make, plain
+from impl_ddp_runs import assert_equal, attached, batch, equals_plain_ddp, make, plain
 from impl_ranks import Ranks, shared
 
 MANY_BUCKETS: dict[str, Any] = {"bucket_cap_mb": 0.0001}
@@ -25,18 +24,6 @@ MANY_BUCKETS: dict[str, Any] = {"bucket_cap_mb": 0.0001}
 @pytest.fixture
 def ranks() -> Ranks:
     return shared()
-
-
-def attached(optimizer_class: Any = torch.optim.Adam, **kwargs: Any) -> Net:
-    model = make()
-    inbackward.apply_optimizer_in_backward(optimizer_class, model.parameters(), kwargs or ADAM)
-    return model
-
-
-def assert_untouched(model: nn.Module) -> None:
-    for param, expected in zip(model.parameters(), make().parameters(), strict=True):
-        assert torch.equal(param, expected)
-    assert not any(optimizer.state for optimizer in inbackward.get_in_backward_optimizers(model))
 
 
 def uneven(group: Any, *, by_all: bool, unused: bool, in_place: bool) -> None:
@@ -124,51 +111,6 @@ def test_an_early_bucket_steps_while_backward_computes(ranks: Ranks) -> None:
     ranks.run(overlaps)
 
 
-def plain_ddp_is_refused(group: Any) -> None:
-    model = attached()
-    ddp = DistributedDataParallel(model, process_group=group)
-    with pytest.raises(RuntimeError, match=r"inbackward\.attach_to_ddp"):
-        plain(ddp, 0, group.rank())
-    assert_untouched(model)
-    alone = attached()
-    with pytest.raises(RuntimeError, match=r"inbackward\.declare_local"):
-        plain(alone, 0, group.rank())
-    assert_untouched(alone)
-
-
-def test_what_nobody_answers_for_is_refused(ranks: Ranks) -> None:
-    ranks.run(plain_ddp_is_refused)
-
-
-def declared(group: Any) -> None:
-    ours, standard = attached(), make()
-    optimizer = torch.optim.Adam(standard.parameters(), lr=0.01, weight_decay=0.1)
-    inbackward.declare_local(ours)
-    for step in range(3):
-        plain(ours, step, group.rank())
-        plain(standard, step, group.rank())
-        optimizer.step()
-        optimizer.zero_grad()
-    for mine, expected in zip(ours.parameters(), standard.parameters(), strict=True):
-        assert torch.equal(mine, expected)
-        assert mine.grad is None
-
-
-def test_declared_local(ranks: Ranks) -> None:
-    ranks.run(declared)
-
-
-def test_only_what_is_attached_can_be_declared_local() -> None:
-    model = nn.Linear(2, 2)
-    inbackward.apply_optimizer_in_backward(torch.optim.SGD, [model.weight], {})
-    with pytest.raises(ValueError, match="apply_optimizer_in_backward before declare_local"):
-        inbackward.declare_local(model)
-    inbackward.declare_local(model.weight)
-    inbackward.declare_local([model.weight])
-    with pytest.raises(TypeError, match=r"Expected a torch Tensor, not 1\. Give declare_local"):
-        inbackward.declare_local([1])  # type: ignore[list-item]
-
-
 def attached_to_ddp_later(group: Any) -> None:
     """To a DDP that has trained already."""
     ours, standard = make(), make()
@@ -189,81 +131,6 @@ def attached_to_ddp_later(group: Any) -> None:
 
 def test_attached_to_a_ddp_in_use(ranks: Ranks) -> None:
     ranks.run(attached_to_ddp_later, 3)
-
-
-def other_ways_of_gradients(group: Any) -> None:
-    ddp = DistributedDataParallel(make(), process_group=group)
-    ddp.register_comm_hook(None, allreduce_hook)
-    with pytest.raises(ValueError, match="a communication hook already"):
-        inbackward.attach_to_ddp(ddp)
-    ddp = inbackward.wrap_ddp(make(), process_group=group)
-    with pytest.raises(ValueError, match="a communication hook already"):
-        inbackward.attach_to_ddp(ddp)
-    with pytest.raises(RuntimeError, match="can only be called once"):
-        ddp.register_comm_hook(None, allreduce_hook)
-    with pytest.raises(TypeError, match=r"inbackward\.wrap_ddp"):
-        inbackward.attach_to_ddp(make())  # type: ignore[arg-type]
-    model = make()
-    delayed = {
-        "delay_all_reduce_named_params": [("last.bias", model.last.bias)],
-        "param_to_hook_all_reduce": model.last.weight,
-    }
-    with pytest.raises(ValueError, match="delay_all_reduce_named_params"):
-        inbackward.wrap_ddp(model, process_group=group, **delayed)
-
-
-def test_other_ways_of_gradients_are_refused(ranks: Ranks) -> None:
-    ranks.run(other_ways_of_gradients)
-
-
-def not_averaged(group: Any) -> None:
-    rank = group.rank()
-    model = attached()
-    ddp = inbackward.wrap_ddp(model, process_group=group)
-    with pytest.raises(RuntimeError, match="call the wrapped module"):
-        plain(ddp.module, 0, rank)
-    assert_untouched(model)
-
-
-def thawed(group: Any) -> None:
-    model = attached()
-    model.first.requires_grad_(requires_grad=False)
-    ddp = inbackward.wrap_ddp(model, process_group=group)
-    model.first.requires_grad_(requires_grad=True)
-    before = model.first.weight.detach().clone()
-    with pytest.raises(RuntimeError, match="was not stepped"):
-        plain(ddp, 0, group.rank())
-    assert torch.equal(model.first.weight, before)
-
-
-@pytest.mark.parametrize("check", [not_averaged, thawed])
-def test_what_ddp_does_not_average_is_refused(ranks: Ranks, check: Any) -> None:
-    ranks.run(check)
-
-
-def step_fails(group: Any) -> None:
-    """On one rank; it raises there after DDP is through, and training goes on."""
-    model = attached(torch.optim.SGD, lr=0.1)
-    ddp = inbackward.wrap_ddp(model, process_group=group, **MANY_BUCKETS)
-
-    def boom(*_: Any) -> None:
-        raise ZeroDivisionError
-
-    handle = inbackward.optimizers_of(model.last.bias)[0].register_step_pre_hook(boom)
-    if group.rank() == 0:
-        with pytest.raises(ZeroDivisionError):
-            plain(ddp, 0, 0)
-    else:
-        handle.remove()
-        plain(ddp, 0, group.rank())
-    handle.remove()
-    model.last.bias.grad = None
-    plain(ddp, 1, group.rank())
-    assert all(param.grad is None for param in model.parameters())
-
-
-def test_an_exception_in_a_step_reaches_the_caller(ranks: Ranks) -> None:
-    ranks.run(step_fails)
 
 
 def dies(group: Any) -> None:
@@ -288,8 +155,9 @@ def test_all_dies_with_the_model(ranks: Ranks) -> None:
 def detached(group: Any) -> None:
     """What is detached is an ordinary parameter under DDP; what was never attached is, too."""
     ours, standard = attached(), make()
-    ours.add_module("other", nn.Linear(4, 3))
-    standard.add_module("other", copy.deepcopy(ours.other))
+    other = nn.Linear(4, 3)
+    ours.add_module("other", other)
+    standard.add_module("other", copy.deepcopy(other))
     wrapped = inbackward.wrap_ddp(ours, process_group=group, find_unused_parameters=True)
     ddp = DistributedDataParallel(standard, process_group=group, find_unused_parameters=True)
     inbackward.detach(ours.last)
@@ -297,7 +165,7 @@ def detached(group: Any) -> None:
         (plain(each, 0, group.rank()))
     torch.testing.assert_close(ours.last.weight.grad, standard.last.weight.grad, rtol=0, atol=0)
     assert ours.first.weight.grad is None
-    assert ours.other.weight.grad is None
+    assert other.weight.grad is None
 
 
 def test_ordinary_parameters_stay_ordinary(ranks: Ranks) -> None:
@@ -314,3 +182,33 @@ def put_off(ddp: Any, step: int, rank: int) -> None:
 @pytest.mark.parametrize("in_place", [True, False])
 def test_a_parameter_that_is_read_again_waits(ranks: Ranks, in_place: bool) -> None:
     ranks.run(equals_plain_ddp, 3, put_off, {"gradient_as_bucket_view": in_place, **MANY_BUCKETS})
+
+
+def clip(param: torch.Tensor) -> None:
+    assert param.grad is not None
+    param.grad.clamp_(max=0.1)
+
+
+def user_hooks(group: Any) -> None:
+    """Hooks on a parameter see this rank's gradient, whenever they were registered, and may clip it."""
+    ours, standard = make(), make()
+    ddps = []
+    for model in (ours, standard):
+        for param in model.first.parameters():
+            param.register_post_accumulate_grad_hook(clip)
+    inbackward.apply_optimizer_in_backward(torch.optim.SGD, ours.parameters(), {"lr": 0.1})
+    optimizer = torch.optim.SGD(standard.parameters(), lr=0.1)
+    ddps = [inbackward.wrap_ddp(ours, process_group=group), DistributedDataParallel(standard, process_group=group)]
+    for model in (ours, standard):
+        for param in model.last.parameters():
+            param.register_post_accumulate_grad_hook(clip)
+    for step in range(3):
+        for ddp in ddps:
+            plain(ddp, step, group.rank())
+        optimizer.step()
+        optimizer.zero_grad()
+    assert_equal(ours, standard, group)
+
+
+def test_what_a_hook_makes_of_the_gradient_is_averaged(ranks: Ranks) -> None:
+    ranks.run(user_hooks, 3)

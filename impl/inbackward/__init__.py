@@ -9,6 +9,9 @@ The result is, bit for bit, that of the standard loop: `loss.backward()`, `optim
     inbackward.apply_optimizer_in_backward(torch.optim.AdamW, model.parameters(), {"lr": 1e-3})
     for batch in batches:
         model(batch).sum().backward()  # the optimizer steps in here; no step(), no zero_grad()
+
+With several ranks, gradients are to be averaged before the step. So the module is wrapped by a function of this package:
+`wrap_ddp` for DistributedDataParallel, `fully_shard` for FSDP2, `wrap_fsdp` for FSDP1; attach before or after.
 """
 
 from inbackward._api import (

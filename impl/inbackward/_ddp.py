@@ -121,9 +121,8 @@ class Buckets:
             buffer.div_(self._divisor)  # the reducer divides sparse gradients, and multiplies dense ones
         else:
             buffer.mul_(1.0 / self._divisor)
-        reduced: Future[list[torch.Tensor]] = distributed.all_reduce(
-            buffer, group=ddp.process_group, async_op=True
-        ).get_future()
+        work = distributed.all_reduce(buffer, group=ddp.process_group, async_op=True)
+        reduced: Future[list[torch.Tensor]] = work.get_future()
         if not active:
             return reduced.then(_value)
         self._join(_engine.current_pass())
@@ -131,20 +130,32 @@ class Buckets:
         for param in params:
             self._used.pop(id(param), None)
         if buffer.is_sparse:
-            return reduced.then(_value)
-        views = bucket.gradients()
-        in_place: bool = ddp.gradient_as_bucket_view
-
-        def step() -> None:
-            counts = [1] * len(params) if used is None else used[0].tolist()
-            for param, view, count in zip(params, views, counts, strict=True):
-                if count:
-                    self._step(param, view, in_place=in_place)
-
+            return reduced.then(_value)  # it is stepped at the end of backward
+        step = self._step_of(ddp, bucket, None if used is None else used[0])
         if used is None:
             return reduced.then(lambda done: self._after(done.value()[0], step))
         both = torch.futures.collect_all([used[1], reduced])
         return both.then(lambda done: self._after([each.value()[0] for each in done.value()][-1], step))
+
+    def _step_of(
+        self, ddp: DistributedDataParallel, bucket: GradBucket, used: torch.Tensor | None
+    ) -> Callable[[], None]:
+        params, views, device = bucket.parameters(), bucket.gradients(), bucket.buffer().device
+        in_place: bool = ddp.gradient_as_bucket_view
+        # Gloo says that it is done while the result is still copied to the device, on a stream of its own.
+        copies_late = device.type != "cpu" and distributed.get_backend(ddp.process_group) == "gloo"
+
+        def step() -> None:
+            if copies_late:
+                torch.accelerator.synchronize(device)
+            counts = [1] * len(params) if used is None else used.tolist()
+            for param, view, count in zip(params, views, counts, strict=True):
+                if count:
+                    self._step(param, view, in_place=in_place)
+            if copies_late:
+                torch.accelerator.synchronize(device)
+
+        return step
 
     def _after(self, reduced: torch.Tensor, step: Callable[[], None]) -> torch.Tensor:
         # Not in this thread, and not before DDP is through with this backward, is an error of a step to be raised.
