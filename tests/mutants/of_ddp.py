@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
+@fails("ddp/early_step")
 class AfterBackward:
-    """Sound on ranks: an ordinary optimizer for each call, stepped when backward is over."""
+    """What the others are made from: an ordinary optimizer for each call, equal, but stepped when all is over."""
 
     def __init__(self) -> None:
         self.attached: list[Optimizer] = []

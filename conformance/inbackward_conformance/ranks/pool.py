@@ -32,11 +32,13 @@ TAIL = 16_000
 class Pool:
     """Ranks that are started when a job first needs them, and serve every job, of whatever world size, from then on.
 
-    A job of n ranks goes to the first n. One that died or hangs is replaced before the next job.
+    A job of n ranks goes to the first n. One that died or hangs is replaced before the next job. The first job starts
+    `at_once` of them: they load torch side by side, and a job waits only for those that it needs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = 1) -> None:
         self._ranks: dict[int, _Process] = {}
+        self._at_once = at_once
         self._jobs = 0
         self._rendezvous = tempfile.TemporaryFile(prefix="inbackward-ranks-")  # noqa: SIM115 (closed by close)
 
@@ -68,16 +70,17 @@ class Pool:
         if sys.platform != "linux":
             raise NotRun("ranks of a pool find each other through /proc, which is there on Linux only; use torchrun")
         self._discard({number: rank for number, rank in self._ranks.items() if not rank.process.is_alive()})
-        new = [number for number in range(world_size) if number not in self._ranks]
-        for number in new:
-            self._ranks[number] = _Process(number, self._rendezvous)
-        for number in new:  # they load torch side by side
+        for number in range(max(world_size, self._at_once)):
+            if number not in self._ranks:
+                self._ranks[number] = _Process(number, self._rendezvous)
+        ranks = [self._ranks[number] for number in range(world_size)]
+        for number, rank in enumerate(ranks):
             try:
-                self._ranks[number].await_up()
+                rank.await_up()
             except BaseException:
-                self._discard({number: self._ranks[number] for number in new})
+                self._discard({number: rank})
                 raise
-        return [self._ranks[number] for number in range(world_size)]
+        return ranks
 
     def _collect(self, job: Job, pending: dict[int, _Process], answers: dict[int, Answer]) -> None:
         """Move the answers from `pending` to `answers`."""
@@ -136,10 +139,13 @@ class _Process:
             target=_main, args=(number, os.getpid(), theirs, inherited), name=f"rank {number}", daemon=True
         )
         self.process.start()
+        self._is_up = False
         theirs.close()
 
     def await_up(self) -> None:
         """Return when the rank can take jobs."""
+        if self._is_up:
+            return
         wait([self.connection, self.process.sentinel], SECONDS_TO_START)
         if not self.connection.poll():
             msg = f"a rank did not start: it {self.last_words()}"
@@ -149,6 +155,7 @@ class _Process:
         except EOFError:
             msg = f"a rank did not start: it {self.last_words()}"
             raise RuntimeError(msg) from None
+        self._is_up = True
 
     def last_words(self) -> str:
         """Say how the process ended, and what it printed last."""

@@ -90,7 +90,7 @@ def ranks(request: pytest.FixtureRequest) -> Iterator[Ranks]:
     if CLUSTER in request.config.stash:
         yield request.config.stash[CLUSTER]
         return
-    pool = Pool()
+    pool = Pool(at_once=4)
     yield pool
     pool.close()
 

@@ -7,9 +7,12 @@ a difference of some roundings passes.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from inbackward_conformance.check import Check
 from inbackward_conformance.events import (
@@ -20,7 +23,10 @@ from inbackward_conformance.events import (
     PerRank,
     WrapDDP,
 )
+from inbackward_conformance.models import MLP
+from inbackward_conformance.on_ranks import implementation as implementation_of
 from inbackward_conformance.plan import Assignment, Plan, Ranks
+from inbackward_conformance.ranks.job import Rank
 
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
 MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
@@ -104,6 +110,38 @@ def test_two_optimizers(check: Check) -> None:
 def test_join(check: Check, initial: bool) -> None:
     """Uneven inputs under `join()`, divided by all ranks or by those that are still active."""
     check(_wrapped({}, "MLP", (Join((2, 4), divide_by_initial_world_size=initial),)))
+
+
+@pytest.mark.must
+def test_early_step(check: Check) -> None:
+    """The last layer is stepped before the backward of the first layer is over, and so before its all-reduce begins.
+
+    With a bucket for each parameter, the backward of the first layer can wait for that step.
+    """
+    check.on_ranks(2, _wait_for_early_step)
+
+
+def _wait_for_early_step(rank: Rank, name: str) -> None:
+    implementation = implementation_of(name)
+    model = MLP().to(rank.device)
+    wrapped = implementation.wrap_ddp(model, **A_BUCKET_EACH)
+    implementation.apply(torch.optim.SGD, model.parameters(), {"lr": 0.01})
+    stepped = threading.Event()
+    for optimizer in implementation.optimizers(model):
+        if any(param is model[4].weight for group in optimizer.param_groups for param in group["params"]):
+            optimizer.register_step_post_hook(lambda *_: stepped.set())
+    features = torch.randn(8, 4, device=rank.device)
+    for _ in range(2):  # the first backward may go without: DDP has yet to learn the order of gradients
+        implementation.backward(wrapped(features).sum(), model)
+    waits: list[bool] = []
+
+    def wait_in_backward(_: nn.Module, __: object, output: Tensor) -> None:
+        output.register_hook(lambda _: waits.append(stepped.wait(5)))
+
+    model[0].register_forward_hook(wait_in_backward)
+    stepped.clear()
+    implementation.backward(wrapped(features).sum(), model)
+    assert waits == [True], "the last layer was not stepped while the first layer's backward waited for it for 5 s"
 
 
 def _wrapped(
