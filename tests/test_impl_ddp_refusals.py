@@ -104,6 +104,9 @@ def not_averaged(group: Any) -> None:
     rank = group.rank()
     model = attached()
     ddp = inbackward.wrap_ddp(model, process_group=group)
+    with torch.no_grad():
+        ddp(batch(0, rank))
+    model.load_state_dict(make().state_dict())  # but for the statistics of the batch
     with pytest.raises(RuntimeError, match="call the wrapped module"):
         plain(ddp.module, 0, rank)
     assert_untouched(model)

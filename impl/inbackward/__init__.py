@@ -10,7 +10,7 @@ The result is, bit for bit, that of the standard loop: `loss.backward()`, `optim
     for batch in batches:
         model(batch).sum().backward()  # the optimizer steps in here; no step(), no zero_grad()
 
-With several ranks, gradients are to be averaged before the step. So the module is wrapped by a function of this package:
+With several ranks, gradients are averaged before the step. So the module is wrapped by a function of this package:
 `wrap_ddp` for DistributedDataParallel, `fully_shard` for FSDP2, `wrap_fsdp` for FSDP1; attach before or after.
 """
 

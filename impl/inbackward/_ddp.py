@@ -70,6 +70,7 @@ def attach_to_ddp(ddp: DistributedDataParallel) -> DistributedDataParallel:
     buckets = Buckets(ddp)
     # DDP reads annotations, and not as strings. The reducer owns the hook's state.
     ddp.register_comm_hook(buckets, lambda state, bucket: state.reduce(bucket))
+    ddp.register_forward_pre_hook(buckets.note_forward)
     entrust([*buckets.params, *buckets.ignored], buckets)
     return ddp
 
@@ -95,10 +96,16 @@ class Buckets:
         self._errors: list[BaseException] = []
         self._reduced = False
         self._divisor = 0
+        self._forward_syncs = True
 
     def is_local(self, param: torch.Tensor) -> bool:
         """Whether DDP was told to ignore the parameter."""
         return id(param) in self._local
+
+    def note_forward(self, module: nn.Module, _: Any) -> None:
+        """Takes note of it whether the backward of this forward averages; `no_sync()` must hold then, not later."""
+        if torch.is_grad_enabled():
+            self._forward_syncs = bool(module.require_backward_grad_sync)
 
     def gradient_is_accumulated(self, param: torch.Tensor) -> None:
         """Takes note of it that this rank's part of the gradient is there."""
@@ -225,7 +232,7 @@ class Buckets:
 
     def _is_accumulating(self) -> bool:
         ddp = self._ddp()
-        return ddp is not None and not (ddp.require_backward_grad_sync and ddp.require_forward_param_sync)
+        return ddp is not None and not (ddp.require_backward_grad_sync and self._forward_syncs)
 
 
 def _value(done: Future[list[torch.Tensor]]) -> torch.Tensor:
