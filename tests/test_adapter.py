@@ -63,7 +63,10 @@ def test_two_calls_are_enough(suite: Suite) -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("nope", "*unknown implementation 'nope'; registered here: reference, torch. Use one of these names, package.module, or *"),
+        (
+            "nope",
+            "*unknown implementation 'nope'; registered here: reference, torch. Use one of these names, *",
+        ),
         ("broken:x", "*'broken:x' cannot be imported*No module named 'nothing_of_that_name'. Check the spelling*"),
         ("x:missing", "*'x:missing' cannot be imported*no attribute 'missing'. Check the spelling*"),
         ("x:z", "*'x:z' (x:z) has no `apply`. Give it apply(optimizer_class, params, *) and optimizers(module)"),

@@ -58,7 +58,7 @@ class LeavesSomethingAttached(Sound):
     def apply(self, optimizer_class, params, optimizer_kwargs, register_hook=True):
         for param in params:
             if not param.requires_grad:
-                raise ValueError("a frozen parameter; leave it out")
+                raise ValueError("frozen: leave it out")
             super().apply(optimizer_class, [param], optimizer_kwargs, register_hook)
 
 class RefusesWithoutAWord(Sound):
@@ -247,7 +247,7 @@ def test_a_refusal_has_a_message_and_leaves_nothing_attached(suite: Suite) -> No
     assert_expected_inline(
         "\n".join(f"{line['outcome']}: {line['detail']}" for line in suite.cases()),
         """\
-fails: refused, but something is attached to 0.weight: event 0, Attach() raises ValueError: a frozen parameter; leave it out
+fails: refused, but something is attached to 0.weight: event 0, Attach() raises ValueError: frozen: leave it out
 fails: an accident, not a refusal: event 0, Attach() raises ValueError: (no message)""",
     )
 

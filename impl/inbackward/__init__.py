@@ -9,10 +9,32 @@ The result is, bit for bit, that of the standard loop: `loss.backward()`, `optim
     inbackward.apply_optimizer_in_backward(torch.optim.AdamW, model.parameters(), {"lr": 1e-3})
     for batch in batches:
         model(batch).sum().backward()  # the optimizer steps in here; no step(), no zero_grad()
+
+With several ranks, gradients are averaged before the step. So the module is wrapped by a function of this package:
+`wrap_ddp` for DistributedDataParallel, `fully_shard` for FSDP2, `wrap_fsdp` for FSDP1; attach before or after.
 """
 
-from inbackward._api import apply_optimizer_in_backward, detach, get_in_backward_optimizers, optimizers_of
+from inbackward._api import (
+    apply_optimizer_in_backward,
+    declare_local,
+    detach,
+    get_in_backward_optimizers,
+    optimizers_of,
+)
+from inbackward._ddp import attach_to_ddp, wrap_ddp
+from inbackward._fsdp import fully_shard
+from inbackward._fsdp1 import wrap_fsdp
 
-__all__ = ["apply_optimizer_in_backward", "detach", "get_in_backward_optimizers", "optimizers_of"]
+__all__ = [
+    "apply_optimizer_in_backward",
+    "attach_to_ddp",
+    "declare_local",
+    "detach",
+    "fully_shard",
+    "get_in_backward_optimizers",
+    "optimizers_of",
+    "wrap_ddp",
+    "wrap_fsdp",
+]
 
 __version__ = "0.1.0"

@@ -11,6 +11,7 @@ from torch import nn
 from inbackward import _engine
 from inbackward._attachment import Assignment, Attachment, attachment_of
 from inbackward._build import one_optimizer_each
+from inbackward._ranks import refuse_flattened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,12 +54,15 @@ def apply_optimizer_in_backward(
     Raises:
         TypeError: `optimizer_class` is no optimizer class or cannot step without a closure; `optimizer_kwargs` is no
             mapping; a parameter is no tensor, or of a dtype that has no gradients.
-        ValueError: A parameter is no leaf, or is in two groups; there is no parameter.
+        ValueError: A parameter is no leaf, or is in two groups; there is no parameter; one belongs to an FSDP1 module
+            that `wrap_fsdp` has not made.
         RuntimeError: Called inside backward.
         Exception: Whatever the optimizer class raises for these options and parameters.
     """
     _refuse_in_backward("attach optimizers")
     built = one_optimizer_each(optimizer_class, params, optimizer_kwargs)
+    for param, _ in built:
+        refuse_flattened(param)
     attachments: list[Attachment] = []
     with ExitStack() as undo:
         for param, _ in built:
@@ -118,19 +122,46 @@ def detach(module_or_params: nn.Module | torch.Tensor | Iterable[torch.Tensor]) 
         RuntimeError: Called inside backward.
     """
     _refuse_in_backward("detach optimizers")
-    params: list[torch.Tensor]
-    if isinstance(module_or_params, nn.Module):
-        params = [*module_or_params.parameters()]
-    elif isinstance(module_or_params, torch.Tensor):
-        params = [module_or_params]
-    else:
-        params = [*module_or_params]
-    for param in params:
-        _expect(torch.Tensor, param, "Give detach a module, a parameter, or an iterable of parameters.")
-    for param in params:
+    for param in _params_of(module_or_params, "detach"):
         attachment = attachment_of(param)
         if attachment is not None:
             attachment.release()
+
+
+def declare_local(module_or_params: nn.Module | torch.Tensor | Iterable[torch.Tensor]) -> None:
+    """Says that each of several ranks trains these parameters on its own gradients, which nothing averages.
+
+    With `torch.distributed` initialized for several ranks, a parameter whose gradient comes while neither `wrap_ddp`
+    nor another call has taken it over is refused; one declared local steps as in a single process. Call it after
+    `apply_optimizer_in_backward`. What DDP was told to ignore needs no declaration.
+
+    Args:
+        module_or_params: A module, a parameter, or an iterable of parameters.
+
+    Raises:
+        TypeError: One of the parameters is no tensor.
+        ValueError: Nothing is attached to one of them; nothing is declared then.
+    """
+    attachments = [attachment_of(param) for param in _params_of(module_or_params, "declare_local")]
+    found = [attachment for attachment in attachments if attachment is not None]
+    if len(found) < len(attachments):
+        msg = "To some of these parameters nothing is attached. Call apply_optimizer_in_backward before declare_local."
+        raise ValueError(msg)
+    for attachment in found:
+        attachment.is_local = True
+
+
+def _params_of(
+    module_or_params: nn.Module | torch.Tensor | Iterable[torch.Tensor], function: str
+) -> list[torch.Tensor]:
+    if isinstance(module_or_params, nn.Module):
+        return [*module_or_params.parameters()]
+    if isinstance(module_or_params, torch.Tensor):
+        return [module_or_params]
+    params = [*module_or_params]
+    for param in params:
+        _expect(torch.Tensor, param, f"Give {function} a module, a parameter, or an iterable of parameters.")
+    return params
 
 
 def _refuse_in_backward(what: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from inbackward import _engine
+from inbackward._ranks import is_sharded, reduction_of, refuse_unaccounted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +39,7 @@ class Attachment:
         param: The parameter.
         optimizers: Its optimizers; they hold nothing but this parameter.
         assignments: The calls with `register_hook=True` that the parameter was in.
+        is_local: Whether the user has said that this rank trains the parameter on its own gradient.
     """
 
     __torch_unserializable__ = True  # as torch.utils.hooks.unserializable_hook marks a function: no warning on saving
@@ -46,8 +48,10 @@ class Attachment:
         self.param = param
         self.optimizers: list[Optimizer] = []
         self.assignments: list[Assignment] = []
+        self.is_local = False
         self._pass: _engine.Pass | None = None
         self._is_due = False
+        self._is_sharded = is_sharded(param)
         self._trigger: RemovableHandle | None = None
         self._ownership = self._register(param.register_hook, self)
         # torch.utils.swap_tensors, which some conversions of a module use, would drop the hooks without a word. It
@@ -62,6 +66,12 @@ class Attachment:
     def hooked(self) -> bool:
         """Whether the optimizers step inside backward."""
         return self._trigger is not None
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether a reduction over several ranks says when the parameter steps."""
+        reduction = reduction_of(self.param)
+        return not self.is_local and reduction is not None and not reduction.is_local(self.param)
 
     def hook(self) -> None:
         """Makes the optimizers step inside backward."""
@@ -86,20 +96,45 @@ class Attachment:
         self._ownership.remove()
         _attachments.pop(id(self.param), None)
 
+    def move_to(self, param: torch.Tensor) -> None:
+        """Gives what is attached here to a parameter that has taken this one's place."""
+        moved = Attachment(param)
+        moved.optimizers, moved.assignments, moved.is_local = self.optimizers, self.assignments, self.is_local
+        for optimizer in moved.optimizers:
+            for group in optimizer.param_groups:
+                group["params"] = [param if each is self.param else each for each in group["params"]]
+        for assignment in moved.assignments:
+            assignment.replace(self, moved)
+        if self.hooked:
+            moved.hook()
+        self.release()
+
     @_engine.run_eagerly
     def fire(self) -> None:
         """Has the parameter stepped, its gradient being accumulated, once all hooks of the user have run.
 
         Raises:
-            RuntimeError: The gradient comes for the second time in one backward, or under compiled autograd.
+            RuntimeError: The gradient comes for the second time in one backward, or under compiled autograd; or there
+                are several ranks, and nobody has answered for bringing their gradients together.
         """
-        node = _engine.current_node()
+        by_fsdp = self._is_sharded and _engine.in_backward() and not _engine.is_accumulating()
+        if not self.is_local and not self._is_sharded:
+            reduction = reduction_of(self.param)
+            if reduction is None:
+                refuse_unaccounted(self.param)
+            elif not reduction.is_local(self.param):
+                reduction.gradient_is_accumulated(self.param)
+                return
+        node = None if by_fsdp else _engine.current_node()
         now = _engine.current_pass()
         if self._pass is not None and self._pass.running:
             raise RuntimeError(_twice(self))
         self._pass = now
         for assignment in self.assignments:
             now.at_end[assignment.step_the_rest] = None
+        if node is None:
+            self._step_in_hook(now)
+            return
         self._is_due = True
 
         # Hooks of the node run after all post-accumulate-grad hooks. One that stayed there would be lost with the
@@ -109,6 +144,19 @@ class Attachment:
             self._settle()
 
         handle = node.register_hook(all_hooks_have_run)
+
+    def _step_in_hook(self, now: _engine.Pass) -> None:
+        # The graph reads the gathered parameter, never the shard. But hooks of the user may be called after this one.
+        now.turns_to_wait = 1  # FSDP2 has its own end of backward
+        if self._trigger is None or _engine.is_last_hook(self.param, self._trigger):
+            self.step()
+        else:
+            now.at_end[self._hook_last] = None
+
+    def _hook_last(self, _: _engine.Pass) -> None:
+        if self.hooked:
+            self.unhook()
+            self.hook()
 
     def _settle(self) -> None:
         # Not due: an earlier pass over this graph raised before it came here, and left its hook behind.
@@ -154,13 +202,17 @@ class Assignment:
     def __init__(self, attachments: Iterable[Attachment]) -> None:
         self._attachments = [weakref.ref(attachment) for attachment in attachments]
 
+    def replace(self, old: Attachment, new: Attachment) -> None:
+        """Has another attachment in the place of one."""
+        self._attachments = [weakref.ref(new) if reference() is old else reference for reference in self._attachments]
+
     def step_the_rest(self, run: _engine.Pass) -> None:
         """Steps every parameter that holds a gradient."""
         for reference in self._attachments:
             attachment = reference()
             if attachment is None or attachment.param.grad is None or not attachment.hooked:
                 continue
-            if not attachment.is_claimed_by_other(run):
+            if not attachment.is_reduced and not attachment.is_claimed_by_other(run):
                 attachment.step()
 
 

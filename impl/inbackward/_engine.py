@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch.autograd.graph import Node
+    from torch.utils.hooks import RemovableHandle
 
 run_eagerly = torch._disable_dynamo  # type: ignore[attr-defined]
 """Decorates what torch.compile must not trace."""
@@ -33,12 +34,14 @@ class Pass:
     Attributes:
         at_end: What to call, with the outermost pass, before its `backward()` returns; a dict for its order and
             uniqueness. It is not called where backward raises.
+        turns_to_wait: How often `at_end` lets go first whatever others have queued for the end of the pass meanwhile.
     """
 
-    __slots__ = ("_outer", "_running", "at_end")
+    __slots__ = ("_outer", "_running", "at_end", "turns_to_wait")
 
     def __init__(self) -> None:
         self.at_end: dict[Callable[[Pass], None], None] = {}
+        self.turns_to_wait = 0
         self._outer: Pass | None = None
         self._running = True
 
@@ -59,6 +62,7 @@ class Pass:
         """Ends the pass: what it was to call is left to the pass that it was nested in, if there is one."""
         if outer is not None:
             outer.at_end.update(self.at_end)
+            outer.turns_to_wait = max(outer.turns_to_wait, self.turns_to_wait)
         self._outer = outer
         self._running = False
         self.at_end = {}
@@ -124,6 +128,17 @@ def current_node() -> Node:
     return node
 
 
+def is_accumulating() -> bool:
+    """Whether the engine runs a node that accumulates a gradient; FSDP2 calls post-accumulate-grad hooks outside."""
+    node: Node | None = torch._C._current_autograd_node()
+    return node is not None and node.name() == "torch::autograd::AccumulateGrad"
+
+
+def is_last_hook(param: torch.Tensor, handle: RemovableHandle) -> bool:
+    """Whether no other post-accumulate-grad hook of the parameter is called after this one."""
+    return next(reversed(param._post_accumulate_grad_hooks), None) == handle.id
+
+
 def shares_memory(tensor: torch.Tensor) -> bool:
     """Whether the running graph might still read this tensor's memory through another tensor.
 
@@ -160,10 +175,15 @@ class _Ending:
         self._run = run
 
     def __call__(self) -> None:
-        if not _is_nested():
-            for call in tuple(self._run.at_end):
-                call(self._run)
-            self._run.end(None)  # a worker thread of the engine may hold on to the lifeline a little longer
+        if _is_nested():
+            return
+        if self._run.turns_to_wait:
+            self._run.turns_to_wait -= 1
+            _queue(self)
+            return
+        for call in tuple(self._run.at_end):
+            call(self._run)
+        self._run.end(None)  # a worker thread of the engine may hold on to the lifeline a little longer
 
 
 def _is_nested() -> bool:

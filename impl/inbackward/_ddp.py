@@ -1,0 +1,247 @@
+"""DistributedDataParallel: a parameter steps when its bucket has been averaged over the ranks.
+
+DDP calls the hook registered here for each bucket that is complete on this rank. The hook starts the bucket's
+all-reduce and chains the steps to its future, so early buckets are stepped while backward computes and others are on
+their way. What cannot be stepped then is left to the end of backward, after DDP has put averaged gradients in place.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from inbackward import _ddp_private, _engine
+from inbackward._attachment import attachment_of
+from inbackward._ranks import entrust, reduction_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+    from torch._C._distributed_c10d import GradBucket
+    from torch.futures import Future
+
+_TURNS_TO_WAIT = 2  # for the end of DDP's own backward, which in the first pass of a static graph is itself put off
+
+
+def wrap_ddp(module: nn.Module, **ddp_kwargs: Any) -> DistributedDataParallel:
+    """Wraps a module in DistributedDataParallel whose parameters step as soon as their gradients are averaged.
+
+    Optimizers are attached before or after, by `apply_optimizer_in_backward` as ever. See `attach_to_ddp`.
+
+    Args:
+        module: The module.
+        **ddp_kwargs: As for DistributedDataParallel. `gradient_as_bucket_view=True` saves a copy of all gradients.
+    """
+    return attach_to_ddp(DistributedDataParallel(module, **ddp_kwargs))
+
+
+def attach_to_ddp(ddp: DistributedDataParallel) -> DistributedDataParallel:
+    """Has the parameters of this DDP step as soon as their gradients are averaged; call it once for each.
+
+    The result is, bit for bit, that of plain DDP and the standard loop. Under `no_sync()` gradients accumulate and
+    nothing steps. Parameters that DDP was told to ignore step on this rank's own gradients. A parameter whose memory
+    the running graph may yet read, and a sparse gradient, are stepped at the end of backward.
+
+    Returns:
+        The same DDP.
+
+    Raises:
+        TypeError: `ddp` is no DistributedDataParallel.
+        ValueError: It has a communication hook already, mixed precision, or another feature by which gradients go
+            another way.
+        RuntimeError: Called inside backward.
+    """
+    given: object = ddp
+    if not isinstance(given, DistributedDataParallel):
+        msg = f"Expected a DistributedDataParallel, not {given!r}. For a plain module there is inbackward.wrap_ddp."
+        raise TypeError(msg)
+    if _engine.in_backward():
+        msg = "Cannot attach to a DistributedDataParallel while backward runs. Do it before."
+        raise RuntimeError(msg)
+    why = _ddp_private.unsupported(ddp)
+    if why:
+        msg = f"Optimizers cannot step inside the backward of this DistributedDataParallel: {why}."
+        raise ValueError(msg)
+    buckets = Buckets(ddp)
+    # DDP reads annotations, and not as strings. The reducer owns the hook's state.
+    ddp.register_comm_hook(buckets, lambda state, bucket: state.reduce(bucket))
+    ddp.register_forward_pre_hook(buckets.note_forward)
+    entrust([*buckets.params, *buckets.ignored], buckets)
+    return ddp
+
+
+class Buckets:
+    """The gradients of one DDP, on their way.
+
+    Attributes:
+        params: The parameters whose gradients it averages.
+        ignored: Those that it was told to ignore.
+    """
+
+    def __init__(self, ddp: DistributedDataParallel) -> None:
+        self._ddp = weakref.ref(ddp)
+        named = list(ddp.module.named_parameters(remove_duplicate=False))
+        managed = {param: None for name, param in named if name not in ddp.parameters_to_ignore}
+        self.params = [param for param in managed if param.requires_grad]
+        self.ignored = [param for _, param in named if param not in managed]
+        self._local = {id(param) for param in self.ignored}
+        self._run: _engine.Pass | None = None
+        self._used: dict[int, torch.Tensor] = {}  # those with a gradient that has not been averaged yet
+        self._stepped: list[torch.Tensor] = []
+        self._errors: list[BaseException] = []
+        self._reduced = False
+        self._divisor = 0
+        self._forward_syncs = True
+
+    def is_local(self, param: torch.Tensor) -> bool:
+        """Whether DDP was told to ignore the parameter."""
+        return id(param) in self._local
+
+    def note_forward(self, module: nn.Module, _: Any) -> None:
+        """Takes note of it whether the backward of this forward averages; `no_sync()` must hold then, not later."""
+        if torch.is_grad_enabled():
+            self._forward_syncs = bool(module.require_backward_grad_sync)
+
+    def gradient_is_accumulated(self, param: torch.Tensor) -> None:
+        """Takes note of it that this rank's part of the gradient is there."""
+        _engine.current_node()
+        self._join(_engine.current_pass())
+        self._used[id(param)] = param
+
+    def reduce(self, bucket: GradBucket) -> Future[torch.Tensor]:
+        """Starts the all-reduce of a bucket, with the steps to follow."""
+        ddp = self._ddp()
+        assert ddp is not None, "the reducer that calls this belongs to it"
+        # A rank that has run out of inputs joins in with zeros, outside of any backward.
+        active = _engine.in_backward()
+        buffer = bucket.buffer()
+        if bucket.index() == 0:
+            self._divisor = self._count_ranks(ddp, buffer.device, active=active)
+        params = bucket.parameters()
+        used = self._all_reduce_used(ddp, params, buffer) if ddp.find_unused_parameters or ddp.static_graph else None
+        if buffer.is_sparse:
+            buffer.div_(self._divisor)  # the reducer divides sparse gradients, and multiplies dense ones
+        else:
+            buffer.mul_(1.0 / self._divisor)
+        work = distributed.all_reduce(buffer, group=ddp.process_group, async_op=True)
+        reduced: Future[list[torch.Tensor]] = work.get_future()
+        if not active:
+            return reduced.then(_value)
+        self._join(_engine.current_pass())
+        self._reduced = True
+        for param in params:
+            self._used.pop(id(param), None)
+        if buffer.is_sparse:
+            return reduced.then(_value)  # it is stepped at the end of backward
+        step = self._step_of(ddp, bucket, None if used is None else used[0])
+        if used is None:
+            return reduced.then(lambda done: self._after(done.value()[0], step))
+        both = torch.futures.collect_all([used[1], reduced])
+        return both.then(lambda done: self._after([each.value()[0] for each in done.value()][-1], step))
+
+    def _step_of(
+        self, ddp: DistributedDataParallel, bucket: GradBucket, used: torch.Tensor | None
+    ) -> Callable[[], None]:
+        params, views, device = bucket.parameters(), bucket.gradients(), bucket.buffer().device
+        in_place: bool = ddp.gradient_as_bucket_view
+        # Gloo says that it is done while the result is still copied to the device, on a stream of its own.
+        copies_late = device.type != "cpu" and distributed.get_backend(ddp.process_group) == "gloo"
+
+        def step() -> None:
+            if copies_late:
+                torch.accelerator.synchronize(device)
+            counts = [1] * len(params) if used is None else used.tolist()
+            for param, view, count in zip(params, views, counts, strict=True):
+                if count:
+                    self._step(param, view, in_place=in_place)
+            if copies_late:
+                torch.accelerator.synchronize(device)
+
+        return step
+
+    def _after(self, reduced: torch.Tensor, step: Callable[[], None]) -> torch.Tensor:
+        # Not in this thread, and not before DDP is through with this backward, is an error of a step to be raised.
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001
+            self._errors.append(error)
+        return reduced
+
+    def _count_ranks(self, ddp: DistributedDataParallel, device: torch.device, *, active: bool) -> int:
+        if not _ddp_private.counts_active_ranks(ddp):
+            size: int = ddp.process_group.size()
+            return size
+        count = torch.tensor([int(active)], dtype=torch.int32, device=device)
+        distributed.all_reduce(count, group=ddp.process_group)
+        return int(count.item())
+
+    def _all_reduce_used(
+        self, ddp: DistributedDataParallel, params: list[torch.Tensor], buffer: torch.Tensor
+    ) -> tuple[torch.Tensor, Future[list[torch.Tensor]]]:
+        # DDP leaves alone what no rank has used, and knows of it at the end of backward only.
+        here = [id(param) in self._used and param.grad is not None for param in params]
+        count = torch.tensor(here, dtype=torch.int32, device=buffer.device)
+        return count, distributed.all_reduce(count, group=ddp.process_group, async_op=True).get_future()
+
+    def _step(self, param: torch.Tensor, averaged: torch.Tensor, *, in_place: bool) -> None:
+        attachment = attachment_of(param)
+        if attachment is None or not attachment.hooked or reduction_of(param) is not self:
+            return
+        if _engine.shares_memory(param):
+            return  # it is stepped at the end of backward
+        if param.grad is None:
+            param.grad = averaged if in_place else averaged.clone()
+        elif not in_place:
+            with torch.no_grad():
+                param.grad.copy_(averaged)
+        self._stepped.append(param)
+        attachment.step()
+
+    def _join(self, run: _engine.Pass) -> None:
+        if self._run is None or not self._run.running:
+            self._stepped.clear()
+            self._errors.clear()
+            self._reduced = False
+        self._run = run
+        run.turns_to_wait = _TURNS_TO_WAIT
+        run.at_end[self._finish] = None
+
+    def _finish(self, _: _engine.Pass) -> None:
+        """Steps what could not be stepped before; DDP has just put averaged gradients in place, of all parameters."""
+        if self._reduced:
+            self._reduced = False
+            for param in self._stepped:
+                param.grad = None
+            self._stepped.clear()
+            if self._errors:
+                raise self._errors.pop(0)
+        elif self._is_accumulating():
+            return
+        attachments = [attachment_of(param) for param in self.params if reduction_of(param) is self]
+        hooked = [attachment for attachment in attachments if attachment is not None and attachment.hooked]
+        if any(id(attachment.param) in self._used for attachment in hooked):
+            self._used.clear()
+            raise RuntimeError(_NOT_AVERAGED)
+        for attachment in hooked:
+            attachment.step()
+
+    def _is_accumulating(self) -> bool:
+        ddp = self._ddp()
+        return ddp is not None and not (ddp.require_backward_grad_sync and self._forward_syncs)
+
+
+def _value(done: Future[list[torch.Tensor]]) -> torch.Tensor:
+    return done.value()[0]
+
+
+_NOT_AVERAGED = (
+    "Backward is over, and DistributedDataParallel has not averaged the gradients of all the parameters that it "
+    "reached: those were not stepped, others may have been. It averages once for each forward of the wrapped module, "
+    "and only a backward of all of it: call the wrapped module, not the one inside, run no second backward over a "
+    "graph, and leave out inputs=. A parameter that was frozen when the module was wrapped is not averaged either."
+)

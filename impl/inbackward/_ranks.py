@@ -1,0 +1,86 @@
+"""Training by several processes: which of them brings the gradients of a parameter together, and whether any does.
+
+A gradient is complete on this rank when the parameter's hook is called, before DistributedDataParallel has averaged it
+over the ranks. To step then would let the ranks drift apart, and nothing on the parameter shows that a DDP manages it.
+So with several ranks up, somebody must have answered for the parameter: a reduction or the user.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import distributed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Reduction(Protocol):
+    """What brings the gradients of parameters together, and steps them then."""
+
+    def gradient_is_accumulated(self, param: torch.Tensor) -> None:
+        """Takes note of it that this rank's part of the gradient is there."""
+
+    def is_local(self, param: torch.Tensor) -> bool:
+        """Whether the parameter was excepted, so that its gradient is this rank's alone."""
+
+
+# By id of the parameter. A reduction holds its parameters, so an id that is found is never that of a newer tensor.
+_reductions: weakref.WeakValueDictionary[int, Reduction] = weakref.WeakValueDictionary()
+
+
+def reduction_of(param: torch.Tensor) -> Reduction | None:
+    """What brings the parameter's gradients together; None if nothing is known to."""
+    return _reductions.get(id(param))
+
+
+def entrust(params: Iterable[torch.Tensor], reduction: Reduction) -> None:
+    """Has the reduction say when these parameters step, in place of an earlier one."""
+    for param in params:
+        _reductions[id(param)] = reduction
+
+
+def refuse_unaccounted(param: torch.Tensor) -> None:
+    """Refuses to step a parameter for whose gradients nobody has answered.
+
+    Raises:
+        RuntimeError: Several ranks are up.
+    """
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return
+    msg = (
+        f"There are {distributed.get_world_size()} ranks, and nothing says who averages the gradient of a parameter of "
+        f"shape {tuple(param.shape)} over them. If a DistributedDataParallel does, make it by inbackward.wrap_ddp, or "
+        f"give it to inbackward.attach_to_ddp; for FSDP there are inbackward.fully_shard and inbackward.wrap_fsdp. If "
+        f"this rank is to train it on its own gradient, say so: inbackward.declare_local(params). This parameter was "
+        f"not stepped."
+    )
+    raise RuntimeError(msg)
+
+
+def is_flattened(param: torch.Tensor) -> bool:
+    """Whether FSDP1 has made the parameter, which it marks, part of a flat one."""
+    return getattr(param, "_fsdp_flattened", False)
+
+
+def refuse_flattened(param: torch.Tensor) -> None:
+    """Refuses to attach to a parameter of an FSDP1 module that would never say when its gradient is there.
+
+    Raises:
+        ValueError: FSDP1 has made it part of a flat parameter, and not by `wrap_fsdp`.
+    """
+    if is_flattened(param) and reduction_of(param) is None:
+        msg = (
+            "A parameter belongs to a FullyShardedDataParallel (FSDP1), which tells nobody when its gradient is there. "
+            "Wrap the module by inbackward.wrap_fsdp, or use FSDP2."
+        )
+        raise ValueError(msg)
+
+
+def is_sharded(param: torch.Tensor) -> bool:
+    """Whether the parameter is a DTensor, as FSDP2 makes them: torch itself brings its gradients together."""
+    tensors = sys.modules.get("torch.distributed.tensor")  # its import is slow; without it there is no such tensor
+    return tensors is not None and isinstance(param, tensors.DTensor)
