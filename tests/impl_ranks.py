@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import distributed, set_num_threads
 
-START, TIMEOUT = 90, 30  # seconds, for the processes and for a check
+START, TIMEOUT, ANSWER = 180, 30, 180  # seconds: for the processes, for a collective, for a check
 RANKS = 4
 
 Check = Callable[..., None]
@@ -55,7 +55,7 @@ class Ranks:
             connection.send((size, check, args, kwargs))
         failures = []
         for rank, connection in enumerate(connections):
-            if not connection.poll(TIMEOUT):
+            if not connection.poll(ANSWER):
                 failures.append(f"rank {rank}: no answer")
                 shared.cache_clear()  # what this rank may answer later belongs to no other check
             elif error := connection.recv():

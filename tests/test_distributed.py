@@ -12,7 +12,9 @@ import pytest
 
 from conftest import Suite, read_record
 
-OPTIONS = ("--distributed", "--case-seconds", "9", "-p", "no:cacheprovider")
+pytestmark = pytest.mark.xdist_group("ranks")  # one worker has all the ranks: they are processes enough
+
+OPTIONS = ("--distributed", "--case-seconds", "40", "-p", "no:cacheprovider")
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +67,7 @@ class Torchrun:
             for rank in range(2)
         ]
         try:
-            return [(agent.returncode, output) for agent in agents for output, _ in [agent.communicate(timeout=150)]]
+            return [(agent.returncode, output) for agent in agents for output, _ in [agent.communicate(timeout=300)]]
         finally:
             for agent in agents:
                 agent.kill()
