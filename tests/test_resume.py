@@ -25,16 +25,19 @@ def _standard_loop() -> StandardLoop:
     return StandardLoop(Implementation(object()).standard_optimizer)
 
 
-@pytest.mark.parametrize("model", ["its own", "TiedTransformer"])
-@pytest.mark.parametrize("name", closure_free_optimizer_names())
-def test_standard_loop_goes_on_as_if_never_stopped(name: str, model: str) -> None:
+OWN: list[tuple[str, str, str | tuple[str, ...]]] = [
+    (name, *MODEL_FOR.get(name, ("MLP", ALL))) for name in closure_free_optimizer_names()
+]
+WITH_DROPOUT: list[tuple[str, str, str | tuple[str, ...]]] = [
+    (name, "TiedTransformer", ALL) for name, _, _ in OWN if name not in MODEL_FOR
+]
+
+
+@pytest.mark.parametrize(("name", "model", "params"), OWN + WITH_DROPOUT)
+def test_standard_loop_goes_on_as_if_never_stopped(name: str, model: str, params: str | tuple[str, ...]) -> None:
     """The random numbers of dropout included."""
-    own, params = MODEL_FOR.get(name, ("MLP", ALL))
-    if model != "its own" and name in MODEL_FOR:
-        pytest.skip("does not take all parameters")
     assignment = Assignment(name, {"lr": 0.01}, params)
-    used = own if model == "its own" else model
-    stopped, never = _end(used, assignment, Save(), Load()), _end(used, assignment)
+    stopped, never = _end(model, assignment, Save(), Load()), _end(model, assignment)
     assert [name for name, value in never.items() if not same_bits(value, stopped[name])] == []
 
 
