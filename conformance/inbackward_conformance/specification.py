@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
-DISTRIBUTED = frozenset({"ddp", "fsdp"})
-"""The chapters that need ranks."""
 
 
 @dataclass(frozen=True)
