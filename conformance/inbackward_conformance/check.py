@@ -110,8 +110,7 @@ def going_through(what: str) -> Iterator[None]:
     except (BrokenPromise, NotOffered):
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        raise _broken(f"{what} raises {type(error).__name__}: {lines[0] if lines else '(no message)'}") from error
+        raise _broken(f"{what} raises {Raised.observe(error, what, attaching=0).text}") from error
 
 
 def _listed(implementation: Implementation, model: nn.Module) -> list[int] | None:

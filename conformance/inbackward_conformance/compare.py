@@ -49,30 +49,24 @@ def difference(expected: Snapshot, actual: Snapshot) -> Finding | None:
 
 
 def _params(expected: Snapshot, actual: Snapshot) -> Iterator[Finding]:
-    if expected.params.keys() != actual.params.keys():
-        names = f"{list(actual.params)}, expected {list(expected.params)}"
-        yield _broken(Outcome.FAILS, f"after {actual.event} the model has the parameters {names}")
-        return
-    for name, value in expected.params.items():
-        if not same_bits(value, actual.params[name]):
-            yield _broken(
-                Outcome.DIVERGES,
-                f"parameter {name!r} differs from the standard loop after {actual.event}: "
-                f"{describe_difference(value, actual.params[name])}",
-            )
+    return _values("parameter", expected.params, actual.params, actual.event)
 
 
 def _buffers(expected: Snapshot, actual: Snapshot) -> Iterator[Finding]:
-    if expected.buffers.keys() != actual.buffers.keys():
-        names = f"{list(actual.buffers)}, expected {list(expected.buffers)}"
-        yield _broken(Outcome.FAILS, f"after {actual.event} the model has the buffers {names}")
+    return _values("buffer", expected.buffers, actual.buffers, actual.event)
+
+
+def _values(kind: str, expected: dict[str, Tensor], actual: dict[str, Tensor], event: str) -> Iterator[Finding]:
+    if expected.keys() != actual.keys():
+        names = f"{list(actual)}, expected {list(expected)}"
+        yield _broken(Outcome.FAILS, f"after {event} the model has the {kind}s {names}")
         return
-    for name, value in expected.buffers.items():
-        if not same_bits(value, actual.buffers[name]):
+    for name, value in expected.items():
+        if not same_bits(value, actual[name]):
             yield _broken(
                 Outcome.DIVERGES,
-                f"buffer {name!r} differs from the standard loop after {actual.event}: "
-                f"{describe_difference(value, actual.buffers[name])}",
+                f"{kind} {name!r} differs from the standard loop after {event}: "
+                f"{describe_difference(value, actual[name])}",
             )
 
 

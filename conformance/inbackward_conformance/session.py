@@ -14,7 +14,7 @@ import pytest
 
 from inbackward_conformance.expected import Expectations, covering, excuse, stale
 from inbackward_conformance.outcome import Finding, Outcome
-from inbackward_conformance.record import CaseRecord, RecordFile, RequirementRecord, summarize, verdict
+from inbackward_conformance.record import CaseRecord, RecordFile, RequirementRecord, summarize
 from inbackward_conformance.specification import requirement_id, specification
 from inbackward_conformance.terminal import summary_lines
 
@@ -128,10 +128,6 @@ class ConformanceSession:
             terminalreporter.write_line(line, **markup)
         for complaint in self._complaints:
             terminalreporter.write_line(f"stale expected failure: {complaint}", red=True, bold=True)
-
-    def verdicts(self) -> dict[str, str]:
-        """Return the verdict by implementation."""
-        return {name: verdict(results) for name, results in self._results.items()}
 
     @property
     def _in_worker(self) -> bool:
