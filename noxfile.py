@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "tests", "conformance"]
+nox.options.sessions = ["lint", "types", "tests", "conformance", "distributed"]
 
 ROOT = Path(__file__).parent
 DEFAULT_CONSTRAINTS = "ci/constraints-torch-2.13.0.txt"
@@ -89,6 +89,13 @@ def tests(session: nox.Session) -> None:
 def conformance(session: nox.Session) -> None:
     """Run the suite; what follows `--` goes to pytest (`--implementation`, `--device`, `-k`, ...)."""
     run_in_dev(session, "pytest", *suite_arguments(ROOT / "build" / "conformance.jsonl", session.posargs))
+
+
+@nox.session(venv_backend="none", requires=[DEV])
+def distributed(session: nox.Session) -> None:
+    """Run the chapters of the suite that need several processes; what follows `--` goes to pytest."""
+    arguments = suite_arguments(ROOT / "build" / "distributed.jsonl", session.posargs)
+    run_in_dev(session, "pytest", "--distributed", *arguments)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=False, default=False)

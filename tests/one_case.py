@@ -6,19 +6,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inbackward_conformance.specification import requirement_id
+from inbackward_conformance.specification import DISTRIBUTED, requirement_id
 from mutants import MUTANTS
 
 if TYPE_CHECKING:
     from _pytest.python import Function
 
 SOUND = "mutants.naive:Naive"
+SOUND_ON_RANKS = "mutants.of_ddp:AfterBackward"
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[Function]) -> None:
     """Keep, for each mutant and its requirement, the case that it names, or the first; the same for the sound one."""
-    wanted = {(name, mutant.requirement): mutant.case for mutant in MUTANTS for name in (mutant.name, SOUND)}
+    wanted = {
+        (name, mutant.requirement): mutant.case
+        for mutant in MUTANTS
+        for name in (mutant.name, sound_for(mutant.requirement))
+    }
     kept: dict[tuple[str, str], Function] = {}
     for item in items:
         requirement = requirement_id(item.path, item.name)
@@ -27,3 +32,8 @@ def pytest_collection_modifyitems(items: list[Function]) -> None:
         if wanted.get((name, requirement)) in {"", case}:
             kept.setdefault((name, requirement), item)
     items[:] = kept.values()
+
+
+def sound_for(requirement: str) -> str:
+    """Name what the mutants of a requirement are made from."""
+    return SOUND_ON_RANKS if requirement.partition("/")[0] in DISTRIBUTED else SOUND

@@ -57,7 +57,7 @@ def test_the_specification_is_what_pytest_collects(suite: Suite) -> None:
         "should": {name for name, found in specification().items() if found.level == "SHOULD"},
         "may_refuse": {name for name, found in specification().items() if found.may_refuse},
     }.items():
-        assert suite.collect("-m", mark) == {
+        assert suite.collect("-m", mark) | suite.collect("-m", mark, "--distributed") == {
             f"test_{name.partition('/')[0]}.py::test_{name.partition('/')[2]}" for name in found
         }
 

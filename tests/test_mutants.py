@@ -10,20 +10,36 @@ from pathlib import Path
 
 import pytest
 
-from inbackward_conformance.specification import specification
+from inbackward_conformance.specification import DISTRIBUTED, specification
 from mutants import MUTANTS, Mutant
-from one_case import SOUND
+from one_case import SOUND, SOUND_ON_RANKS
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def caught(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[str, str]]:
-    """Outcome and detail by mutant and requirement, from one run over all mutants."""
-    report = tmp_path_factory.mktemp("mutants") / "record.jsonl"
-    names = dict.fromkeys([SOUND, *(mutant.name for mutant in MUTANTS)])
-    named = [argument for name in names for argument in ("--implementation", name)]
-    command = [sys.executable, "-m", "pytest", "--pyargs", "inbackward_conformance", "-q", "-p", "no:randomly"]
+    """Outcome and detail by mutant and requirement, from one run over all mutants, and one over those on ranks."""
+    on_ranks = {mutant for mutant in MUTANTS if mutant.requirement.partition("/")[0] in DISTRIBUTED}
+    folder = tmp_path_factory.mktemp("mutants")
+    here = _run(folder / "here.jsonl", [SOUND, *(mutant.name for mutant in MUTANTS if mutant not in on_ranks)])
+    ranks = [SOUND_ON_RANKS, *(mutant.name for mutant in MUTANTS if mutant in on_ranks)]
+    return here | _run(folder / "ranks.jsonl", ranks, "--distributed")
+
+
+def _run(report: Path, names: list[str], *options: str) -> dict[tuple[str, str], tuple[str, str]]:
+    named = [argument for name in dict.fromkeys(names) for argument in ("--implementation", name)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--pyargs",
+        "inbackward_conformance",
+        "-q",
+        "-p",
+        "no:randomly",
+        *options,
+    ]
     command += ["-p", "one_case", "-p", "no:xdist", "--conformance-report", str(report), *named]
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
@@ -48,12 +64,13 @@ def test_mutant_is_caught(mutant: Mutant, caught: dict[tuple[str, str], tuple[st
 
 def test_what_mutants_are_made_from_is_sound(caught: dict[tuple[str, str], tuple[str, str]]) -> None:
     """Without the one defect nothing is caught: a mutant fails for its own reason."""
+    sound = {SOUND, SOUND_ON_RANKS}
     unsound = {
         requirement
         for (implementation, requirement), (outcome, _) in caught.items()
-        if implementation == SOUND and outcome not in {"conforms", "refuses"}
+        if implementation in sound and outcome not in {"conforms", "refuses"}
     }
-    assert unsound == {mutant.requirement for mutant in MUTANTS if mutant.name == SOUND}
+    assert unsound == {mutant.requirement for mutant in MUTANTS if mutant.name in sound}
 
 
 def test_every_requirement_has_a_mutant() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from inbackward_conformance import SPEC_VERSION
 from inbackward_conformance.matrix import BadRecord, read_matrix
+from inbackward_conformance.ranks import NotUnderTorchrun
 from inbackward_conformance.specification import chapter_text, specification
 
 if TYPE_CHECKING:
@@ -32,15 +33,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     matrix.add_argument("--may-refuse", action="store_true", help="only the requirements that accept a refusal")
     matrix.set_defaults(run=lambda given: print(read_matrix(given.records).markdown(may_refuse_only=given.may_refuse)))
 
+    distributed = commands.add_parser(
+        "distributed",
+        help="run the distributed chapters on the ranks of torchrun; all options go to pytest",
+        prefix_chars="\0",
+    )
+    distributed.add_argument("options", nargs=argparse.REMAINDER, metavar="...")
+    distributed.set_defaults(run=lambda given: run_distributed(given.options))
+
     given = parser.parse_args(arguments)
     try:
-        given.run(given)
+        status: int = given.run(given) or 0
         sys.stdout.flush()
-    except BadRecord as error:
+    except (BadRecord, NotUnderTorchrun) as error:
         parser.error(str(error))
     except BrokenPipeError:  # whoever reads, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
+    return status
+
+
+def run_distributed(options: Sequence[str]) -> int:
+    """Run the chapters that need several processes, as one rank of torchrun."""
+    from inbackward_conformance.ranks.torchrun import run_on_cluster  # noqa: PLC0415 (the other commands need no torch)
+
+    return run_on_cluster(options)
 
 
 def list_requirements() -> None:

@@ -162,6 +162,31 @@ class Implementation:
                 for optimizer, saved in zip(self.optimizers(module), state, strict=True):
                     optimizer.load_state_dict(saved)
 
+    def wrap_ddp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Return the module in DistributedDataParallel; default: torch's own call."""
+        from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415 (a plugin loads this where no torch is)
+
+        with _marking_errors("wrap_ddp"):
+            wrap: Callable[..., nn.Module] = self._offered("wrap_ddp") or DistributedDataParallel
+            return wrap(module, **kwargs)
+
+    def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Shard the module by FSDP2; default: torch's own call."""
+        from torch.distributed.fsdp import fully_shard  # noqa: PLC0415
+
+        with _marking_errors("fully_shard"):
+            shard: Callable[..., Any] = self._offered("fully_shard") or fully_shard
+            sharded: nn.Module = shard(module, **kwargs)
+            return sharded
+
+    def wrap_fsdp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Return the module in FSDP1; default: torch's own call."""
+        from torch.distributed.fsdp import FullyShardedDataParallel  # noqa: PLC0415
+
+        with _marking_errors("wrap_fsdp"):
+            wrap: Callable[..., nn.Module] = self._offered("wrap_fsdp") or FullyShardedDataParallel
+            return wrap(module, **kwargs)
+
     def detach(self, module: nn.Module) -> None:
         """Give an ordinary model back; not offered by default."""
         own = self._offered("detach")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.compare import compare, difference
+from inbackward_conformance.compare_ranks import compare_ranks
 from inbackward_conformance.in_backward import InBackward
-from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, Outcome
+from inbackward_conformance.on_ranks import run_observed, run_standard
+from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
 from inbackward_conformance.run import run
 from inbackward_conformance.standard_loop import StandardLoop
 from inbackward_conformance.trace import MISTAKES_OF_A_PLAN, Raised, take_snapshot
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from inbackward_conformance.adapter import Implementation
+    from inbackward_conformance.on_ranks import OnRanks
     from inbackward_conformance.plan import Plan
     from inbackward_conformance.specification import Requirement
+    from inbackward_conformance.trace import Trace
 
 
 class Check:
@@ -30,12 +34,21 @@ class Check:
         findings: what came of each plan that passed.
     """
 
-    def __init__(self, implementation: Implementation, requirement: Requirement, device: str, seed: int = 0) -> None:
+    def __init__(
+        self,
+        implementation: Implementation,
+        requirement: Requirement,
+        device: str,
+        seed: int = 0,
+        *,
+        ranks: OnRanks | None = None,
+    ) -> None:
         self.findings: list[Finding] = []
         self._implementation = implementation
         self._requirement = requirement
         self._device = device
         self._seed = seed
+        self._ranks = ranks
 
     def __call__(self, plan: Plan, *, standard_may_raise: bool = False) -> None:
         """Run `plan` by the standard loop and by the implementation, and compare the traces.
@@ -49,14 +62,45 @@ class Check:
             RuntimeError: the standard loop raised, unforeseen.
         """
         plan = replace(plan, seed=plan.seed + self._seed)
-        standard = run(plan, StandardLoop(self._implementation.standard_optimizer), self._device)
-        if standard.raised and (not standard_may_raise or standard.raised.text.startswith(MISTAKES_OF_A_PLAN)):
-            raise RuntimeError(f"the plan proves nothing, the standard loop itself raises: {standard.raised.text}")
-        observed = run(plan, InBackward(self._implementation), self._device)
-        finding = compare(standard, observed, self._requirement.may_refuse)
+        finding = self._on_ranks(plan, standard_may_raise) if plan.ranks else self._here(plan, standard_may_raise)
         if not finding.passed:
             raise BrokenPromise(finding)
         self.findings.append(finding)
+
+    def on_ranks(self, world_size: int, body: Callable[..., None], *arguments: Any) -> None:
+        """Call `body(rank, name, *arguments)` on each of so many ranks; `name` is that of the implementation.
+
+        For what is not a run of a plan. `body` is a function of a module; what it raises is judged as in any case.
+
+        Raises:
+            BrokenPromise: it was raised on a rank, or a rank hangs or died.
+        """
+        self._call_on_ranks(world_size, body, *arguments)
+        self.findings.append(CONFORMS)
+
+    def _here(self, plan: Plan, standard_may_raise: bool) -> Finding:
+        standard = run(plan, StandardLoop(self._implementation.standard_optimizer), self._device)
+        if standard.raised and (not standard_may_raise or standard.raised.text.startswith(MISTAKES_OF_A_PLAN)):
+            raise _proves_nothing(standard.raised)
+        observed = run(plan, InBackward(self._implementation), self._device)
+        return compare(standard, observed, self._requirement.may_refuse)
+
+    def _on_ranks(self, plan: Plan, standard_may_raise: bool) -> Finding:
+        assert plan.ranks
+        try:
+            standard: list[Trace] = self._call_on_ranks(plan.ranks.world_size, run_standard, plan)
+        except BrokenPromise as error:
+            raise RuntimeError(f"the plan proves nothing, the standard loop itself: {error}") from error
+        raised = next((trace.raised for trace in standard if trace.raised), None)
+        if raised and (not standard_may_raise or raised.text.startswith(MISTAKES_OF_A_PLAN)):
+            raise _proves_nothing(raised)
+        observed: list[Trace] = self._call_on_ranks(plan.ranks.world_size, run_observed, plan)
+        return compare_ranks(standard, observed, self._requirement.may_refuse, plan.ranks.tolerance)
+
+    def _call_on_ranks(self, world_size: int, call: Callable[..., Any], *arguments: Any) -> list[Any]:
+        if self._ranks is None:
+            raise NotRun(f"{world_size} ranks are needed, and this run has none")
+        return self._ranks.call(world_size, call, *arguments)
 
     @contextmanager
     def rejected(self, model: nn.Module, what: str, as_in: Callable[[], object] | None = None) -> Iterator[None]:
@@ -85,6 +129,10 @@ class Check:
         if _listed(self._implementation, model) != listed:
             raise _broken(f"{what} is rejected, but something is attached")
         self.findings.append(CONFORMS)
+
+
+def _proves_nothing(raised: Raised) -> RuntimeError:
+    return RuntimeError(f"the plan proves nothing, the standard loop itself raises: {raised.text}")
 
 
 def _error_of(call: Callable[[], object] | None) -> str:

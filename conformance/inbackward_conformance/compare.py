@@ -20,14 +20,15 @@ ENOUGH_TO_PERMUTE = 4
 """States of a parameter are matched in any order up to this many optimizers; beyond, in order of listing."""
 
 
-def compare(standard: Trace, observed: Trace, may_refuse: Refusal | None = None) -> Finding:
+def compare(standard: Trace, observed: Trace, may_refuse: Refusal | None = None, tolerance: float = 0.0) -> Finding:
     """Return what `observed`, a trace of an implementation, came to against the trace of the standard loop.
 
     `may_refuse` is the latest moment at which a refusal passes; None where no refusal does.
+    `tolerance` is the largest difference that passes, relative to the largest value of a tensor; 0: to the bit.
     """
     compared = min(len(standard.snapshots) - bool(standard.raised), len(observed.snapshots) - bool(observed.raised))
     for expected, actual in zip(standard.snapshots[:compared], observed.snapshots[:compared], strict=True):
-        if finding := difference(expected, actual):
+        if finding := difference(expected, actual, tolerance):
             return finding
     if standard.raised and len(observed.snapshots) - bool(observed.raised) >= len(standard.snapshots):
         raised = standard.raised
@@ -42,27 +43,29 @@ def compare(standard: Trace, observed: Trace, may_refuse: Refusal | None = None)
     return _judge_refusal(observed.raised, _changes(observed), _attached(observed), may_refuse)
 
 
-def difference(expected: Snapshot, actual: Snapshot) -> Finding | None:
+def difference(expected: Snapshot, actual: Snapshot, tolerance: float = 0.0) -> Finding | None:
     """Return the first difference between two snapshots of the same event."""
     differences = (_params, _buffers, _grads, _states)
-    return next((found for differ in differences for found in differ(expected, actual)), None)
+    return next((found for differ in differences for found in differ(expected, actual, tolerance)), None)
 
 
-def _params(expected: Snapshot, actual: Snapshot) -> Iterator[Finding]:
-    return _values("parameter", expected.params, actual.params, actual.event)
+def _params(expected: Snapshot, actual: Snapshot, tolerance: float) -> Iterator[Finding]:
+    return _values("parameter", expected.params, actual.params, actual.event, tolerance)
 
 
-def _buffers(expected: Snapshot, actual: Snapshot) -> Iterator[Finding]:
-    return _values("buffer", expected.buffers, actual.buffers, actual.event)
+def _buffers(expected: Snapshot, actual: Snapshot, tolerance: float) -> Iterator[Finding]:
+    return _values("buffer", expected.buffers, actual.buffers, actual.event, tolerance)
 
 
-def _values(kind: str, expected: dict[str, Tensor], actual: dict[str, Tensor], event: str) -> Iterator[Finding]:
+def _values(
+    kind: str, expected: dict[str, Tensor], actual: dict[str, Tensor], event: str, tolerance: float
+) -> Iterator[Finding]:
     if expected.keys() != actual.keys():
         names = f"{list(actual)}, expected {list(expected)}"
         yield _broken(Outcome.FAILS, f"after {event} the model has the {kind}s {names}")
         return
     for name, value in expected.items():
-        if not same_bits(value, actual[name]):
+        if not close(value, actual[name], tolerance):
             yield _broken(
                 Outcome.DIVERGES,
                 f"{kind} {name!r} differs from the standard loop after {event}: "
@@ -70,30 +73,40 @@ def _values(kind: str, expected: dict[str, Tensor], actual: dict[str, Tensor], e
             )
 
 
-def _grads(expected: Snapshot, actual: Snapshot) -> Iterator[Finding]:
+def _grads(expected: Snapshot, actual: Snapshot, tolerance: float) -> Iterator[Finding]:
     for name, grad in expected.grads.items():
         left = actual.grads[name]
         if left is None and grad is not None:
             yield _broken(Outcome.FAILS, f"{name}.grad is None after {actual.event}; the standard loop keeps it")
         elif left is not None and grad is None:
             yield _broken(Outcome.FAILS, f"{name}.grad is left over after {actual.event}; expected None")
-        elif grad is not None and left is not None and not same_bits(grad, left):
+        elif grad is not None and left is not None and not close(grad, left, tolerance):
             yield _broken(
                 Outcome.DIVERGES,
                 f"{name}.grad differs from the standard loop after {actual.event}: {describe_difference(grad, left)}",
             )
 
 
-def _states(expected: Snapshot, actual: Snapshot) -> Iterator[Finding]:
+def _states(expected: Snapshot, actual: Snapshot, tolerance: float) -> Iterator[Finding]:
     if expected.states is None or actual.states is None:
         return
     for name, states in expected.states.items():
-        if not _same_states(states, actual.states[name]):
+        if not _same_states(states, actual.states[name], tolerance):
             yield _broken(
                 Outcome.DIVERGES,
                 f"optimizer state of {name!r} differs from the standard loop after {actual.event}: "
                 f"{describe_states(states, actual.states[name])}",
             )
+
+
+def close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    """Whether two tensors are the same to the bit, or at least to the tolerance."""
+    if same_bits(a, b):
+        return True
+    if not tolerance or a.dtype != b.dtype or a.shape != b.shape or not a.is_floating_point():
+        return False
+    a, b = a.to_dense().double(), b.to_dense().double()
+    return bool((a - b).abs().max() <= tolerance * a.abs().max())
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -158,12 +171,16 @@ def _judge_refusal(raised: Raised, changed: list[str], attached: list[str], may_
 def _changes(trace: Trace) -> list[str]:
     """Return which parameters and states the event that raised had changed before it did."""
     before, after = [trace.start, *trace.snapshots][-2:]
-    changed = [name for name, value in before.params.items() if not same_bits(value, after.params[name])]
+    changed = [
+        name
+        for name, value in before.params.items()
+        if name in after.params and not same_bits(value, after.params[name])
+    ]
     if before.states is not None and after.states is not None and not _attaching(trace):
         changed += [
             f"the state of {name}"
             for name, states in before.states.items()
-            if not _same_states(states, after.states[name])
+            if name in after.states and not _same_states(states, after.states[name])
         ]
     return changed
 
@@ -180,20 +197,24 @@ def _attaching(trace: Trace) -> bool:
     return trace.raised is not None and trace.raised.attaching > 0
 
 
-def _same_states(expected: list[State], actual: list[State]) -> bool:
+def _same_states(expected: list[State], actual: list[State], tolerance: float = 0.0) -> bool:
     if len(expected) != len(actual):
         return False
     orders = itertools.permutations(actual) if len(actual) <= ENOUGH_TO_PERMUTE else iter([tuple(actual)])
-    return any(all(map(_same_state, expected, order)) for order in orders)
+    return any(
+        all(_same_state(one, other, tolerance) for one, other in zip(expected, order, strict=True)) for order in orders
+    )
 
 
-def _same_state(expected: State, actual: State) -> bool:
-    return expected.keys() == actual.keys() and all(_same_value(expected[key], actual[key]) for key in expected)
+def _same_state(expected: State, actual: State, tolerance: float) -> bool:
+    return expected.keys() == actual.keys() and all(
+        _same_value(expected[key], actual[key], tolerance) for key in expected
+    )
 
 
-def _same_value(expected: Any, actual: Any) -> bool:
+def _same_value(expected: Any, actual: Any, tolerance: float = 0.0) -> bool:
     if isinstance(expected, torch.Tensor) and isinstance(actual, torch.Tensor):
-        return same_bits(expected, actual)
+        return close(expected, actual, tolerance)
     if isinstance(expected, list | tuple) and isinstance(actual, list | tuple):
         return len(expected) == len(actual) and all(map(_same_value, expected, actual))
     return type(expected) is type(actual) and bool(expected == actual)

@@ -28,6 +28,25 @@ class InBackward:
         """Backward is all there is."""
         self._implementation.backward(compute_loss(), model, **kwargs)
 
+    def accumulate(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
+        """Run plain backward: the wrapper has been told that gradients are to stay."""
+        compute_loss().backward()
+
+    def reattach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
+        """Leave it to the implementation, whose call has sharded the model."""
+
+    def wrap_ddp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Wrap by the implementation."""
+        return self._implementation.wrap_ddp(module, **kwargs)
+
+    def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Shard by the implementation."""
+        return self._implementation.fully_shard(module, **kwargs)
+
+    def wrap_fsdp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Wrap by the implementation."""
+        return self._implementation.wrap_fsdp(module, **kwargs)
+
     def step_by_hand(self, model: nn.Module) -> None:
         """Step all that is listed, and free the gradients."""
         optimizers = self._implementation.optimizers(model)

@@ -63,6 +63,21 @@ class Assignment(Printable):
 
 
 @dataclass(frozen=True, repr=False)
+class Ranks(Printable):
+    """The processes that carry a plan out together; batches depend on the rank, all else is the same for all.
+
+    Attributes:
+        world_size: how many there are.
+        tolerance: the largest difference from the standard loop that passes, relative to the largest value of the
+            tensor. 0: none, to the bit. Sums over three or more ranks depend on their order, and a third is rounded:
+            an implementation that reduces gradients by another way than the reducer need not hit the same bits.
+    """
+
+    world_size: int
+    tolerance: float = 0.0
+
+
+@dataclass(frozen=True, repr=False)
 class Plan(Printable):
     """One scenario.
 
@@ -75,6 +90,7 @@ class Plan(Printable):
         frozen: parameters that do not require gradients from the start.
         dtype: name of the floating dtype that the model and its batches are cast to; empty: as the model is built.
         seed: of the initial values, the batches and what the model draws.
+        ranks: the processes that run it; None: this one alone.
     """
 
     model: str
@@ -85,3 +101,4 @@ class Plan(Printable):
     frozen: tuple[str, ...] = ()
     dtype: str = ""
     seed: int = 0
+    ranks: Ranks | None = None

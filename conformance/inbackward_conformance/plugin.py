@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PACKAGE = Path(__file__).parent
+CLUSTER = pytest.StashKey[Any]()
+"""`Ranks` that something else has started, and that this run is to use."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -48,6 +50,9 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
     group.addoption("--device", default="cpu", metavar="DEVICE", help="device to run on, cpu (default) or cuda")
     group.addoption(
         "--conformance-seed", type=int, default=0, metavar="N", help="seed of models and batches (default 0)"
+    )
+    group.addoption(
+        "--distributed", action="store_true", help="run the chapters that need several processes, and only those"
     )
     group.addoption(
         "--case-seconds", type=_seconds, default=60.0, metavar="S", help="time limit of one case (default 60)"

@@ -43,6 +43,21 @@ class Method(Protocol):
     def optimizers(self, model: nn.Module) -> list[Optimizer]:
         """Return the optimizers in use; raises `NotOffered` where they are not to be had."""
 
+    def accumulate(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
+        """Run backward where gradients are to be left for the next one."""
+
+    def reattach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
+        """Follow the model, attached to before, to new Parameter objects that sharding has made."""
+
+    def wrap_ddp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Return the module, wrapped in DistributedDataParallel."""
+
+    def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Shard the module by FSDP2."""
+
+    def wrap_fsdp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Return the module, wrapped in FSDP1."""
+
     def schedule(self, module: nn.Module, scheduler: Scheduler) -> list[Any]:
         """Return started schedulers, to be stepped by `step()`, over the optimizers of `module`."""
 
@@ -57,11 +72,19 @@ class Method(Protocol):
 
 
 class Run:
-    """One live training of a plan's model by one method."""
+    """One live training of a plan's model by one method.
 
-    def __init__(self, plan: Plan, method: Method, device: str) -> None:
+    Attributes:
+        wrapper: what forward goes through; None: the model itself.
+        attached: whether the assignments of the plan were made.
+    """
+
+    def __init__(self, plan: Plan, method: Method, device: str, rank: int = 0) -> None:
         self.plan = plan
         self.method = method
+        self.rank = rank
+        self.wrapper: nn.Module | None = None
+        self.attached = False
         self.device = torch.device(device)
         self.model = build_model(plan, self.device)
         self.dtype = _dtype(plan)
@@ -72,9 +95,9 @@ class Run:
         self._another: Optimizer | None = None
 
     def next_batch(self) -> tuple[Tensor, ...]:
-        """Draw the next batch; its values depend on the plan's seed and the count of batches alone."""
+        """Draw the next batch; its values depend on seed, count of batches and rank alone."""
         self._batches_drawn += 1
-        generator = torch.Generator().manual_seed(1000 * self.plan.seed + self._batches_drawn)
+        generator = torch.Generator().manual_seed(1000 * (self.plan.seed + 1000 * self.rank) + self._batches_drawn)
         batch: tuple[Tensor, ...] = self.model.batch(generator)  # type: ignore[operator]
         return tuple(x.to(self.device, self.dtype if x.is_floating_point() else None) for x in batch)
 
@@ -82,7 +105,7 @@ class Run:
         self, batch: tuple[Tensor, ...], skip: tuple[str, ...] = (), forward: Callable[..., Tensor] | None = None
     ) -> Tensor:
         """Return the mean squared absolute value of the output of the model, or of `forward`: a real scalar."""
-        output: Tensor = (forward or self.model)(*batch, **({"skip": skip} if skip else {}))
+        output: Tensor = (forward or self.wrapper or self.model)(*batch, **({"skip": skip} if skip else {}))
         return (output * output.conj()).real.mean() if output.is_complex() else (output * output).mean()
 
     def bind(self, assignment: Assignment) -> BoundAssignment:
@@ -95,6 +118,11 @@ class Run:
         """Replace the model by one that is built anew, with other initial values; nothing is attached to it."""
         with torch.random.fork_rng():
             self.model = build_model(self.plan, self.device)
+
+    def attach_to_new_parameters(self) -> None:
+        """Let the method follow to the Parameter objects that sharding has made."""
+        if self.attached:
+            self.method.reattach(self.model, [self.bind(assignment) for assignment in self.plan.assignments])
 
     def another_optimizer(self) -> Optimizer:
         """Return an ordinary optimizer over all parameters that neither plan nor method knows of."""
@@ -116,7 +144,7 @@ class Run:
         return [self.model.get_parameter(name) for name in names]
 
 
-def run(plan: Plan, method: Method, device: str = "cpu") -> Trace:
+def run(plan: Plan, method: Method, device: str = "cpu", rank: int = 0) -> Trace:
     """Carry out `plan` with `method` and return the trace; an error that the run raises ends the trace.
 
     The global random state is as before afterwards, and the same at the start of every run of the plan.
@@ -124,7 +152,7 @@ def run(plan: Plan, method: Method, device: str = "cpu") -> Trace:
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(plan.seed)
-        this = Run(plan, method, device)
+        this = Run(plan, method, device, rank)
         trace = Trace(start=take_snapshot("the start", this.model, []))
         for number, event in enumerate((*plan.before, Attach(), *plan.events)):
             name = f"event {number}, {event!r}"

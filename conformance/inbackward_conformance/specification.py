@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
+DISTRIBUTED = frozenset({"ddp", "fsdp"})
+"""The chapters that need ranks."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from torch.nn.parallel import DistributedDataParallel
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -58,6 +60,32 @@ class StandardLoop:
                 optimizer.step()
         for optimizer in self._after_backward:
             optimizer.zero_grad(set_to_none=True)
+
+    def accumulate(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
+        """loss.backward()."""
+        compute_loss().backward()
+
+    def reattach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
+        """Make the optimizers anew, as one does after sharding."""
+        self.detach(model)
+        self.attach(model, assignments)
+
+    def wrap_ddp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Wrap by DistributedDataParallel."""
+        return DistributedDataParallel(module, **kwargs)
+
+    def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Shard by fully_shard."""
+        from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 (loads much that few plans need)
+
+        fully_shard(module, **kwargs)
+        return module
+
+    def wrap_fsdp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Wrap by FullyShardedDataParallel."""
+        from torch.distributed.fsdp import FullyShardedDataParallel  # noqa: PLC0415
+
+        return FullyShardedDataParallel(module, **kwargs)
 
     def step_by_hand(self, model: nn.Module) -> None:
         """optimizer.step(), optimizer.zero_grad()."""

@@ -110,6 +110,8 @@ def copy_state(state: State) -> State:
 def _copy(tensor: Tensor) -> Tensor:
     # The ragged shapes of two nested tensors are never equal, and few functions take them: the values tell enough.
     values = tensor.values() if tensor.is_nested else tensor
+    if hasattr(values, "to_local"):
+        values = values.to_local()  # of a sharded tensor, what this rank holds
     return values.detach().clone()
 
 

@@ -6,7 +6,13 @@ the case that shows it best, where the first one does not.
 
 from __future__ import annotations
 
-from mutants import of_equivalence, of_hazards, of_structure, of_training  # noqa: F401 (they register their mutants)
+from mutants import (  # noqa: F401 (they register their mutants)
+    of_ddp,
+    of_equivalence,
+    of_hazards,
+    of_structure,
+    of_training,
+)
 from mutants.registry import MUTANTS, Mutant
 
 __all__ = ["MUTANTS", "Mutant"]

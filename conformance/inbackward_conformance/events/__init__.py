@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 from inbackward_conformance.events.attachment import AttachMore, FailToAttach, Grow, TrainOrdinarily
 from inbackward_conformance.events.backward import Accumulate, Attach, Backward, StepAnother, StepByHand
 from inbackward_conformance.events.checkpoint import Load, Save
+from inbackward_conformance.events.distributed import (
+    AccumulateUnsynchronised,
+    FullyShard,
+    Join,
+    PerRank,
+    WrapDDP,
+    WrapFSDP,
+)
 from inbackward_conformance.events.graph import (
     AutocastBackward,
     BackwardThrough,
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accumulate",
+    "AccumulateUnsynchronised",
     "Attach",
     "AttachMore",
     "AutocastBackward",
@@ -54,11 +63,14 @@ __all__ = [
     "FailToAttach",
     "Forward",
     "Freeze",
+    "FullyShard",
     "FunctionalBackward",
     "Grow",
+    "Join",
     "Load",
     "LoadWeights",
     "PenalizedBackward",
+    "PerRank",
     "Power",
     "ReplaceByCopy",
     "ReplaceParameter",
@@ -73,6 +85,8 @@ __all__ = [
     "SwapParameters",
     "Thaw",
     "TrainOrdinarily",
+    "WrapDDP",
+    "WrapFSDP",
 ]
 
 

@@ -26,6 +26,7 @@ class Attach(Printable):
     def happen(self, run: Run) -> None:
         """Attach in this order."""
         run.method.attach(run.model, [run.bind(assignment) for assignment in self.assignments(run.plan)])
+        run.attached = True
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from inbackward_conformance.adapter import Implementation, call_that_raised, find_implementation
+from inbackward_conformance.adapter import Implementation, find_implementation
 from inbackward_conformance.check import Check
 from inbackward_conformance.expected import covering, excuse
-from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, NotRun, Outcome, OutOfTime
+from inbackward_conformance.judgement import finding_of
+from inbackward_conformance.on_ranks import OnRanks
+from inbackward_conformance.outcome import Finding, Outcome
+from inbackward_conformance.plugin import CLUSTER
+from inbackward_conformance.ranks.job import Ranks
+from inbackward_conformance.ranks.pool import Pool
 from inbackward_conformance.record import CaseRecord
 from inbackward_conformance.session import ConformanceSession, attach_case
-from inbackward_conformance.specification import requirement_id, specification
+from inbackward_conformance.specification import DISTRIBUTED, requirement_id, specification
 from inbackward_conformance.time_limit import time_limit
 
 if TYPE_CHECKING:
@@ -35,6 +40,13 @@ def pytest_configure(config: pytest.Config) -> None:
         "needs(call): the optional call of an adapter that the requirement is about",
     ):
         config.addinivalue_line("markers", mark)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Run the chapters that need ranks with `--distributed`, the others without; a file that is named runs anyway."""
+    if collection_path.suffix == ".py" and _is_distributed(collection_path) != config.getoption("distributed"):
+        return True
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -71,18 +83,33 @@ def device(request: pytest.FixtureRequest) -> str:
     return str(request.config.getoption("device"))
 
 
+@pytest.fixture(scope="session")
+def ranks(request: pytest.FixtureRequest) -> Iterator[Ranks]:
+    """The processes of distributed cases: those of a cluster, or a pool, which starts them when they are needed."""
+    if CLUSTER in request.config.stash:
+        yield request.config.stash[CLUSTER]
+        return
+    pool = Pool(at_once=4)
+    yield pool
+    pool.close()
+
+
 @pytest.fixture
-def check(request: pytest.FixtureRequest, implementation: Implementation, device: str) -> Check:
+def check(request: pytest.FixtureRequest, implementation: Implementation, device: str, ranks: Ranks) -> Check:
     """Holds the implementation under test to a plan."""
     requirement = specification()[requirement_id(request.path, request.node.name)]
-    check = Check(implementation, requirement, device, request.config.getoption("conformance_seed"))
+    option = request.config.getoption
+    on_ranks = OnRanks(ranks, request.node.callspec.params["implementation"], device, option("case_seconds"))
+    check = Check(implementation, requirement, device, option("conformance_seed"), ranks=on_ranks)
     request.node.stash[FINDINGS] = check.findings
     return check
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Limit the time of each case."""
+    """Limit the time of each case; on ranks, who can tell what each is at, limits every job."""
+    if _is_distributed(item.path):
+        return (yield)
     with time_limit(item.config.getoption("case_seconds")):
         return (yield)
 
@@ -122,28 +149,15 @@ def pytest_runtest_makereport(
     return report
 
 
+def _is_distributed(path: Path) -> bool:
+    return path.stem.removeprefix("test_") in DISTRIBUTED
+
+
 def _judge(item: pytest.Item, call: pytest.CallInfo[None]) -> Finding | None:
     """Return the finding of a phase; None where the phase decides nothing."""
     if call.excinfo is None:
         return _worst(item.stash.get(FINDINGS, [])) if call.when == "call" else None
-    error = call.excinfo.value
-    what = f"{type(error).__name__}: {error}".strip()
-    origin = call_that_raised(error)
-    where = call.excinfo.traceback[-1]
-    match error:
-        case BrokenPromise():
-            return error.finding
-        case NotOffered():
-            return Finding(Outcome.NOT_OFFERED, str(error))
-        case NotRun():
-            return Finding(Outcome.NOT_RUN, str(error))
-        case OutOfTime():
-            return Finding(Outcome.HANGS, str(error), passed=False)
-        case _ if origin:
-            return Finding(Outcome.FAILS, f"{origin} raises {what}", passed=False)
-        case AssertionError() if call.when == "call" and Path(where.path).parent == item.path.parent:
-            return Finding(Outcome.FAILS, str(error).partition("\nassert ")[0], passed=False)
-    return Finding(Outcome.ERROR, f"{what} ({Path(where.path).name}:{where.lineno + 1})", passed=False)
+    return finding_of(call.excinfo.value, in_setup=call.when != "call")
 
 
 def _worst(findings: list[Finding]) -> Finding:

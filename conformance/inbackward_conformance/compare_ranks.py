@@ -1,0 +1,92 @@
+"""Compares what the ranks of a distributed run left, rank by rank, and decides what they came to together."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from inbackward_conformance.compare import compare, describe_difference, same_bits
+from inbackward_conformance.outcome import CONFORMS, Finding, Outcome, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inbackward_conformance.trace import Raised, Trace
+
+_OF_COMMUNICATION = re.compile(
+    r"gloo|nccl|connection (closed|reset|refused)|timed? ?out|DistBackendError", re.IGNORECASE
+)
+_TIMED_OUT = re.compile(r"timed? ?out", re.IGNORECASE)
+
+
+def compare_ranks(
+    standard: Sequence[Trace], observed: Sequence[Trace], may_refuse: Refusal | None = None, tolerance: float = 0.0
+) -> Finding:
+    """Return what the traces of an implementation, one for each rank, came to together.
+
+    Without an error, every rank has to be equal to the same rank of the standard loop, and the ranks bitwise equal to
+    each other wherever those of the standard loop are.
+
+    An error is a refusal of all: every rank has to raise, and nobody may have changed anything in the event that raised
+    there. A rank whose peer has left raises an error of communication; what counts is the error of that peer. Where
+    there is no other error than those, nobody has refused: ranks that wait for each other until a collective is out of
+    time `hang`.
+    """
+    raised = {number: trace.raised for number, trace in enumerate(observed) if trace.raised}
+    silent = [number for number in range(len(observed)) if number not in raised]
+    own = {number: error for number, error in raised.items() if not _of_communication(error)}
+    if raised and not own and not any(trace.raised for trace in standard):
+        return _without_a_word(raised)
+    findings = {}
+    for number, (expected, actual) in enumerate(zip(standard, observed, strict=True)):
+        latest = Refusal.BEFORE_ANY_CHANGE if number in raised and number not in own and may_refuse else may_refuse
+        if may_refuse is Refusal.LATE:
+            latest = may_refuse
+        findings[number] = compare(expected, actual, latest, tolerance)
+    first = next(iter(own), None)
+    if silent and first is not None and findings[first].outcome is Outcome.REFUSES:
+        detail = f"rank {first} alone: {findings[first].detail}; rank {silent[0]} goes through"
+        return Finding(Outcome.FAILS, detail, passed=False)
+    if (worst := _worst(findings, own or findings)) is not None:
+        return worst
+    return _apart(standard, observed) or next(iter(findings.values()), CONFORMS)
+
+
+def _worst(findings: dict[int, Finding], first: dict[int, Raised] | dict[int, Finding]) -> Finding | None:
+    """Return the finding of the ranks that is worst, of the ranks in `first` if it is theirs; None: all conform."""
+    worst = Outcome.worst(finding.outcome for finding in findings.values())
+    if worst is Outcome.CONFORMS:
+        return None
+    numbers = [number for number, finding in findings.items() if finding.outcome is worst]
+    number = next((number for number in numbers if number in first), numbers[0])
+    finding = findings[number]
+    return Finding(worst, f"rank {number}: {finding.detail}", passed=all(found.passed for found in findings.values()))
+
+
+def _apart(standard: Sequence[Trace], observed: Sequence[Trace]) -> Finding | None:
+    """Return where ranks have drifted apart that stay together in the standard loop."""
+    for number in range(1, len(observed)):
+        snapshots = zip(
+            standard[0].snapshots, standard[number].snapshots, observed[0].snapshots, observed[number].snapshots,
+            strict=False,
+        )  # fmt: skip
+        for ours, theirs, first, other in snapshots:
+            for name in first.params.keys() & other.params.keys() & ours.params.keys() & theirs.params.keys():
+                together = same_bits(ours.params[name], theirs.params[name])
+                if together and not same_bits(first.params[name], other.params[name]):
+                    how = describe_difference(first.params[name], other.params[name])
+                    detail = f"parameter {name!r} differs between rank 0 and rank {number} after {first.event}: {how}"
+                    return Finding(Outcome.DIVERGES, detail, passed=False)
+    return None
+
+
+def _without_a_word(raised: dict[int, Raised]) -> Finding:
+    number, error = next(iter(raised.items()))
+    what = f"rank {number}: {error.event} raises {error.text}"
+    if _TIMED_OUT.search(error.text):
+        return Finding(Outcome.HANGS, f"ranks wait for each other: {what}", passed=False)
+    return Finding(Outcome.FAILS, f"an accident, not a refusal: {what}", passed=False)
+
+
+def _of_communication(error: Raised) -> bool:
+    return bool(_OF_COMMUNICATION.search(error.text))

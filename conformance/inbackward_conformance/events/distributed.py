@@ -1,0 +1,146 @@
+"""What happens on several ranks: wrapping, gradients that are not yet synchronised, uneven inputs.
+
+Every rank of a run carries out the same events, each over batches of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from inbackward_conformance.events.backward import Backward
+from inbackward_conformance.printable import Printable
+
+if TYPE_CHECKING:
+    from inbackward_conformance.events import Event
+    from inbackward_conformance.run import Run
+
+
+@dataclass(frozen=True, repr=False)
+class WrapDDP(Printable):
+    """Wrap the model in `DistributedDataParallel`, through the implementation's own call if it has one.
+
+    Attributes:
+        options: keyword arguments of `DistributedDataParallel`.
+        ignored: parameters that DDP leaves to their rank.
+        plainly: whether the implementation is not told: `DistributedDataParallel` itself is called.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    plainly: bool = False
+
+    def happen(self, run: Run) -> None:
+        """Forward goes through the wrapper from here on."""
+        from torch.nn.parallel import DistributedDataParallel
+
+        if self.ignored:
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(run.model, list(self.ignored))  # noqa: SLF001 (there is no public way)
+        wrap = DistributedDataParallel if self.plainly else run.method.wrap_ddp
+        run.wrapper = wrap(run.model, **self.options)
+
+
+@dataclass(frozen=True, repr=False)
+class FullyShard(Printable):
+    """Shard the model by FSDP2's `fully_shard`, through the implementation's own call if it has one.
+
+    Sharding makes new Parameter objects: the standard loop builds its optimizers afterwards.
+
+    Attributes:
+        options: keyword arguments of `fully_shard`.
+        layers: submodules that are sharded on their own, before the whole.
+        mixed_precision: the dtype that parameters are computed in; empty: their own.
+        offload: whether shards stay in the memory of the CPU.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    layers: tuple[str, ...] = ()
+    mixed_precision: str = ""
+    offload: bool = False
+
+    def happen(self, run: Run) -> None:
+        """Shard layers first, the whole last."""
+        import torch
+        from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
+
+        options = dict(self.options)
+        if self.mixed_precision:
+            options["mp_policy"] = MixedPrecisionPolicy(param_dtype=getattr(torch, self.mixed_precision))
+        if self.offload:
+            options["offload_policy"] = CPUOffloadPolicy(pin_memory=False)
+        for layer in self.layers:
+            run.method.fully_shard(run.model.get_submodule(layer), **options)
+        run.method.fully_shard(run.model, **options)
+        run.attach_to_new_parameters()
+
+
+@dataclass(frozen=True, repr=False)
+class WrapFSDP(Printable):
+    """Wrap the model in FSDP1's `FullyShardedDataParallel`, through the implementation's own call if it has one.
+
+    The standard loop builds its optimizers afterwards.
+
+    Attributes:
+        options: keyword arguments of `FullyShardedDataParallel`.
+    """
+
+    options: dict[str, Any] = field(default_factory=lambda: {"use_orig_params": True})
+
+    def happen(self, run: Run) -> None:
+        """Forward goes through the wrapper from here on."""
+        run.wrapper = run.method.wrap_fsdp(run.model, **self.options)
+        run.attach_to_new_parameters()
+
+
+@dataclass(frozen=True, repr=False)
+class AccumulateUnsynchronised(Printable):
+    """Forward and backward within `no_sync()`: gradients stay on their rank, and nobody steps.
+
+    Under FSDP2 it is `set_requires_gradient_sync(False)`.
+    """
+
+    skip: tuple[str, ...] = ()
+
+    def happen(self, run: Run) -> None:
+        """Leave local gradients for the next backward to add to."""
+        from torch.distributed.fsdp import FSDPModule
+
+        batch = run.next_batch()
+        if isinstance(run.model, FSDPModule):
+            run.model.set_requires_gradient_sync(False)
+            run.method.accumulate(run.model, lambda: run.loss(batch, skip=self.skip))
+            run.model.set_requires_gradient_sync(True)
+        else:
+            with run.wrapper.no_sync():  # type: ignore[union-attr,operator]
+                run.method.accumulate(run.model, lambda: run.loss(batch, skip=self.skip))
+
+
+@dataclass(frozen=True, repr=False)
+class Join(Printable):
+    """Train within `join()`, each rank over as many batches as it has.
+
+    Attributes:
+        batches: how many, by rank.
+        divide_by_initial_world_size: else gradients are divided by the number of ranks that still have a batch.
+    """
+
+    batches: tuple[int, ...]
+    divide_by_initial_world_size: bool = True
+
+    def happen(self, run: Run) -> None:
+        """Train for as many steps."""
+        divide = self.divide_by_initial_world_size
+        with run.wrapper.join(divide_by_initial_world_size=divide):  # type: ignore[union-attr,operator]
+            for _ in range(self.batches[run.rank]):
+                Backward().happen(run)
+
+
+@dataclass(frozen=True, repr=False)
+class PerRank(Printable):
+    """Something else on each rank; the last of the events is for all further ranks."""
+
+    events: tuple[Event, ...]
+
+    def happen(self, run: Run) -> None:
+        """Do what is for this rank."""
+        self.events[min(run.rank, len(self.events) - 1)].happen(run)

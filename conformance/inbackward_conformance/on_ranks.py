@@ -1,0 +1,63 @@
+"""The way of a case to ranks, and the functions that they are sent: one plan, by one method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from inbackward_conformance.adapter import Implementation, find_implementation
+from inbackward_conformance.in_backward import InBackward
+from inbackward_conformance.ranks.job import Job, Rank, Ranks, values_of
+from inbackward_conformance.run import run
+from inbackward_conformance.standard_loop import StandardLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inbackward_conformance.plan import Plan
+    from inbackward_conformance.trace import Trace
+
+
+@dataclass(frozen=True)
+class OnRanks:
+    """Ranks, for the cases of one implementation.
+
+    Attributes:
+        name: of the implementation, under which ranks find it.
+        seconds: the time limit of each job.
+    """
+
+    ranks: Ranks
+    name: str
+    device: str
+    seconds: float
+
+    def call(self, world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Return, by rank, what `function(rank, name, *arguments)` returns.
+
+        Raises:
+            BrokenPromise: it raises on a rank, or a rank hangs or died.
+            NotOffered: the implementation does not offer something that it needs.
+            NotRun: a rank cannot do it.
+        """
+        job = Job(function, (self.name, *arguments), world_size, self.device, self.seconds)
+        return values_of(self.ranks.run(job))
+
+
+def run_standard(rank: Rank, name: str, plan: Plan) -> Trace:
+    """Carry out a rank's share of a plan by the standard loop."""
+    return run(plan, StandardLoop(implementation(name).standard_optimizer), rank.device, rank.number)
+
+
+def run_observed(rank: Rank, name: str, plan: Plan) -> Trace:
+    """Carry out a rank's share of a plan by the implementation of that name."""
+    return run(plan, InBackward(implementation(name)), rank.device, rank.number)
+
+
+_find = cache(find_implementation)
+
+
+def implementation(name: str) -> Implementation:
+    """Return the implementation of that name, new for each job."""
+    return Implementation(_find(name))

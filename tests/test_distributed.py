@@ -1,0 +1,111 @@
+"""Distributed runs from the outside: pytest with a pool, and pytest under torchrun."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import Suite, read_record
+
+pytestmark = pytest.mark.xdist_group("ranks")  # one worker has all the ranks: they are processes enough
+
+OPTIONS = ("--distributed", "--case-seconds", "40", "-p", "no:cacheprovider")
+
+
+@pytest.fixture(autouse=True)
+def python_path(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(pytestconfig.rootpath / "tests"), *filter(None, sys.path)]))
+
+
+def test_a_rank_that_dies_is_a_case_that_crashes(suite: Suite) -> None:
+    """The run goes on, and the record is complete."""
+    names = ["--implementation=hostile:Exits", "--implementation=hostile:Sound"]
+    result = suite.run(*OPTIONS, *names, "-k", "two_optimizers or shared", chapter="ddp")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert [(line["implementation"][8:], line["outcome"]) for line in suite.cases()] == [
+        ("Exits", "crashes"), ("Sound", "conforms"), ("Exits", "crashes"), ("Sound", "conforms")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [(), ("--distributed",)], ids=["local", "distributed"])
+def test_chapters_of_a_run(given: tuple[str, ...], pytester: pytest.Pytester) -> None:
+    """Without `--distributed` the chapters that need ranks are left out, with it the others are."""
+    options = ("--collect-only", "-q", "--implementation=hostile:Sound", *given)
+    result = pytester.runpytest_subprocess("--pyargs", "inbackward_conformance", *options)
+    chapters = {line.partition("::")[0].rpartition("test_")[2] for line in result.outlines if "::" in line}
+    assert (chapters <= {"ddp.py", "fsdp.py"}) is bool(given)
+    assert ("ddp.py" in chapters) is bool(given)
+
+
+class Torchrun:
+    """Two agents of two ranks each, on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.report = folder / "record.jsonl"
+
+    def run(self, *arguments: str) -> list[tuple[int, str]]:
+        """Return exit status and output of both agents."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=2"]
+        command += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+        suite = ["-m", "inbackward_conformance", "distributed", "--conformance-report", str(self.report)]
+        agents = [
+            subprocess.Popen(
+                [*command, f"--node-rank={rank}", *suite, "-p", "no:randomly", *OPTIONS[1:], *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+            )
+            for rank in range(2)
+        ]
+        try:
+            return [(agent.returncode, output) for agent in agents for output, _ in [agent.communicate(timeout=300)]]
+        finally:
+            for agent in agents:
+                agent.kill()
+
+    def outcomes(self) -> dict[tuple[str, str], str]:
+        record = read_record(self.report)
+        assert record[-1]["kind"] == "footer"
+        return {(line["requirement"], line["case"]): line["outcome"] for line in record if line["kind"] == "case"}
+
+
+@pytest.fixture
+def torchrun(tmp_path: Path) -> Torchrun:
+    return Torchrun(tmp_path)
+
+
+def test_torchrun_gives_what_the_pool_gives(torchrun: Torchrun, suite: Suite) -> None:
+    arguments = ("--implementation=hostile:Raises", "-k", "equality and after")
+    agents = torchrun.run(*arguments)
+    assert [status for status, _ in agents] == [1, 0], agents
+    suite.run(*OPTIONS, *arguments, chapter="ddp")
+    pool = {(line["requirement"], line["case"]): line["outcome"] for line in suite.cases()}
+    assert torchrun.outcomes() == pool
+    assert pool == {
+        ("ddp/equality", "after-1"): "conforms",
+        ("ddp/equality", "after-2"): "refuses",
+        ("ddp/equality", "after-3"): "refuses",
+        ("ddp/equality", "after-4"): "refuses",
+    }
+
+
+def test_a_rank_of_torchrun_that_hangs(torchrun: Torchrun) -> None:
+    """Nobody can replace it: the record says which case hangs, and that the others were not run."""
+    agents = torchrun.run("--implementation=hostile:Loops", "-k", "equality and after")
+    assert agents[0][0] == 1
+    assert "in misbehave" in agents[0][1]
+    assert list(torchrun.outcomes().values()) == ["conforms", "hangs", "not run", "not run"]
+
+
+def test_without_torchrun_there_is_a_remedy(pytester: pytest.Pytester) -> None:
+    result = pytester.runpython_c("import sys; from inbackward_conformance.__main__ import main; main(['distributed'])")
+    result.stderr.fnmatch_lines(["*there are no ranks here; start them: torchrun --nproc-per-node 4 *"])

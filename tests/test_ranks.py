@@ -1,0 +1,140 @@
+"""Ranks that stay up: what becomes of those that misbehave, and of the cases after them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import pytest
+
+from inbackward_conformance.compare_ranks import compare_ranks
+from inbackward_conformance.events import Backward, WrapDDP
+from inbackward_conformance.on_ranks import OnRanks, run_observed, run_standard
+from inbackward_conformance.outcome import BrokenPromise, Finding, Outcome
+from inbackward_conformance.plan import Assignment, Plan, Ranks
+from inbackward_conformance.ranks.pool import Pool
+
+pytestmark = pytest.mark.xdist_group("ranks")  # one worker has all the ranks: they are processes enough
+
+SECONDS = 6.0
+"""For those that misbehave, on ranks that are up; whoever has to load torch first gets more."""
+
+AMPLE = 120.0
+PLAN = Plan("MLP", (Assignment("SGD", {"lr": 0.1}),), (Backward(),) * 3, before=(WrapDDP(),), ranks=Ranks(2))
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    pool = Pool()
+    yield pool
+    pids = pool.pids
+    pool.close()
+    assert pids
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not list(Path(tempfile.gettempdir()).glob("inbackward-ranks-*"))
+
+
+def finding(pool: Pool, name: str) -> Finding:
+    """Run the plan by the standard loop and by the implementation of that name."""
+    hostile = f"hostile:{name}"
+    standard = OnRanks(pool, hostile, "cpu", AMPLE).call(2, run_standard, PLAN)
+    seconds = AMPLE if name == "Sound" else SECONDS
+    try:
+        return compare_ranks(standard, OnRanks(pool, hostile, "cpu", seconds).call(2, run_observed, PLAN))
+    except BrokenPromise as error:
+        return error.finding
+
+
+@pytest.fixture
+def next_case(pool: Pool) -> Iterator[None]:
+    """The case after it runs as if nothing had been."""
+    finding(pool, "Sound")  # ranks are up
+    yield
+    assert finding(pool, "Sound").outcome is Outcome.CONFORMS
+
+
+@pytest.mark.usefixtures("next_case")
+@pytest.mark.parametrize(
+    ("name", "outcome", "detail"),
+    [
+        ("Sound", Outcome.CONFORMS, ""),
+        ("Prints", Outcome.CONFORMS, ""),
+        ("Loops", Outcome.HANGS, r"rank 0 .*; rank 1 is at misbehave \(hostile.py:\d+\) < backward \(hostile.py:\d+\)"),
+        ("Exits", Outcome.CRASHES, "rank 1 of 2 died with exit code 3; its last output: these are my last words"),
+        ("Segfaults", Outcome.CRASHES, "rank 1 of 2 died with exit code -11; .*Segmentation fault"),
+        ("PrintsAndExits", Outcome.CRASHES, "rank 1 of 2 died with exit code 4; its last output: x{300}"),
+        ("Mismatches", Outcome.CRASHES, "gloo"),
+        ("Waits", Outcome.HANGS, "ranks wait for each other: rank 0: .*Timed out"),
+        ("Raises", Outcome.REFUSES, "rank 1: .* raises RuntimeError: rank 1 will not"),
+        ("RaisesAndKeeps", Outcome.REFUSES, "rank 1: .* raises RuntimeError: rank 1 will not"),
+        ("Drifts", Outcome.DIVERGES, "rank 0: parameter '0.weight' differs from the standard loop"),
+    ],
+)
+def test_outcome(pool: Pool, name: str, outcome: Outcome, detail: str) -> None:
+    found = finding(pool, name)
+    assert found.outcome is outcome, found.detail
+    assert re.search(detail, found.detail, re.DOTALL), found.detail
+    assert found.passed is (outcome is Outcome.CONFORMS)
+
+
+def test_ranks_stay_up(pool: Pool) -> None:
+    """The same processes serve case after case; a larger world adds to them."""
+    finding(pool, "Sound")
+    before = pool.pids
+    finding(pool, "Sound")
+    finding(pool, "Raises")
+    finding(pool, "Prints")
+    assert pool.pids == before
+
+
+def test_descriptors_do_not_leak(pool: Pool) -> None:
+    """Tensors travel as bytes."""
+    finding(pool, "Sound")
+
+    def opened() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = opened()
+    for _ in range(3):
+        finding(pool, "Sound")
+    assert opened() == before
+
+
+OWNER = """
+import sys
+sys.path[:0] = {path!r}
+if __name__ == "__main__":
+    from test_ranks import OnRanks, Pool, PLAN, run_observed
+    pool = Pool()
+    OnRanks(pool, "hostile:Sound", "cpu", 120.0).call(2, run_observed, PLAN)
+    print(*pool.pids, flush=True)
+    OnRanks(pool, "hostile:Loops", "cpu", 120.0).call(2, run_observed, PLAN)
+"""
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_nothing_outlives_the_parent(tmp_path: Path, signal_number: int) -> None:
+    """Killed or interrupted while a rank loops, it leaves no process and no file behind."""
+    script = tmp_path / "owner.py"
+    script.write_text(OWNER.format(path=[p for p in sys.path if p]))
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment) as owner:
+        assert owner.stdout
+        ranks = [os.pidfd_open(int(pid)) for pid in owner.stdout.readline().split()]
+        assert len(ranks) == 2
+        owner.send_signal(signal_number)
+        owner.wait(AMPLE)
+    left = list(ranks)
+    while left and (ended := wait(left, AMPLE)):
+        left = [rank for rank in left if rank not in ended]
+    assert not left
+    assert not list(tmp_path.glob("inbackward-*"))
+    for rank in ranks:
+        os.close(rank)
