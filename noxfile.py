@@ -58,6 +58,11 @@ def suite_arguments(report: Path, posargs: list[str]) -> list[str]:
     return [*args, *posargs]
 
 
+def run_suite(session: nox.Session, record: str, *options: str) -> None:
+    """Run the suite in the shared environment, and leave its record in the folder `build`."""
+    run_in_dev(session, "pytest", *options, *suite_arguments(ROOT / "build" / record, session.posargs))
+
+
 @nox.session(name=DEV, venv_backend="virtualenv", reuse_venv=True, default=False)
 def dev(session: nox.Session) -> None:
     """Make the shared environment: this project, editable, and its development tools."""
@@ -88,14 +93,21 @@ def tests(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=[DEV])
 def conformance(session: nox.Session) -> None:
     """Run the suite; what follows `--` goes to pytest (`--implementation`, `--device`, `-k`, ...)."""
-    run_in_dev(session, "pytest", *suite_arguments(ROOT / "build" / "conformance.jsonl", session.posargs))
+    run_suite(session, "conformance.jsonl")
 
 
 @nox.session(venv_backend="none", requires=[DEV])
 def distributed(session: nox.Session) -> None:
     """Run the chapters of the suite that need several processes; what follows `--` goes to pytest."""
-    arguments = suite_arguments(ROOT / "build" / "distributed.jsonl", session.posargs)
-    run_in_dev(session, "pytest", "--distributed", *arguments)
+    run_suite(session, "distributed.jsonl", "--distributed")
+
+
+@nox.session(venv_backend="none", requires=[DEV], default=False)
+@nox.parametrize("chapters", [nox.param("conformance", id="conformance"), nox.param("distributed", id="distributed")])
+def gpu(session: nox.Session, chapters: str) -> None:
+    """Run on cuda all that a GPU runner can: the suite, and its chapters that need several processes."""
+    options = ["--distributed"] if chapters == "distributed" else []
+    run_suite(session, f"{chapters}-cuda.jsonl", "--device", "cuda", *options)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=False, default=False)

@@ -149,8 +149,9 @@ def _process_group(job: Job, rank: Rank, store: Store) -> Iterator[None]:
 
 
 def _backend(job: Job) -> str:
-    enough = torch.cuda.is_available() and torch.cuda.device_count() >= job.world_size
-    return "cpu:gloo,cuda:nccl" if job.device.startswith("cuda") and enough else "gloo"
+    """Nccl wants a GPU for each rank; gloo carries CUDA tensors too."""
+    a_gpu_each = job.device == "cuda" and torch.cuda.device_count() >= job.world_size
+    return "cpu:gloo,cuda:nccl" if a_gpu_each else "gloo"
 
 
 def _device(device: str, number: int) -> str:
