@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inbackward_conformance import SPEC_VERSION
 from inbackward_conformance.matrix import BadRecord, read_matrix
 from inbackward_conformance.ranks import NotUnderTorchrun
-from inbackward_conformance.specification import chapter_text, specification
+from inbackward_conformance.specification import SPEC_VERSION, chapter_text, specification
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TextIO
 
-from inbackward_conformance import SPEC_VERSION
 from inbackward_conformance.outcome import Level, Outcome
-from inbackward_conformance.specification import Requirement, specification
+from inbackward_conformance.specification import SPEC_VERSION, Requirement, specification
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,7 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """What one case came to."""
+    """What one case came to.
+
+    Attributes:
+        expected: whether it failed as a file of expected failures says.
+    """
 
     implementation: str
     requirement: str
@@ -30,6 +33,16 @@ class CaseRecord:
     detail: str = ""
     seconds: float = 0.0
     expected: bool = False
+
+    def __str__(self) -> str:
+        """Say on one line what it came to."""
+        case = f"[{self.case}]" if self.case else ""
+        return f"{self.requirement}{case} {self.outcome}{f': {self.detail}' if self.detail else ''}"
+
+    @classmethod
+    def load(cls, values: dict[str, Any]) -> CaseRecord:
+        """Return the case whose fields `values` are, as JSON keeps them."""
+        return cls(**{**values, "outcome": Outcome(values["outcome"])})
 
 
 @dataclass(frozen=True)

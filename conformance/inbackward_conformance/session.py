@@ -57,7 +57,7 @@ class ConformanceSession:
         """Record a case when its last phase is over."""
         properties = dict(report.user_properties)
         if PROPERTY in properties and not self._in_worker:
-            case = _received(str(properties[PROPERTY]))
+            case = CaseRecord.load(json.loads(str(properties[PROPERTY])))
             known = self._cases.get(report.nodeid)
             if known is None or Outcome.worst([known.outcome, case.outcome]) is not known.outcome:
                 self._cases[report.nodeid] = case
@@ -151,8 +151,3 @@ class ConformanceSession:
     def _applicable(self) -> list[str]:
         """Return what a verdict rests on: the chapters that the user named, or, where cases were picked out, all."""
         return [name for name, found in specification().items() if not self._whole or found.chapter in self._chapters]
-
-
-def _received(text: str) -> CaseRecord:
-    values = json.loads(text)
-    return CaseRecord(**{**values, "outcome": Outcome(values["outcome"])})

@@ -13,6 +13,7 @@ from inbackward_conformance.outcome import Level, Refusal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SPEC_VERSION = "1.0"
 REQUIREMENTS = Path(__file__).parent / "requirements"
 DISTRIBUTED = frozenset({"ddp", "fsdp"})
 """The chapters that need ranks."""
