@@ -1,6 +1,6 @@
 """The project's sessions: `nox -l` lists them, `nox -s NAME` runs one, CI calls nothing else.
 
-All but `wheel` share one environment, which the session `dev-…` makes: torch is installed once.
+All but `wheel` and `third_party` share one environment, which the session `dev-…` makes: torch is installed once.
 """
 
 import os
@@ -114,13 +114,35 @@ def gpu(session: nox.Session, chapters: str) -> None:
 def wheel(session: nox.Session) -> None:
     """Build the wheel, install it into an empty environment, run the suite from an empty folder."""
     with TemporaryDirectory(prefix="inbackward-") as scratch:  # outside the checkout: pytest reads no pyproject.toml
-        dist, empty = Path(scratch, "dist"), Path(scratch, "empty")
-        session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(dist), ".")
-        (built,) = dist.glob("*.whl")
-        # Used once, so compile only what is imported: half of an install of torch is compiling it.
-        session.install("--no-compile", "-c", str(CONSTRAINTS), f"{built}[conformance]")
-        session.env["PYTHONDONTWRITEBYTECODE"] = None
-        empty.mkdir()
-        with session.chdir(empty):
-            session.run("python", "-c", FROM_SITE_PACKAGES, log=False)
-            session.run("python", "-m", "pytest", *suite_arguments(Path(scratch, "report.jsonl"), session.posargs))
+        install_wheels(session, scratch, ROOT)
+        session.run("python", "-c", FROM_SITE_PACKAGES, log=False)
+        session.run("python", "-m", "pytest", *suite_arguments(Path(scratch, "report.jsonl"), session.posargs))
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=False, default=False)
+def third_party(session: nox.Session) -> None:
+    """Install a package of somebody else's beside ours, find it by its entry point, run two chapters on it."""
+    project = ROOT / "tests" / "third_party"
+    with TemporaryDirectory(prefix="inbackward-") as scratch:
+        report = Path(scratch, "report.jsonl")
+        install_wheels(session, scratch, ROOT, project)
+        known = ["--implementation", "tiny-release", "--expected", str(project / "known.toml")]
+        chapters = [
+            f"inbackward_conformance.requirements.test_{name}" for name in ("equivalence", "models", "schedule")
+        ]
+        session.run("python", "-m", "pytest", "--pyargs", *chapters, "--conformance-report", str(report), *known)
+        session.run("python", "-m", "inbackward_conformance", "matrix", str(report))
+
+
+def install_wheels(session: nox.Session, scratch: str, *projects: Path) -> None:
+    """Build a wheel of each project, install them into the session's environment, and go to an empty folder."""
+    dist, empty = Path(scratch, "dist"), Path(scratch, "empty")
+    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(dist), *map(str, projects))
+    wheels = [
+        f"{built}[conformance]" if built.name.startswith("inbackward-") else str(built) for built in dist.iterdir()
+    ]
+    # Used once, so compile only what is imported: half of an install of torch is compiling it.
+    session.install("--no-compile", "-c", str(CONSTRAINTS), *wheels)
+    session.env["PYTHONDONTWRITEBYTECODE"] = None
+    empty.mkdir()
+    session.chdir(empty)
