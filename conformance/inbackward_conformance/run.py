@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inbackward_conformance import hazardous_models, models, unusual_parameters
 from inbackward_conformance.events import Attach
-from inbackward_conformance.outcome import NotOffered
+from inbackward_conformance.outcome import NotOffered, NotRun
 from inbackward_conformance.plan import ALL, Assignment, Group, Plan, TensorOption
 from inbackward_conformance.trace import Raised, Trace, take_snapshot
 
@@ -158,7 +158,7 @@ def run(plan: Plan, method: Method, device: str = "cpu", rank: int = 0) -> Trace
             name = f"event {number}, {event!r}"
             try:
                 event.happen(this)
-            except NotOffered:
+            except (NotOffered, NotRun):
                 raise
             except Exception as error:  # noqa: BLE001 (whatever an implementation raises is an observation)
                 attaching = len(event.assignments(plan)) if isinstance(event, Attach) else 0

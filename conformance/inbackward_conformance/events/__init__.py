@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from inbackward_conformance.events.attachment import AttachMore, FailToAttach, Grow, TrainOrdinarily
 from inbackward_conformance.events.backward import Accumulate, Attach, Backward, StepAnother, StepByHand
-from inbackward_conformance.events.checkpoint import Load, Save
+from inbackward_conformance.events.checkpoint import Load, LoadSharded, Save, SaveSharded
 from inbackward_conformance.events.distributed import (
     AccumulateUnsynchronised,
     FullyShard,
@@ -68,6 +68,7 @@ __all__ = [
     "Grow",
     "Join",
     "Load",
+    "LoadSharded",
     "LoadWeights",
     "PenalizedBackward",
     "PerRank",
@@ -75,6 +76,7 @@ __all__ = [
     "ReplaceByCopy",
     "ReplaceParameter",
     "Save",
+    "SaveSharded",
     "Scheduler",
     "SetData",
     "SetOption",

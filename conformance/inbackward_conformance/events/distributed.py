@@ -49,23 +49,31 @@ class FullyShard(Printable):
     Attributes:
         options: keyword arguments of `fully_shard`.
         layers: submodules that are sharded on their own, before the whole.
-        mixed_precision: the dtype that parameters are computed in; empty: their own.
-        offload: whether shards stay in the memory of the CPU.
+        replicas: how many copies of the model there are, each sharded over its part of the ranks.
+        mixed_precision: names of dtypes, by argument of `MixedPrecisionPolicy`.
+        offload: whether shards stay in the memory of the CPU, which is not pinned.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
     layers: tuple[str, ...] = ()
-    mixed_precision: str = ""
+    replicas: int = 1
+    mixed_precision: dict[str, str] = field(default_factory=dict)
     offload: bool = False
 
     def happen(self, run: Run) -> None:
         """Shard layers first, the whole last."""
         import torch
+        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
 
-        options = dict(self.options)
+        ranks = torch.distributed.get_world_size()
+        shape, names = ((ranks,), ("shard",))
+        if self.replicas > 1:
+            shape, names = ((self.replicas, ranks // self.replicas), ("replicate", "shard"))
+        options = {**self.options, "mesh": init_device_mesh(run.device.type, shape, mesh_dim_names=names)}
         if self.mixed_precision:
-            options["mp_policy"] = MixedPrecisionPolicy(param_dtype=getattr(torch, self.mixed_precision))
+            dtypes = {argument: getattr(torch, name) for argument, name in self.mixed_precision.items()}
+            options["mp_policy"] = MixedPrecisionPolicy(**dtypes)
         if self.offload:
             options["offload_policy"] = CPUOffloadPolicy(pin_memory=False)
         for layer in self.layers:
@@ -81,14 +89,29 @@ class WrapFSDP(Printable):
     The standard loop builds its optimizers afterwards.
 
     Attributes:
-        options: keyword arguments of `FullyShardedDataParallel`.
+        use_orig_params: whether the parameters stay; else flat ones take their place.
+        by_layer: whether each linear layer is wrapped on its own.
+        strategy: name of a `ShardingStrategy`.
     """
 
-    options: dict[str, Any] = field(default_factory=lambda: {"use_orig_params": True})
+    use_orig_params: bool = True
+    by_layer: bool = False
+    strategy: str = "FULL_SHARD"
 
     def happen(self, run: Run) -> None:
         """Forward goes through the wrapper from here on."""
-        run.wrapper = run.method.wrap_fsdp(run.model, **self.options)
+        from torch import nn
+        from torch.distributed.fsdp import ShardingStrategy
+        from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+        options: dict[str, Any] = {
+            "use_orig_params": self.use_orig_params,
+            "sharding_strategy": ShardingStrategy[self.strategy],
+            "device_id": run.device,
+        }
+        if self.by_layer:
+            options["auto_wrap_policy"] = ModuleWrapPolicy([nn.Linear])
+        run.wrapper = run.method.wrap_fsdp(run.model, **options)
         run.attach_to_new_parameters()
 
 
