@@ -23,7 +23,7 @@ def caught(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tu
     on_ranks = {mutant for mutant in MUTANTS if mutant.requirement.partition("/")[0] in DISTRIBUTED}
     folder = tmp_path_factory.mktemp("mutants")
     here = _run(folder / "here.jsonl", [SOUND, *(mutant.name for mutant in MUTANTS if mutant not in on_ranks)])
-    ranks = [SOUND_ON_RANKS, *(mutant.name for mutant in MUTANTS if mutant in on_ranks)]
+    ranks = [*SOUND_ON_RANKS.values(), *(mutant.name for mutant in MUTANTS if mutant in on_ranks)]
     return here | _run(folder / "ranks.jsonl", ranks, "--distributed")
 
 
@@ -64,7 +64,7 @@ def test_mutant_is_caught(mutant: Mutant, caught: dict[tuple[str, str], tuple[st
 
 def test_what_mutants_are_made_from_is_sound(caught: dict[tuple[str, str], tuple[str, str]]) -> None:
     """Without the one defect nothing is caught: a mutant fails for its own reason."""
-    sound = {SOUND, SOUND_ON_RANKS}
+    sound = {SOUND, *SOUND_ON_RANKS.values()}
     unsound = {
         requirement
         for (implementation, requirement), (outcome, _) in caught.items()
