@@ -130,8 +130,27 @@ class ReducesWithinNoSync(OnShards):
 
 
 class _AlwaysInSync(FullyShardedDataParallel):
-    def no_sync(self) -> AbstractContextManager[None]:
+    def no_sync(self) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
+
+
+@fails("fsdp/attached_in_training")
+class LooksOnce(OnShards):
+    """Makes up its mind in the first forward of what has to be stepped."""
+
+    def fully_shard(self, module: nn.Module, **options: Any) -> Any:
+        sharded = super().fully_shard(module, **options)
+        self.found: list[Optimizer] | None = None
+        module.register_forward_pre_hook(self.look)
+        return sharded
+
+    def look(self, module: nn.Module, _: Any) -> None:
+        if self.found is None:
+            self.found = list(self.attached)
+
+    def step(self, module: nn.Module) -> None:
+        for optimizer in self.found or ():
+            optimizer.step()
 
 
 @fails("fsdp/two_optimizers")

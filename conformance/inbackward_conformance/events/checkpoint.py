@@ -62,9 +62,9 @@ class SaveSharded(Printable):
 
     def happen(self, run: Run) -> None:
         """Save what torch makes of the listed optimizers."""
-        from torch.distributed import checkpoint
+        from torch.distributed.checkpoint.state_dict_saver import save
 
-        checkpoint.save(_sharded_state(run), checkpoint_id=_files(run, self.folder))
+        save(_sharded_state(run), checkpoint_id=_files(run, self.folder))
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,11 +81,11 @@ class LoadSharded(Printable):
 
     def happen(self, run: Run) -> None:
         """Load into the model, and into the listed optimizers."""
-        from torch.distributed import checkpoint
         from torch.distributed.checkpoint.state_dict import set_state_dict
+        from torch.distributed.checkpoint.state_dict_loader import load
 
         state = _sharded_state(run)
-        checkpoint.load(state, checkpoint_id=_files(run, self.folder, self.of))
+        load(state, checkpoint_id=_files(run, self.folder, self.of))
         set_state_dict(
             run.wrapper or run.model,
             run.method.optimizers(run.model),

@@ -67,10 +67,10 @@ class FullyShard(Printable):
         from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
 
         ranks = torch.distributed.get_world_size()
-        shape, names = ((ranks,), ("shard",))
-        if self.replicas > 1:
-            shape, names = ((self.replicas, ranks // self.replicas), ("replicate", "shard"))
-        options = {**self.options, "mesh": init_device_mesh(run.device.type, shape, mesh_dim_names=names)}
+        sizes = {"replicate": self.replicas} if self.replicas > 1 else {}
+        sizes["shard"] = ranks // self.replicas
+        mesh = init_device_mesh(run.device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
+        options = {**self.options, "mesh": mesh}
         if self.mixed_precision:
             dtypes = {argument: getattr(torch, name) for argument, name in self.mixed_precision.items()}
             options["mp_policy"] = MixedPrecisionPolicy(**dtypes)

@@ -22,6 +22,7 @@ from inbackward_conformance.events import (
     FullyShard,
     LoadSharded,
     SaveSharded,
+    TrainOrdinarily,
     WrapFSDP,
 )
 from inbackward_conformance.in_backward import InBackward
@@ -152,6 +153,13 @@ def test_no_sync(check: Check, shard: WrapFSDP) -> None:
 
 @pytest.mark.must
 @both
+def test_attached_in_training(check: Check, shard: Event) -> None:
+    """Attached after sharding and a first step of another, ordinary optimizer."""
+    check(Plan("MLP", (ADAMW,), THREE_STEPS, before=(shard, TrainOrdinarily()), ranks=Ranks(2)))
+
+
+@pytest.mark.must
+@both
 def test_two_optimizers(check: Check, shard: Event) -> None:
     """Two optimizers on each parameter step in the order of attachment."""
     check(_sharded(shard, assignments=(MOMENTUM, ADAMW)))
@@ -195,7 +203,7 @@ def test_early_step(check: Check, shard: Event) -> None:
 
     The backward of the first layer can wait for that step, on each rank.
     """
-    check.on_ranks(2, _wait_for_early_step, Plan("MLP", (ADAMW,), (Backward(),) * 2, before=(shard,), ranks=Ranks(2)))
+    check.on_ranks(2, _wait_for_early_step, Plan("MLP", (ADAMW,), (Backward(),), before=(shard,), ranks=Ranks(2)))
 
 
 def _wait_for_early_step(rank: Rank, name: str, plan: Plan) -> None:
@@ -217,11 +225,8 @@ def _wait_for_early_step(rank: Rank, name: str, plan: Plan) -> None:
         lambda _layer, _inputs, output: output.register_hook(wait) and None
     )
     for event in plan.events:
-        stepped.clear()
         event.happen(run)
-    assert waits == [True, True], (
-        "the last layer was not stepped while the first layer's backward waited for it for 5 s"
-    )
+    assert waits == [True], "the last layer was not stepped while the first layer's backward waited for it for 5 s"
 
 
 @pytest.mark.must
