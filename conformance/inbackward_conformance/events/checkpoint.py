@@ -64,7 +64,8 @@ class SaveSharded(Printable):
         """Save what torch makes of the listed optimizers."""
         from torch.distributed.checkpoint.state_dict_saver import save
 
-        save(_sharded_state(run), checkpoint_id=_files(run, self.folder))
+        files = _files(run, self.folder)
+        save(_sharded_state(run), checkpoint_id=files)
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,8 +85,9 @@ class LoadSharded(Printable):
         from torch.distributed.checkpoint.state_dict import set_state_dict
         from torch.distributed.checkpoint.state_dict_loader import load
 
+        files = _files(run, self.folder, self.of)
         state = _sharded_state(run)
-        load(state, checkpoint_id=_files(run, self.folder, self.of))
+        load(state, checkpoint_id=files)
         set_state_dict(
             run.wrapper or run.model,
             run.method.optimizers(run.model),
