@@ -149,5 +149,12 @@ class ConformanceSession:
         return ("" if self._whole else "a part of ") + ", ".join(sorted(self._chapters))
 
     def _applicable(self) -> list[str]:
-        """Return what a verdict rests on: the chapters that the user named, or, where cases were picked out, all."""
-        return [name for name, found in specification().items() if not self._whole or found.chapter in self._chapters]
+        """Return what a verdict rests on: the chapters that the user named, or, where cases were picked out, all.
+
+        All are those that need ranks with `--distributed`, and the others without.
+        """
+        chapters = self._chapters
+        if not self._whole:
+            distributed = self._config.getoption("distributed")
+            chapters |= {found.chapter for found in specification().values() if found.is_distributed == distributed}
+        return [name for name, found in specification().items() if found.chapter in chapters]

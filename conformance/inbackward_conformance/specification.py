@@ -42,6 +42,11 @@ class Requirement:
         """The module that it stands in."""
         return self.id.partition("/")[0]
 
+    @property
+    def is_distributed(self) -> bool:
+        """Whether it needs ranks."""
+        return self.chapter in DISTRIBUTED
+
 
 @cache
 def specification() -> dict[str, Requirement]:
