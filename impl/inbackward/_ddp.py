@@ -70,6 +70,7 @@ def attach_to_ddp(ddp: DistributedDataParallel) -> DistributedDataParallel:
     buckets = Buckets(ddp)
     # DDP reads annotations, and not as strings. The reducer owns the hook's state.
     ddp.register_comm_hook(buckets, lambda state, bucket: state.reduce(bucket))
+    ddp.register_comm_hook = _refuse_another_hook  # type: ignore[method-assign]  # torch's own words give no remedy
     ddp.register_forward_pre_hook(buckets.note_forward)
     entrust([*buckets.params, *buckets.ignored], buckets)
     return ddp
@@ -233,6 +234,14 @@ class Buckets:
     def _is_accumulating(self) -> bool:
         ddp = self._ddp()
         return ddp is not None and not (ddp.require_backward_grad_sync and self._forward_syncs)
+
+
+def _refuse_another_hook(*_: Any, **__: Any) -> None:
+    msg = (
+        "Cannot register a communication hook: this DistributedDataParallel takes one, and has that of inbackward, "
+        "which steps the optimizers. Do without the other hook, or train with an ordinary optimizer."
+    )
+    raise RuntimeError(msg)
 
 
 def _value(done: Future[list[torch.Tensor]]) -> torch.Tensor:

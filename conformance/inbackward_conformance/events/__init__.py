@@ -16,6 +16,7 @@ from inbackward_conformance.events.distributed import (
     FullyShard,
     Join,
     PerRank,
+    RegisterCommHook,
     WrapDDP,
     WrapFSDP,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "PenalizedBackward",
     "PerRank",
     "Power",
+    "RegisterCommHook",
     "ReplaceByCopy",
     "ReplaceParameter",
     "Save",
