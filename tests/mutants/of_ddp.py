@@ -17,7 +17,7 @@ from mutants.registry import fails
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from torch.distributed import GradBucket
+    from torch._C._distributed_c10d import GradBucket
     from torch.optim import Optimizer
 
 
@@ -186,6 +186,7 @@ class AveragesWhatIsIgnored(AfterBackward):
 
     def step(self, module: nn.Module) -> None:
         for param in module.parameters():
+            assert param.grad is not None
             distributed.all_reduce(param.grad.div_(distributed.get_world_size()))
         super().step(module)
 
@@ -197,7 +198,7 @@ class ReducesDenseAlone(Reducing):
     def reduce(self, bucket: GradBucket) -> Future[Tensor]:
         if bucket.buffer().is_sparse:
             return _done(bucket.buffer())
-        return allreduce_hook(distributed.group.WORLD, bucket)
+        return allreduce_hook(bucket=bucket, process_group=None)  # type: ignore[arg-type]  # that of all ranks
 
 
 @fails("ddp/buffers", "no-broadcast")
@@ -251,7 +252,7 @@ class DeafToHooks(AfterBackward):
 
     def wrap_ddp(self, module: nn.Module, **options: Any) -> nn.Module:
         ddp = DistributedDataParallel(module, **options)
-        ddp.register_comm_hook = lambda state, hook: None  # type: ignore[method-assign]
+        ddp.register_comm_hook = lambda *_: None  # type: ignore[method-assign]
         return ddp
 
 
