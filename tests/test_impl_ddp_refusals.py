@@ -120,7 +120,7 @@ def thawed(group: Any) -> None:
     ddp = inbackward.wrap_ddp(model, process_group=group)
     model.first.requires_grad_(requires_grad=True)
     before = model.first.weight.detach().clone()
-    with pytest.raises(RuntimeError, match="was not stepped"):
+    with pytest.raises(RuntimeError, match="frozen when the module was wrapped"):
         plain(ddp, 0, group.rank())
     assert torch.equal(model.first.weight, before)
 

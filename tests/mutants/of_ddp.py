@@ -191,6 +191,33 @@ class AveragesWhatIsIgnored(AfterBackward):
         super().step(module)
 
 
+@fails("ddp/thawed_in_training")
+class LooksAtRequiresGradOnce(AfterBackward):
+    """Gives no optimizer to what is frozen at the time."""
+
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        training = [param for param in params if param.requires_grad]
+        super().apply(optimizer_class, training, optimizer_kwargs, register_hook)
+
+
+@fails("ddp/complex_parameters")
+class TakesTheViewsOfABucket(Reducing):
+    """Steps by `bucket.gradients()`, which are no gradients of complex parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grads: dict[Tensor, Tensor] = {}
+
+    def reduce(self, bucket: GradBucket) -> Future[Tensor]:
+        self.grads |= dict(zip(bucket.parameters(), bucket.gradients(), strict=True))
+        return allreduce_hook(bucket=bucket, process_group=None)  # type: ignore[arg-type]  # that of all ranks
+
+    def step(self, module: nn.Module) -> None:
+        for param, grad in self.grads.items():
+            param.grad = grad.to(param.dtype)
+        super().step(module)
+
+
 @fails("ddp/sparse_gradients")
 class ReducesDenseAlone(Reducing):
     """Leaves sparse gradients as this rank has them."""

@@ -27,6 +27,7 @@ from inbackward_conformance.events import (
     Join,
     PerRank,
     RegisterCommHook,
+    Thaw,
     TrainOrdinarily,
     WrapDDP,
 )
@@ -172,6 +173,23 @@ def test_frozen_in_training(check: Check) -> None:
     """Parameters that are frozen later, under `find_unused_parameters=True`, stay as they are from then on."""
     events = (*FOUR_STEPS[:2], Freeze(FIRST_LAYER), *FOUR_STEPS[:2])
     check(_wrapped({"find_unused_parameters": True}, "MLP", events))
+
+
+@pytest.mark.must
+@pytest.mark.may_refuse("late")
+def test_thawed_in_training(check: Check) -> None:
+    """Parameters that were frozen when the model was wrapped, and thaw later, train as under DDP, or it refuses.
+
+    DDP does not average them: each rank trains them on its own gradients.
+    """
+    check(_wrapped({}, "MLP", (Backward(), Thaw(FIRST_LAYER), *FOUR_STEPS[:2]), frozen=FIRST_LAYER))
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("options", VIEWS.values(), ids=VIEWS)
+def test_complex_parameters(check: Check, options: dict[str, Any]) -> None:
+    """Complex parameters, whose gradients DDP keeps in its buckets as pairs of real numbers."""
+    check(_wrapped(options, "ComplexLinear", FOUR_STEPS))
 
 
 @pytest.mark.must
