@@ -67,7 +67,7 @@ class StepsBeforeTheAllReduce(Naive):
     """Its hooks are on parameters, whose gradients are still those of one rank."""
 
 
-@fails("ddp/equality", "after-forward-2")
+@fails("ddp/equality", "first-forward-2")
 class LooksAtTheFirstForward(AfterBackward):
     """Takes over in the first forward what is attached by then; what comes later trains nothing."""
 

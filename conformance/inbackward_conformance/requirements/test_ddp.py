@@ -42,7 +42,7 @@ FOUR_STEPS = (Backward(),) * 4
 
 A_BUCKET_EACH = {"bucket_cap_mb": 1e-5}
 VIEWS = {"views": {"gradient_as_bucket_view": True}, "no-views": {}}
-PLACES = ["before", "after", "after-forward", "after-backward"]
+PLACES = ["before", "after", "first-forward", "first-step"]
 
 FIRST_LAYER = ("0.weight", "0.bias")
 OTHER_LAYERS = ("2.weight", "2.bias", "4.weight", "4.bias")
@@ -60,9 +60,9 @@ def attached(place: str, wrap: WrapDDP) -> tuple[tuple[Event, ...], tuple[Event,
             return (), (wrap,)
         case "after":
             return (wrap,), ()
-        case "after-forward":
+        case "first-forward":
             return (wrap, Forward()), (BackwardThrough(),)
-        case "after-backward":
+        case "first-step":
             return (wrap, TrainOrdinarily()), ()
     raise ValueError(place)
 
