@@ -333,7 +333,7 @@ def _read_right_after_backward(rank: Rank, name: str) -> None:
 def test_rank_that_raises(check: Check, where: str) -> None:
     """Where one rank raises, in forward, in a hook of a gradient or in a step, its caller is told.
 
-    The others, who wait for it in this step or in the next one, get an error before long.
+    The others, who wait for it in this step or in the next one, do not wait for ever: they get an error.
     """
     check.on_ranks(3, _raise_on_the_last, where)
 
