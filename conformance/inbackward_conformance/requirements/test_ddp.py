@@ -82,14 +82,14 @@ def test_equality(check: Check, place: str, world_size: int) -> None:
 @pytest.mark.must
 @pytest.mark.parametrize("world_size", [3, 4])
 def test_same_on_all_ranks(check: Check, world_size: int) -> None:
-    """After each step, a parameter is the same on all ranks, to the bit."""
+    """After each step, a parameter that DDP averages is the same on all ranks, to the bit."""
     check(_wrapped({}, "MLP", FOUR_STEPS, world_size=world_size))
 
 
 @pytest.mark.must
 @pytest.mark.parametrize("options", VIEWS.values(), ids=VIEWS)
 def test_gradients_are_freed(check: Check, options: dict[str, Any]) -> None:
-    """After backward, `.grad` is None, where it is a view of a bucket too."""
+    """After backward, `.grad` of every parameter is None, also where it was a view of a bucket."""
     check(_wrapped(options, "MLP", FOUR_STEPS))
 
 
@@ -97,9 +97,9 @@ def test_gradients_are_freed(check: Check, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("options", VIEWS.values(), ids=VIEWS)
 def test_many_buckets(check: Check, options: dict[str, Any], place: str) -> None:
-    """Buckets are rebuilt after the first backward: one of all parameters first, then one for each, in reverse order.
+    """Training goes on as ever when buckets are rebuilt: one of all parameters first, then one for each, reversed.
 
-    Gradients are views of them, or not.
+    DDP does so after the first backward, when it knows the order of gradients. These are views of buckets, or not.
     """
     before, events = attached(place, WrapDDP({**A_BUCKET_EACH, **options}))
     check(Plan("MLP", (MOMENTUM,), (*events, *FOUR_STEPS), before=before, ranks=ranks(2)))
@@ -107,7 +107,7 @@ def test_many_buckets(check: Check, options: dict[str, Any], place: str) -> None
 
 @pytest.mark.must
 def test_static_graph(check: Check) -> None:
-    """`static_graph=True`."""
+    """With `static_graph=True` every backward steps, the first one too."""
     check(_wrapped({"static_graph": True}, "MLP", FOUR_STEPS))
 
 
@@ -164,7 +164,7 @@ def test_ignored_parameters(check: Check, place: str) -> None:
 
 @pytest.mark.must
 def test_frozen_parameters(check: Check) -> None:
-    """Parameters that are frozen when the model is wrapped stay as they are, attached as they may be."""
+    """Parameters that are frozen when the model is wrapped stay as they are, though they are attached."""
     check(_wrapped({}, "MLP", FOUR_STEPS, frozen=FIRST_LAYER))
 
 
@@ -188,7 +188,7 @@ def test_thawed_in_training(check: Check) -> None:
 @pytest.mark.must
 @pytest.mark.parametrize("options", VIEWS.values(), ids=VIEWS)
 def test_complex_parameters(check: Check, options: dict[str, Any]) -> None:
-    """Complex parameters, whose gradients DDP keeps in its buckets as pairs of real numbers."""
+    """Complex parameters train as under DDP, which keeps their gradients in its buckets as pairs of real numbers."""
     check(_wrapped(options, "ComplexLinear", FOUR_STEPS))
 
 
@@ -210,14 +210,17 @@ def test_buffers(check: Check, broadcast: bool) -> None:
 @pytest.mark.must
 @pytest.mark.parametrize("model", ["CheckpointedDropout", "ReentrantCheckpointedDropout"])
 def test_checkpoint(check: Check, model: str) -> None:
-    """Activation checkpointing, reentrant or not."""
+    """A model with activation checkpointing, reentrant or not, trains as under DDP."""
     check(_wrapped({}, model, FOUR_STEPS))
 
 
 @pytest.mark.must
 @pytest.mark.parametrize("model", ["CheckpointedTwice", "ReentrantCheckpointedTwice"])
 def test_checkpoint_in_a_static_graph(check: Check, model: str) -> None:
-    """A block that is checkpointed twice, in two backwards inside if reentrant, is stepped once with `static_graph`."""
+    """A block that is checkpointed twice is stepped once a backward.
+
+    Where that is reentrant its gradient comes in two parts, and DDP wants `static_graph=True`.
+    """
     check(_wrapped({"static_graph": True}, model, FOUR_STEPS))
 
 
