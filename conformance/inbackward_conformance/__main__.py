@@ -64,7 +64,8 @@ def list_requirements() -> None:
     for requirement in specification().values():
         refusal = f"  may refuse {requirement.may_refuse}" if requirement.may_refuse else ""
         needs = f"  needs {requirement.needs}" if requirement.needs else ""
-        print(f"{requirement.level:<6} {requirement.id}{refusal}{needs}")
+        accelerator = "  on an accelerator" if requirement.accelerator else ""
+        print(f"{requirement.level:<6} {requirement.id}{refusal}{needs}{accelerator}")
 
 
 def print_specification() -> None:
@@ -76,7 +77,8 @@ def print_specification() -> None:
             chapter = requirement.chapter
             print(f"\n## {chapter}\n\n{chapter_text(chapter)}")
         refusal = f", may refuse {requirement.may_refuse}" if requirement.may_refuse else ""
-        print(f"\n### {requirement.id} ({requirement.level}{refusal})\n\n{requirement.text}")
+        accelerator = ", on an accelerator" if requirement.accelerator else ""
+        print(f"\n### {requirement.id} ({requirement.level}{refusal}{accelerator})\n\n{requirement.text}")
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ class RequirementRecord:
         expected: whether everything that failed in it was expected to.
         ran: whether all of it ran: no case was `not run`, and not all were `not offered`, but where the requirement is
             about an optional call.
+        applies: whether torch itself can do on this device what it is about: else no verdict rests on it.
     """
 
     implementation: str
@@ -64,22 +65,25 @@ class RequirementRecord:
     text: str
     cases: int
     ran: bool
+    applies: bool
 
 
-def summarize(implementation: str, cases: Iterable[CaseRecord], applicable: Iterable[str]) -> list[RequirementRecord]:
+def summarize(
+    implementation: str, cases: Iterable[CaseRecord], applicable: Iterable[str], device: str
+) -> list[RequirementRecord]:
     """Return the requirements that ran, and as `not run` the `applicable` ones that did not, in the spec's order."""
     by_requirement: dict[str, list[CaseRecord]] = {name: [] for name in applicable}
     for case in cases:
         by_requirement.setdefault(case.requirement, []).append(case)
     order = {name: number for number, name in enumerate(specification())}
     return [
-        _summarize_requirement(implementation, specification()[name], by_requirement[name])
+        _summarize_requirement(implementation, specification()[name], by_requirement[name], device)
         for name in sorted(by_requirement, key=order.__getitem__)
     ]
 
 
 def _summarize_requirement(
-    implementation: str, requirement: Requirement, cases: Sequence[CaseRecord]
+    implementation: str, requirement: Requirement, cases: Sequence[CaseRecord], device: str
 ) -> RequirementRecord:
     failed = [case for case in cases if not case.passed]
     return RequirementRecord(
@@ -87,11 +91,12 @@ def _summarize_requirement(
         requirement=requirement.id,
         level=requirement.level,
         outcome=Outcome.worst(case.outcome for case in cases),
-        passed=bool(cases) and not failed,
+        passed=any(case.outcome is not Outcome.NOT_RUN for case in cases) and not failed,
         expected=bool(failed) and all(case.expected for case in failed),
         text=requirement.text,
         cases=len(cases),
         ran=_ran(requirement, [case.outcome for case in cases]),
+        applies=requirement.applies_to(device),
     )
 
 
@@ -102,8 +107,8 @@ def _ran(requirement: Requirement, outcomes: Sequence[Outcome]) -> bool:
 
 
 def verdict(requirements: Iterable[RequirementRecord]) -> str:
-    """Return `conformant`, `not conformant` or `incomplete`, from the MUSTs alone."""
-    musts = [requirement for requirement in requirements if requirement.level == Level.MUST]
+    """Return `conformant`, `not conformant` or `incomplete`, from the MUSTs that apply to the device alone."""
+    musts = [found for found in requirements if found.level == Level.MUST and found.applies]
     if any(not must.passed and must.outcome is not Outcome.NOT_RUN for must in musts):
         return "not conformant"
     if not musts or any(not must.ran for must in musts):

@@ -107,7 +107,7 @@ class ConformanceSession:
         self._died = session.exitstatus not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
         for name in self.implementations:
             cases = [case for case in self._cases.values() if case.implementation == name]
-            self._results[name] = summarize(name, cases, self._applicable())
+            self._results[name] = summarize(name, cases, self._applicable(), self._config.getoption("device"))
             if self._whole:
                 self._complaints += [
                     f"{name}: {entry.requirement} no longer fails with {entry.cause!r}; remove the entry"

@@ -16,6 +16,7 @@ from inbackward_conformance.events.distributed import (
     FullyShard,
     Join,
     PerRank,
+    RegisterCommHook,
     WrapDDP,
     WrapFSDP,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "PenalizedBackward",
     "PerRank",
     "Power",
+    "RegisterCommHook",
     "ReplaceByCopy",
     "ReplaceParameter",
     "Save",

@@ -23,21 +23,46 @@ class WrapDDP(Printable):
     Attributes:
         options: keyword arguments of `DistributedDataParallel`.
         ignored: parameters that DDP leaves to their rank.
+        mixed_precision: the dtype that DDP computes and communicates in, and keeps buffers in; empty: their own.
         plainly: whether the implementation is not told: `DistributedDataParallel` itself is called.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    mixed_precision: str = ""
     plainly: bool = False
 
     def happen(self, run: Run) -> None:
         """Forward goes through the wrapper from here on."""
+        import torch
         from torch.nn.parallel import DistributedDataParallel
+        from torch.nn.parallel.distributed import _MixedPrecision  # DDP takes it, and there is no public name
 
+        options = dict(self.options)
+        if self.mixed_precision:
+            dtype = getattr(torch, self.mixed_precision)
+            options["mixed_precision"] = _MixedPrecision(dtype, dtype, dtype)
         if self.ignored:
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(run.model, list(self.ignored))  # noqa: SLF001 (there is no public way)
         wrap = DistributedDataParallel if self.plainly else run.method.wrap_ddp
-        run.wrapper = wrap(run.model, **self.options)
+        run.wrapper = wrap(run.model, **options)
+
+
+@dataclass(frozen=True, repr=False)
+class RegisterCommHook(Printable):
+    """Register a communication hook of torch's own with the wrapper, as a user does.
+
+    Attributes:
+        hook: a function of `torch.distributed.algorithms.ddp_comm_hooks.default_hooks`.
+    """
+
+    hook: str
+
+    def happen(self, run: Run) -> None:
+        """Let gradients go this way from here on."""
+        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+        run.wrapper.register_comm_hook(None, getattr(default_hooks, self.hook))  # type: ignore[union-attr,operator]
 
 
 @dataclass(frozen=True, repr=False)
