@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from expecttest import assert_expected_inline
@@ -98,11 +99,13 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
     result = suite.run("--implementation", "x:Sound", "--conformance-seed", "7")
     assert result.ret == pytest.ExitCode.OK
     header, *lines, footer = suite.record()
-    assert header | {"torch": "", "python": ""} == {
+    assert datetime.now(UTC) - datetime.fromisoformat(header["date"]) < timedelta(minutes=5)
+    versions = ("inbackward", "torch", "python")
+    assert header | dict.fromkeys((*versions, "date"), "") == {
         "kind": "header",
+        "date": "",
         "spec": "1.0",
-        "torch": "",
-        "python": "",
+        **dict.fromkeys(versions, ""),
         "device": "cpu",
         "seed": 7,
     }
@@ -119,6 +122,7 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
         "passed": True,
         "detail": "",
         "expected": False,
+        "script": "",
     }
     assert requirements[0] == {
         "kind": "requirement",
@@ -133,6 +137,7 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
         "ran": True,
     }
     counts = {"diverges": 0, "fails": 0, "hangs": 0, "crashes": 0, "error": 0, "not offered": 0, "not run": 0}
+    assert footer["whole"] is True
     assert footer["implementations"] == {"x:Sound": {"verdict": "conformant", "conforms": 4, "refuses": 0} | counts}
 
 

@@ -6,6 +6,7 @@ import json
 import platform
 from collections import Counter
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 class CaseRecord:
     """What one case came to.
 
-    Attributes:
-        expected: whether it failed as a file of expected failures says.
+        Attributes:
+    <<<<<<< HEAD
+            expected: whether it failed as a file of expected failures says.
+    =======
+            script: the file that reproduces the failure, where scripts were asked for.
+    >>>>>>> 9b07c02 (matrix: a page, a table or a badge of records; runs of one implementation make one column)
     """
 
     implementation: str
@@ -33,6 +38,7 @@ class CaseRecord:
     detail: str = ""
     seconds: float = 0.0
     expected: bool = False
+    script: str = ""
 
     def __str__(self) -> str:
         """Say on one line what it came to."""
@@ -122,6 +128,11 @@ def count(requirements: Iterable[RequirementRecord]) -> dict[str, int]:
     return {outcome.value: counted[outcome] for outcome in reversed(Outcome)}
 
 
+def kept(requirement: RequirementRecord) -> bool:
+    """Whether the promise was tested and kept; what is not offered breaks none, and keeps none."""
+    return requirement.passed and requirement.outcome not in {Outcome.NOT_OFFERED, Outcome.NOT_RUN}
+
+
 class RecordFile:
     """Writes the record line by line; a file without its footer is of a run that died."""
 
@@ -129,7 +140,9 @@ class RecordFile:
         self._file = file
         self._write(
             "header",
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
             spec=SPEC_VERSION,
+            inbackward=version("inbackward"),
             torch=version("torch"),
             python=platform.python_version(),
             device=device,
@@ -140,13 +153,19 @@ class RecordFile:
         """Write one case as soon as it is known."""
         self._write("case", **asdict(case))
 
-    def finish(self, results: dict[str, list[RequirementRecord]], *, selection: str) -> None:
-        """Write the requirements, then the footer; `selection` says what was run."""
+    def finish(self, results: dict[str, list[RequirementRecord]], *, selection: str, whole: bool) -> None:
+        """Write the requirements, then the footer.
+
+        Args:
+            results: the requirements of each implementation.
+            selection: what was run, in words.
+            whole: whether every case of the chapters that have run was to run.
+        """
         for requirements in results.values():
             for requirement in requirements:
                 self._write("requirement", **asdict(requirement))
         footer = {name: {"verdict": verdict(found), **count(found)} for name, found in results.items()}
-        self._write("footer", implementations=footer, selection=selection)
+        self._write("footer", implementations=footer, selection=selection, whole=whole)
         self._file.close()
 
     def _write(self, kind: str, **values: Any) -> None:

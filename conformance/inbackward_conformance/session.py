@@ -116,7 +116,7 @@ class ConformanceSession:
         if self._complaints and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._file and not self._died:
-            self._file.finish(self._results, selection=self._selection)
+            self._file.finish(self._results, selection=self._selection, whole=self._whole)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print a line for each chapter and a verdict for each implementation."""
