@@ -1,9 +1,11 @@
 """The project's sessions: `nox -l` lists them, `nox -s NAME` runs one, CI calls nothing else.
 
-All but `wheel` and `third_party` share one environment, which the session `dev-…` makes: torch is installed once.
+All but `wheel`, `third_party` and `browser` share one environment, which the session `dev-…` makes: torch is installed
+once.
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +16,8 @@ nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "tests", "conformance", "distributed"]
 
 ROOT = Path(__file__).parent
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+AXE = "axe-core@4.14.1"
 DEFAULT_CONSTRAINTS = "ci/constraints-torch-2.13.0.txt"
 CONSTRAINTS = ROOT / (os.environ.get("INBACKWARD_CONSTRAINTS") or DEFAULT_CONSTRAINTS)
 
@@ -116,7 +120,9 @@ def wheel(session: nox.Session) -> None:
     with TemporaryDirectory(prefix="inbackward-") as scratch:  # outside the checkout: pytest reads no pyproject.toml
         install_wheels(session, scratch, ROOT)
         session.run("python", "-c", FROM_SITE_PACKAGES, log=False)
-        session.run("python", "-m", "pytest", *suite_arguments(Path(scratch, "report.jsonl"), session.posargs))
+        report = Path(scratch, "report.jsonl")
+        session.run("python", "-m", "pytest", *suite_arguments(report, session.posargs))
+        session.run("python", "-m", "inbackward_conformance", "matrix", str(report), "-o", "matrix.html")
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=False, default=False)
@@ -132,6 +138,25 @@ def third_party(session: nox.Session) -> None:
         ]
         session.run("python", "-m", "pytest", "--pyargs", *chapters, "--conformance-report", str(report), *known)
         session.run("python", "-m", "inbackward_conformance", "matrix", str(report))
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)
+def browser(session: nox.Session) -> None:
+    """Drive the page of records in Chromium, and check its accessibility with axe; what follows `--` goes to pytest."""
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if chromium is None:
+        session.skip(f"no browser: install one of {', '.join(CHROMIUM)} (Debian: apt-get install chromium)")
+    tools = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "browser")
+    session.install("-c", str(CONSTRAINTS), *tools)
+    session.install("--no-deps", "-e", ".")
+    env = {"INBACKWARD_CHROMIUM": chromium}
+    if shutil.which("npm"):
+        prefix = Path(session.create_tmp())
+        session.run("npm", "install", "--silent", "--no-save", "--prefix", str(prefix), AXE, external=True)
+        env["INBACKWARD_AXE"] = str(prefix / "node_modules" / "axe-core" / "axe.min.js")
+    else:
+        session.warn("no npm: accessibility is NOT checked")
+    session.run("python", "-m", "pytest", "-rs", "tests/browser/matrix_page.py", *session.posargs, env=env)
 
 
 def install_wheels(session: nox.Session, scratch: str, *projects: Path) -> None:

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest import mock
 
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.record import CaseRecord, RecordFile, summarize
 from inbackward_conformance.specification import specification
 
+VERSIONS = {"inbackward": "0.1", "torch": "2.13.0"}
 PASSING = {Outcome.CONFORMS, Outcome.NOT_OFFERED, Outcome.NOT_RUN}
 
 
-def case(implementation: str, requirement: str, outcome: str, *, name: str = "", detail: str = "") -> CaseRecord:
+def case(
+    implementation: str, requirement: str, outcome: str, *, name: str = "", detail: str = "", script: str = ""
+) -> CaseRecord:
     """A refusal passes where it may."""
     known = specification()[requirement]
     found = Outcome(outcome)
     passed = found in PASSING or (found is Outcome.REFUSES and known.may_refuse is not None)
-    return CaseRecord(implementation, requirement, name, known.level, found, passed, detail)
+    return CaseRecord(implementation, requirement, name, known.level, found, passed, detail, script=script)
 
 
 def write_record(
     path: Path, *cases: CaseRecord, whole: bool = True, not_run: tuple[str, ...] = (), **header: str
 ) -> Path:
     """Write the record of a run with these cases; `header` replaces what its first line says."""
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8") as file, mock.patch("inbackward_conformance.record.version", VERSIONS.get):
         record = RecordFile(file, device="cpu", seed=0)
         for found in cases:
             record.write_case(found)

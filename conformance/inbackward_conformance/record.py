@@ -21,12 +21,9 @@ if TYPE_CHECKING:
 class CaseRecord:
     """What one case came to.
 
-        Attributes:
-    <<<<<<< HEAD
+    Attributes:
             expected: whether it failed as a file of expected failures says.
-    =======
             script: the file that reproduces the failure, where scripts were asked for.
-    >>>>>>> 9b07c02 (matrix: a page, a table or a badge of records; runs of one implementation make one column)
     """
 
     implementation: str

@@ -70,7 +70,10 @@ function next(cell, key) {
 
 for (const cell of cells) {
   cell.addEventListener("click", () => show(cell));
-  cell.addEventListener("focus", () => stopAt(cell));
+  cell.addEventListener("focus", () => {
+    stopAt(cell);
+    cell.scrollIntoView({ block: "nearest", inline: "nearest" }); // out from under the sticky headers
+  });
   cell.addEventListener("keydown", (event) => {
     const target = next(cell, event.key);
     if (target) {
