@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from inbackward_conformance.outcome import Outcome
@@ -14,14 +15,12 @@ VERSIONS = {"inbackward": "0.1", "torch": "2.13.0"}
 PASSING = {Outcome.CONFORMS, Outcome.NOT_OFFERED, Outcome.NOT_RUN}
 
 
-def case(
-    implementation: str, requirement: str, outcome: str, *, name: str = "", detail: str = "", script: str = ""
-) -> CaseRecord:
+def case(implementation: str, requirement: str, outcome: str, *, name: str = "", **values: Any) -> CaseRecord:
     """A refusal passes where it may."""
     known = specification()[requirement]
     found = Outcome(outcome)
     passed = found in PASSING or (found is Outcome.REFUSES and known.may_refuse is not None)
-    return CaseRecord(implementation, requirement, name, known.level, found, passed, detail, script=script)
+    return CaseRecord(implementation, requirement, name, known.level, found, passed, **values)
 
 
 def write_record(

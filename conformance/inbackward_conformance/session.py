@@ -7,6 +7,7 @@ the one process there is, keeps a record.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from typing import Any
 
@@ -123,7 +124,12 @@ class ConformanceSession:
         if not self._results:
             return
         terminalreporter.section("inbackward conformance")
-        lines = summary_lines(self._results, list(self._cases.values()), verbosity=terminalreporter.verbosity)
+        lines = summary_lines(
+            self._results,
+            list(self._cases.values()),
+            verbosity=terminalreporter.verbosity,
+            width=shutil.get_terminal_size().columns,
+        )
         for line, markup in lines:
             terminalreporter.write_line(line, **markup)
         for complaint in self._complaints:

@@ -60,6 +60,7 @@ def browser() -> Iterator[Browser]:
 def open_page(browser: Browser, url: str) -> Iterator[OpenPage]:
     """Opens the page; at the end nothing must have gone wrong in it, and nothing else been asked for."""
     complaints: list[str] = []
+    asked: list[str] = []
     pages: list[Page] = []
 
     def open_one(*, width: int = DESKTOP, theme: str = "light", fragment: str = "", **options: Any) -> Page:
@@ -67,7 +68,7 @@ def open_page(browser: Browser, url: str) -> Iterator[OpenPage]:
         page.set_default_timeout(10_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: complaints.append(message.text))
-        page.on("request", lambda request: request.url.startswith(url) or complaints.append(request.url))
+        page.on("request", lambda request: asked.append(request.url))
         page.goto(url + fragment)
         pages.append(page)
         return page
@@ -76,13 +77,14 @@ def open_page(browser: Browser, url: str) -> Iterator[OpenPage]:
     for page in pages:
         page.close()
     assert complaints == []
+    assert {request.partition("#")[0] for request in asked} == {url}
 
 
 def cell(page: Page, implementation: str, requirement: str) -> Locator:
     return page.locator(f"[id='{implementation}:{requirement}']")
 
 
-def shown(page: Page) -> list[str]:
+def shown(page: Page) -> Any:
     """The requirements that can be seen."""
     return page.eval_on_selector_all(
         ".requirement",
