@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -90,8 +91,8 @@ def module(pytester: pytest.Pytester, pytestconfig: pytest.Config, monkeypatch: 
 
 
 def sections(result: pytest.RunResult) -> str:
-    """The summary of ours, without times."""
-    text = "\n".join(line.rstrip() for line in result.outlines)
+    """The summary of ours, without times and colours."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(line.rstrip() for line in result.outlines))
     return text[text.index("inbackward conformance =") :].partition("\n")[2].partition("\n====")[0]
 
 
@@ -215,7 +216,7 @@ x:Sound: conformant (MUST 4 of 4 kept, 5 cases)""",
 
 
 def test_quiet_is_a_line_an_implementation(suite: Suite) -> None:
-    result = suite.run("--implementation=x:Sound", "--implementation=x:Unhooked", "-q")
+    result = suite.run("--implementation=x:Sound", "--implementation=x:Unhooked", "-q", "--color=yes")
     assert_expected_inline(
         sections(result).partition("\nFAILED")[0].partition("\n======")[0],
         """\
@@ -315,6 +316,26 @@ def test_other_peoples_options_are_theirs(pytester: pytest.Pytester) -> None:
     pytester.makeconftest("def pytest_addoption(parser):\n    parser.addoption('--device')")
     pytester.makepyfile("def test_nothing(pytestconfig):\n    assert pytestconfig.getoption('device') == 'mine'")
     pytester.runpytest_subprocess("--device=mine", "-p", "no:randomly").assert_outcomes(passed=1)
+
+
+def test_the_plugin_may_be_named(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pytest does not look for plugins by itself."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    result = suite.run(
+        "-p", "inbackward_conformance.plugin", "--implementation=x:Sound", "-k", "backward_steps_nothing"
+    )
+    assert result.ret == pytest.ExitCode.OK
+    assert len(suite.cases()) == 1
+
+
+@pytest.mark.parametrize("module", ["inbackward_conformance", "inbackward_conformance.plugin"])
+def test_what_an_import_costs(module: str, pytester: pytest.Pytester) -> None:
+    """Everyone's pytest imports the plugin: nothing heavy comes with it, and nothing that only a command needs."""
+    heavy = {"torch", "numpy", "hypothesis", "expecttest", "jinja2", "multiprocessing", "concurrent.futures"}
+    code = f"import pytest, sys; before = set(sys.modules); import {module}; print(*set(sys.modules) - before)"
+    result = pytester.run(sys.executable, "-c", code)
+    assert module in (imported := set(result.outlines[0].split()))
+    assert not heavy & imported
 
 
 def test_other_peoples_runs_see_nothing_of_it(pytester: pytest.Pytester) -> None:

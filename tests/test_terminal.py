@@ -52,15 +52,20 @@ mine: not conformant (MUST 1 of 3, SHOULD 0 of 1 kept, 4 cases)""",
 
 def test_expected_failures_are_counted() -> None:
     cases = (failing("attachment/groups", expected=True), failing("sharing/two_names", "diverges"))
-    assert_expected_inline(summary(*cases), """\
+    assert_expected_inline(
+        summary(*cases),
+        """\
 mine
   MUST diverges: sharing/two_names
     why
   1 failed as expected; -v shows them
   attachment            0 of  1 kept   1 fails
   sharing               0 of  1 kept   1 diverges
-mine: not conformant (MUST 0 of 2 kept, 2 cases)""")
-    assert_expected_inline(summary(*cases, verbosity=1), """\
+mine: not conformant (MUST 0 of 2 kept, 2 cases)""",
+    )
+    assert_expected_inline(
+        summary(*cases, verbosity=1),
+        """\
 mine
   MUST diverges: sharing/two_names
     why
@@ -68,16 +73,18 @@ mine
     why
   attachment            0 of  1 kept   1 fails
   sharing               0 of  1 kept   1 diverges
-mine: not conformant (MUST 0 of 2 kept, 2 cases)""")
+mine: not conformant (MUST 0 of 2 kept, 2 cases)""",
+    )
 
 
 def test_what_is_not_offered_keeps_no_promise() -> None:
     assert_expected_inline(
-        summary(case("mine", "lifetime/detached", "not offered"), case("mine", "listing/order", "conforms")), """\
+        summary(case("mine", "lifetime/detached", "not offered"), case("mine", "listing/order", "conforms")),
+        """\
 mine
   lifetime              0 of  1 kept   1 not offered
   listing               1 of  1 kept
-mine: conformant (MUST 0 of 1, SHOULD 1 of 1 kept, 2 cases)"""
+mine: conformant (MUST 0 of 1, SHOULD 1 of 1 kept, 2 cases)""",
     )
 
 
@@ -100,4 +107,6 @@ def test_it_fits_into_80_columns() -> None:
 
 
 def test_quiet_is_the_verdict() -> None:
-    assert_expected_inline(summary(failing("sharing/two_names"), verbosity=-1), """mine: not conformant (MUST 0 of 1 kept, 1 cases)""")
+    assert_expected_inline(
+        summary(failing("sharing/two_names"), verbosity=-1), """mine: not conformant (MUST 0 of 1 kept, 1 cases)"""
+    )
