@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ SYMBOLS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Look:
     """How a cell is told from others: a symbol and a word, and a class for its colour."""
 
@@ -76,6 +77,13 @@ def look(cell: Cell) -> Look:
     if outcome is Outcome.REFUSES:
         return Look(SYMBOLS[Outcome.FAILS], "must not refuse", "broken")
     return Look(SYMBOLS[outcome], outcome, "broken")
+
+
+def looks(column: Column) -> list[tuple[Look, int]]:
+    """Count the looks of a column's cells: what is broken first, and the worst first."""
+    order = list(Outcome)
+    seen = sorted((order.index(cell.requirement.outcome), look(cell)) for cell in column.cells.values())
+    return sorted(Counter(found for _, found in seen).items(), key=lambda item: item[0].css != "broken")
 
 
 def render(matrix: Matrix, form: Format, *, may_refuse_only: bool = False) -> str:
@@ -105,6 +113,7 @@ def render(matrix: Matrix, form: Format, *, may_refuse_only: bool = False) -> st
         chapters=chapters,
         details=_details(matrix),
         look=look,
+        looks=looks,
         meanings=MEANINGS,
         symbols=SYMBOLS,
         with_verdict=not may_refuse_only,

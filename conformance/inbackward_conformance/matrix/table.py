@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -78,12 +77,6 @@ class Column:
     def absent(self) -> list[str]:
         """The chapters of the specification that none of its runs was about."""
         return [name for name in dict.fromkeys(map(_chapter, specification())) if name not in self.chapters]
-
-    @property
-    def outcomes(self) -> dict[Outcome, int]:
-        """The number of requirements by outcome, the worst first."""
-        counted = Counter(cell.requirement.outcome for cell in self.cells.values())
-        return {outcome: counted[outcome] for outcome in Outcome if counted[outcome]}
 
     def kept(self, *, chapter: str = "", level: str = "") -> tuple[int, int]:
         """Return of how many requirements how many are kept."""

@@ -94,7 +94,7 @@ function observed({ told, cases }) {
   const line = ({ case: name, outcome, detail }) => [make("b", name ? `${outcome}, case ${name}: ` : `${outcome}: `), detail];
   const worst = make("p", "", ...line(told[0]));
   if (told.length === 1) return cases === 1 ? [worst] : [worst, make("p", `The other cases, ${cases - 1}, conform.`)];
-  const more = make("details", make("summary", `${told.length} of ${cases} cases say more than “conforms”`));
+  const more = make("details", make("summary", `${told.length - 1} more of ${cases} cases`));
   more.append(make("ul", "", ...told.slice(1).map((one) => make("li", "", ...line(one)))));
   return [worst, more];
 }
