@@ -78,7 +78,7 @@ for (const cell of cells) {
     const target = next(cell, event.key);
     if (target) {
       event.preventDefault();
-      target.focus();
+      target.focus({ preventScroll: true });
     }
   });
 }
