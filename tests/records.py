@@ -33,7 +33,7 @@ def write_record(
             record.write_case(found)
         names = dict.fromkeys(found.implementation for found in cases)
         own = {name: [found for found in cases if found.implementation == name] for name in names}
-        results = {name: summarize(name, found, not_run) for name, found in own.items()}
+        results = {name: summarize(name, found, not_run, "cpu") for name, found in own.items()}
         record.finish(results, selection="", whole=whole)
     first, *others = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([json.dumps(json.loads(first) | header), *others, ""]), encoding="utf-8")

@@ -136,6 +136,7 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
         "text": "Backward leaves parameters alone and gradients in place; a second backward adds to them.",
         "cases": 1,
         "ran": True,
+        "applies": True,
     }
     counts = {"diverges": 0, "fails": 0, "hangs": 0, "crashes": 0, "error": 0, "not offered": 0, "not run": 0}
     assert footer["whole"] is True

@@ -19,7 +19,9 @@ LONG = "parameter 'first' differs from the standard loop after event 1, Backward
 
 
 def summary(*cases: CaseRecord, verbosity: int = 0, width: int = 80) -> str:
-    results = {name: summarize(name, cases, []) for name in dict.fromkeys(found.implementation for found in cases)}
+    results = {
+        name: summarize(name, cases, [], "cpu") for name in dict.fromkeys(found.implementation for found in cases)
+    }
     return "\n".join(line for line, _ in summary_lines(results, cases, verbosity=verbosity, width=width))
 
 

@@ -81,7 +81,7 @@ def _verdict_line(implementation: str, requirements: Sequence[RequirementRecord]
     found = verdict(requirements)
     numbers = []
     for level in Level:
-        own = [requirement for requirement in requirements if requirement.level == level]
+        own = [requirement for requirement in requirements if requirement.level == level and requirement.applies]
         if own:
             numbers.append(f"{level} {sum(map(kept, own))} of {len(own)}")
     line = f"{implementation}: {found} ({', '.join(numbers)} kept, {cases} cases)"

@@ -79,11 +79,11 @@ class Column:
         return [name for name in dict.fromkeys(map(_chapter, specification())) if name not in self.chapters]
 
     def kept(self, *, chapter: str = "", level: str = "") -> tuple[int, int]:
-        """Return of how many requirements how many are kept."""
+        """Return of how many requirements how many are kept, of those that apply to the device."""
         asked = [
             cell
             for name, cell in self.cells.items()
-            if chapter in {"", _chapter(name)} and level in {"", cell.requirement.level}
+            if chapter in {"", _chapter(name)} and level in {"", cell.requirement.level} and cell.requirement.applies
         ]
         return sum(cell.kept for cell in asked), len(asked)
 
