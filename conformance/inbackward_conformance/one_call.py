@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import subprocess
 import sys
@@ -11,11 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from inbackward_conformance.record import CaseRecord
+from inbackward_conformance.read_record import BadRecord, read_record
 from inbackward_conformance.specification import specification
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from inbackward_conformance.record import CaseRecord
 
 ENOUGH_LINES = 30
 
@@ -69,13 +70,13 @@ def check_implementation(
         done = subprocess.run(  # noqa: S603 (it is pytest)
             command, cwd=folder, env=_environment(), text=True, capture_output=True, check=False
         )
-        lines = report.read_text(encoding="utf-8").splitlines() if report.exists() else []
-    records = [json.loads(line) for line in lines]
-    if not records or records[-1]["kind"] != "footer":
-        told = "\n".join((done.stdout + done.stderr).strip().splitlines()[-ENOUGH_LINES:])
-        raise RunFailed(f"pytest ended with exit status {done.returncode} and no complete record:\n{told}")
-    cases = [record for record in records if record.pop("kind") == "case"]
-    return [CaseRecord.load(case) for case in cases]
+        try:
+            return list(read_record(report).cases)
+        except BadRecord as error:
+            told = "\n".join((done.stdout + done.stderr).strip().splitlines()[-ENOUGH_LINES:])
+            raise RunFailed(
+                f"pytest ended with exit status {done.returncode} and no complete record:\n{told}"
+            ) from error
 
 
 def _name_of(adapter: Any) -> str:

@@ -22,8 +22,8 @@ class CaseRecord:
     """What one case came to.
 
     Attributes:
-            expected: whether it failed as a file of expected failures says.
-            script: the file that reproduces the failure, where scripts were asked for.
+        expected: whether it failed as a file of expected failures says.
+        script: the file that reproduces the failure, where scripts were asked for.
     """
 
     implementation: str
