@@ -1,0 +1,161 @@
+"""Plans, in families: what one of them holds an implementation to is a requirement of its own.
+
+So what is known to fail in an implementation, frozen parameters perhaps, fails where it belongs and hides nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
+
+from inbackward_conformance.events import Accumulate, Backward, StepByHand, TrainOrdinarily
+from inbackward_conformance.plan import ALL, Assignment, Plan
+from inbackward_conformance.strategies.assignments import assignments
+from inbackward_conformance.strategies.choice import one, shuffled, some
+from inbackward_conformance.strategies.graphs import OFFSET, Graph, graph
+from inbackward_conformance.strategies.situation import Kind, Situation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inbackward_conformance.events import Event
+    from inbackward_conformance.strategies.choice import Draw
+
+DTYPES = ("", "float64", "bfloat16")
+MOST_EVENTS = 8
+BACKWARDS = (Kind.BACKWARD, Kind.TWO_LOSSES)
+HISTORY = (
+    *BACKWARDS,
+    Kind.OPTION,
+    Kind.CHECKPOINT,
+    Kind.HOOK,
+    Kind.FREEZING,
+    Kind.ATTACHMENT,
+    Kind.SURGERY,
+)
+
+
+@st.composite
+def structures(draw: st.DrawFn) -> Plan:
+    """Draw what a model can be made of, and which of its parameters are attached to what; no frozen one is."""
+    model = graph(draw)
+    frozen = _frozen(draw, model)
+    among = set(model.parameters).difference(frozen) if frozen else None
+    situation = Situation(
+        model, assignments(draw, model, among=among), one(draw, DTYPES), frozenset(frozen), frozenset(frozen)
+    )
+    return _plan(situation, _events(draw, situation, BACKWARDS))
+
+
+@st.composite
+def frozen_parameters(draw: st.DrawFn) -> Plan:
+    """Draw plans in which some of the parameters that are attached are frozen, and thawed later perhaps."""
+    model = graph(draw)
+    frozen = frozenset(_frozen(draw, model))
+    situation = Situation(model, assignments(draw, model), frozen=frozen, frozen_at_start=frozen)
+    return _plan(situation, _events(draw, situation, (*BACKWARDS, Kind.FREEZING, Kind.CHECKPOINT)))
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> Plan:
+    """Draw what can happen to a model in training, one after the other."""
+    situation = beginning(draw)
+    before = (TrainOrdinarily(),) if draw(st.booleans()) else ()
+    return _plan(situation, _events(draw, situation, HISTORY), before)
+
+
+@st.composite
+def new_data(draw: st.DrawFn) -> Plan:
+    """Draw casts, and parameters whose data is replaced, in mid-training."""
+    model = graph(draw)
+    situation = Situation(model, assignments(draw, model))
+    return _plan(situation, _events(draw, situation, (Kind.NEW_DATA, Kind.BACKWARD)))
+
+
+@st.composite
+def steps_by_hand(draw: st.DrawFn) -> Plan:
+    """Draw optimizers that are stepped by hand, beside parameters whose own step inside backward."""
+    model = graph(draw)
+    by_hand = some(draw, model.parameters) or (OFFSET,)
+    inside = [name for name in model.parameters if name not in by_hand]
+    given = assignments(draw, model, among=by_hand, hook=False)
+    if inside and draw(st.booleans()):
+        given = shuffled(draw, (*given, *assignments(draw, model, among=inside)))
+    situation = Situation(model, given)
+    events = _events(draw, situation, (*BACKWARDS, Kind.STEP_BY_HAND, Kind.OPTION))
+    return _plan(situation, (*events, StepByHand()))
+
+
+@st.composite
+def hooked_and_unhooked(draw: st.DrawFn) -> Plan:
+    """Draw optimizers without a hook on parameters that others have hooked, attached in any order."""
+    model = graph(draw)
+    hooked = assignments(draw, model, at_most=2)
+    covered = {name for assignment in hooked for name in model.parameters_in(assignment.params)}
+    without = assignments(draw, model, among=covered, at_most=2, hook=False)
+    situation = Situation(model, shuffled(draw, (*hooked, *without)))
+    return _plan(situation, _events(draw, situation, BACKWARDS))
+
+
+@st.composite
+def repeated_listings(draw: st.DrawFn) -> Plan:
+    """Draw lists in which a parameter stands twice, under one name or under two."""
+    model = graph(draw)
+    names = [one(draw, model.names) for _ in range(draw(st.integers(1, 4)))]
+    (plain,) = assignments(draw, model, at_most=1)
+    repeated = Assignment(plain.optimizer, plain.options, shuffled(draw, (*names, one(draw, names))))
+    others = assignments(draw, model, at_most=2) if draw(st.booleans()) else ()
+    situation = Situation(model, shuffled(draw, (repeated, *others)))
+    return _plan(situation, _events(draw, situation, BACKWARDS))
+
+
+@st.composite
+def gradients_from_before(draw: st.DrawFn) -> Plan:
+    """Draw gradients that are there at attachment.
+
+    The first backward reaches all of them, or a parameter of every assignment: what no backward of an assignment's
+    parameters reaches, hooks cannot see, and the reference implementation steps it late (README, out of its sight).
+    """
+    model = graph(draw)
+    given = assignments(draw, model)
+    before = tuple(Accumulate(some(draw, model.layers)) for _ in range(draw(st.integers(1, 2))))
+    reached = all(OFFSET in model.parameters_in(assignment.params) for assignment in given)
+    first = Backward(some(draw, model.layers)) if reached else Backward()
+    situation = Situation(model, given)
+    return _plan(situation, (first, *_events(draw, situation, BACKWARDS)), before)
+
+
+def beginning(draw: Draw) -> Situation:
+    """Draw where a history begins."""
+    model = graph(draw)
+    return Situation(model, assignments(draw, model), one(draw, DTYPES))
+
+
+def _frozen(draw: Draw, model: Graph) -> tuple[str, ...]:
+    return some(draw, [name for name in model.parameters if name != OFFSET])
+
+
+def _events(draw: Draw, situation: Situation, kinds: Sequence[Kind]) -> tuple[Event, ...]:
+    """Draw events of these kinds, and a last backward, which shows what they have left."""
+    events: list[Event] = []
+    for _ in range(draw(st.integers(0, MOST_EVENTS))):
+        more = situation.draw(one(draw, situation.possible(kinds)), draw)
+        situation = situation.after(more)
+        events += more
+    return (*events, Backward())
+
+
+def _plan(situation: Situation, events: tuple[Event, ...], before: tuple[Event, ...] = ()) -> Plan:
+    model = situation.graph
+    arguments: tuple[Any, ...] = (model.calls,) if model.calls else ()
+    return Plan(
+        "LayerGraph",
+        situation.assignments,
+        events,
+        before,
+        shared=model.shared,
+        frozen=tuple(sorted(situation.frozen_at_start)),
+        dtype=situation.dtype,
+        arguments=arguments,
+    )
