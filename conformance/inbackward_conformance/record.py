@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """What one case came to."""
+    """What one case came to.
+
+    Attributes:
+        drawn: how many plans Hypothesis drew for it.
+    """
 
     implementation: str
     requirement: str
@@ -30,6 +34,7 @@ class CaseRecord:
     detail: str = ""
     seconds: float = 0.0
     expected: bool = False
+    drawn: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def count(requirements: Iterable[RequirementRecord]) -> dict[str, int]:
 class RecordFile:
     """Writes the record line by line; a file without its footer is of a run that died."""
 
-    def __init__(self, file: TextIO, *, device: str, seed: int) -> None:
+    def __init__(self, file: TextIO, *, device: str, seed: int, profile: str) -> None:
         self._file = file
         self._write(
             "header",
@@ -116,6 +121,7 @@ class RecordFile:
             python=platform.python_version(),
             device=device,
             seed=seed,
+            profile=profile,
         )
 
     def write_case(self, case: CaseRecord) -> None:

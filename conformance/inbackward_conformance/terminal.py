@@ -26,6 +26,7 @@ def summary_lines(
             yield implementation, {"bold": True}
             yield from _failure_lines(requirements, own, details_of_expected=verbosity > 0)
             yield from _chapter_lines(requirements)
+            yield from _drawn_lines(own)
         yield _verdict_line(implementation, requirements, len(own))
 
 
@@ -53,6 +54,13 @@ def _chapter_lines(requirements: Sequence[RequirementRecord]) -> Iterator[Line]:
         passed = sum(found.passed for found in inside)
         cases = sum(found.cases for found in inside)
         yield f"  {chapter:<20}{passed:>3} of {len(inside):>2} passed{cases:>5} cases: {_outcomes(inside)}", {}
+
+
+def _drawn_lines(cases: Sequence[CaseRecord]) -> Iterator[Line]:
+    drawn = [case for case in cases if case.drawn]
+    if drawn:
+        plans, seconds = sum(case.drawn for case in drawn), sum(case.seconds for case in drawn)
+        yield f"  {plans} plans drawn, {plans / seconds:.0f} a second", {}
 
 
 def _verdict_line(implementation: str, requirements: Sequence[RequirementRecord], cases: int) -> Line:

@@ -45,7 +45,7 @@ def structures(draw: st.DrawFn) -> Plan:
     situation = Situation(
         model, assignments(draw, model, among=among), one(draw, DTYPES), frozenset(frozen), frozenset(frozen)
     )
-    return _plan(situation, _events(draw, situation, BACKWARDS))
+    return plan_of(situation, _events(draw, situation, BACKWARDS))
 
 
 @st.composite
@@ -54,7 +54,7 @@ def frozen_parameters(draw: st.DrawFn) -> Plan:
     model = graph(draw)
     frozen = frozenset(_frozen(draw, model))
     situation = Situation(model, assignments(draw, model), frozen=frozen, frozen_at_start=frozen)
-    return _plan(situation, _events(draw, situation, (*BACKWARDS, Kind.FREEZING, Kind.CHECKPOINT)))
+    return plan_of(situation, _events(draw, situation, (*BACKWARDS, Kind.FREEZING, Kind.CHECKPOINT)))
 
 
 @st.composite
@@ -62,7 +62,7 @@ def histories(draw: st.DrawFn) -> Plan:
     """Draw what can happen to a model in training, one after the other."""
     situation = beginning(draw)
     before = (TrainOrdinarily(),) if draw(st.booleans()) else ()
-    return _plan(situation, _events(draw, situation, HISTORY), before)
+    return plan_of(situation, _events(draw, situation, HISTORY), before)
 
 
 @st.composite
@@ -70,7 +70,7 @@ def new_data(draw: st.DrawFn) -> Plan:
     """Draw casts, and parameters whose data is replaced, in mid-training."""
     model = graph(draw)
     situation = Situation(model, assignments(draw, model))
-    return _plan(situation, _events(draw, situation, (Kind.NEW_DATA, Kind.BACKWARD)))
+    return plan_of(situation, _events(draw, situation, (Kind.NEW_DATA, Kind.BACKWARD)))
 
 
 @st.composite
@@ -84,7 +84,7 @@ def steps_by_hand(draw: st.DrawFn) -> Plan:
         given = shuffled(draw, (*given, *assignments(draw, model, among=inside)))
     situation = Situation(model, given)
     events = _events(draw, situation, (*BACKWARDS, Kind.STEP_BY_HAND, Kind.OPTION))
-    return _plan(situation, (*events, StepByHand()))
+    return plan_of(situation, (*events, StepByHand()))
 
 
 @st.composite
@@ -95,7 +95,7 @@ def hooked_and_unhooked(draw: st.DrawFn) -> Plan:
     covered = {name for assignment in hooked for name in model.parameters_in(assignment.params)}
     without = assignments(draw, model, among=covered, at_most=2, hook=False)
     situation = Situation(model, shuffled(draw, (*hooked, *without)))
-    return _plan(situation, _events(draw, situation, BACKWARDS))
+    return plan_of(situation, _events(draw, situation, BACKWARDS))
 
 
 @st.composite
@@ -107,7 +107,7 @@ def repeated_listings(draw: st.DrawFn) -> Plan:
     repeated = Assignment(plain.optimizer, plain.options, shuffled(draw, (*names, one(draw, names))))
     others = assignments(draw, model, at_most=2) if draw(st.booleans()) else ()
     situation = Situation(model, shuffled(draw, (repeated, *others)))
-    return _plan(situation, _events(draw, situation, BACKWARDS))
+    return plan_of(situation, _events(draw, situation, BACKWARDS))
 
 
 @st.composite
@@ -123,13 +123,29 @@ def gradients_from_before(draw: st.DrawFn) -> Plan:
     reached = all(OFFSET in model.parameters_in(assignment.params) for assignment in given)
     first = Backward(some(draw, model.layers)) if reached else Backward()
     situation = Situation(model, given)
-    return _plan(situation, (first, *_events(draw, situation, BACKWARDS)), before)
+    return plan_of(situation, (first, *_events(draw, situation, BACKWARDS)), before)
 
 
 def beginning(draw: Draw) -> Situation:
     """Draw where a history begins."""
     model = graph(draw)
     return Situation(model, assignments(draw, model), one(draw, DTYPES))
+
+
+def plan_of(situation: Situation, events: tuple[Event, ...], before: tuple[Event, ...] = ()) -> Plan:
+    """Return the plan that begins with a situation."""
+    model = situation.graph
+    arguments: tuple[Any, ...] = (model.calls,) if model.calls else ()
+    return Plan(
+        "LayerGraph",
+        situation.assignments,
+        events,
+        before,
+        shared=model.shared,
+        frozen=tuple(sorted(situation.frozen_at_start)),
+        dtype=situation.dtype,
+        arguments=arguments,
+    )
 
 
 def _frozen(draw: Draw, model: Graph) -> tuple[str, ...]:
@@ -144,18 +160,3 @@ def _events(draw: Draw, situation: Situation, kinds: Sequence[Kind]) -> tuple[Ev
         situation = situation.after(more)
         events += more
     return (*events, Backward())
-
-
-def _plan(situation: Situation, events: tuple[Event, ...], before: tuple[Event, ...] = ()) -> Plan:
-    model = situation.graph
-    arguments: tuple[Any, ...] = (model.calls,) if model.calls else ()
-    return Plan(
-        "LayerGraph",
-        situation.assignments,
-        events,
-        before,
-        shared=model.shared,
-        frozen=tuple(sorted(situation.frozen_at_start)),
-        dtype=situation.dtype,
-        arguments=arguments,
-    )
