@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, seed
+from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -74,7 +76,8 @@ class Drawn:
 
     def _search(self, search: Callable[[], Any]) -> None:
         try:
-            search()
+            with _own_folder():
+                search()
         except _AtOnce as stop:
             raise stop.error from stop.error.__cause__
         except Flaky as error:
@@ -105,6 +108,17 @@ class Drawn:
             if finding.outcome not in WORTH_SHRINKING:
                 raise _AtOnce(self._broken) from error
             raise self._broken from error
+
+
+@contextmanager
+def _own_folder() -> Iterator[None]:
+    """Let Hypothesis keep elsewhere what it would put into a folder `.hypothesis` where pytest runs, database or not."""
+    with TemporaryDirectory(prefix="inbackward-") as folder:
+        set_hypothesis_home_dir(folder)
+        try:
+            yield
+        finally:
+            set_hypothesis_home_dir(None)  # to look for its own anew
 
 
 class _AtOnce(BaseException):

@@ -11,14 +11,18 @@ settings.register_profile("ci", settings.get_profile("ci"), max_examples=150, st
 settings.register_profile("thorough", max_examples=1200, stateful_step_count=25)
 
 
-def drawing(profile: str) -> settings:
+def drawing(profile: str, *, on_ranks: bool = False) -> settings:
     """Return the settings of drawn requirements: of a profile how many, all else so that a run can be repeated.
+
+    On ranks, where a plan costs several times as much, a third as many are drawn.
 
     No database, which would be a folder among the user's files and make a run depend on the one before; no deadline and
     no health check, which depend on the machine; one failure, the smallest, since a case comes to one finding.
     """
+    chosen = settings.get_profile(profile)
     return settings(
-        settings.get_profile(profile),
+        chosen,
+        max_examples=max(chosen.max_examples // 3, 1) if on_ranks else chosen.max_examples,
         database=None,
         deadline=None,
         phases=(Phase.generate, Phase.shrink),

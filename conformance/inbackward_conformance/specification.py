@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
-DISTRIBUTED = frozenset({"ddp", "fsdp"})
+DISTRIBUTED = frozenset({"ddp", "fsdp", "properties_on_ranks"})
 """The chapters that need ranks."""
 
 

@@ -10,6 +10,7 @@ from mutants import (  # noqa: F401 (they register their mutants)
     of_ddp,
     of_equivalence,
     of_hazards,
+    of_properties,
     of_structure,
     of_training,
 )

@@ -113,9 +113,10 @@ def check(request: pytest.FixtureRequest, implementation: Implementation, device
 @pytest.fixture
 def drawn(request: pytest.FixtureRequest, check: Check) -> Drawn:
     """Holds the implementation under test to plans that Hypothesis draws."""
-    option = request.config.getoption
-    limit = nullcontext if _is_distributed(request.path) else partial(time_limit, option("case_seconds"))
-    drawn = Drawn(check, drawing(option("hypothesis_profile", None) or QUICK), option("conformance_seed"), limit)
+    option, on_ranks = request.config.getoption, _is_distributed(request.path)
+    settings = drawing(option("hypothesis_profile", None) or QUICK, on_ranks=on_ranks)
+    limit = nullcontext if on_ranks else partial(time_limit, option("case_seconds"))
+    drawn = Drawn(check, settings, option("conformance_seed"), limit)
     request.node.stash[DRAWN] = drawn
     return drawn
 

@@ -41,6 +41,12 @@ def test_histories(drawn: Drawn) -> None:
 
 
 @pytest.mark.must
+def test_checkpoints(drawn: Drawn) -> None:
+    """Whenever it is saved, taken back to what was saved, or resumed in a model that is built anew, it trains alike."""
+    drawn(plans.checkpoints())
+
+
+@pytest.mark.must
 def test_live_model(drawn: Drawn) -> None:
     """The same, with two live models beside each other, compared after each thing that happens to both."""
     drawn.live()

@@ -11,7 +11,7 @@ from inbackward_conformance.plan import ALL, Assignment
 from inbackward_conformance.strategies.choice import at_least_one, one
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from inbackward_conformance.strategies.choice import Draw
     from inbackward_conformance.strategies.graphs import Graph
@@ -48,17 +48,27 @@ def assignments(
     among: Iterable[str] | None = None,
     at_most: int = MOST_ASSIGNMENTS,
     hook: bool = True,
+    only: str = "",
 ) -> tuple[Assignment, ...]:
     """Draw one or more assignments, each of some parameters in any order, by any of their names, none of them twice.
 
-    `among` are the parameters to choose from; None: all, which may be given as `ALL` then.
+    `among` are the parameters to choose from; None: all, which may be given as `ALL` then. `only` is the
+    class to choose from; empty: all.
     """
-    return tuple(_assignment(draw, graph, among, hook) for _ in range(draw(st.integers(1, at_most))))
+    optimizers = [found for found in OPTIMIZERS if only in {"", found[0]}]
+    return tuple(_assignment(draw, graph, among, optimizers, hook=hook) for _ in range(draw(st.integers(1, at_most))))
 
 
-def _assignment(draw: Draw, graph: Graph, among: Iterable[str] | None, hook: bool) -> Assignment:
+def _assignment(
+    draw: Draw,
+    graph: Graph,
+    among: Iterable[str] | None,
+    optimizers: Sequence[tuple[str, dict[str, Any]]],
+    *,
+    hook: bool,
+) -> Assignment:
     params: Any = ALL
     if among is not None or draw(st.booleans()):
         chosen = at_least_one(draw, graph.parameters if among is None else sorted(among))
         params = tuple(one(draw, graph.names_of(param)) for param in chosen)
-    return Assignment(*one(draw, OPTIMIZERS), params, hook)
+    return Assignment(*one(draw, optimizers), params, hook)

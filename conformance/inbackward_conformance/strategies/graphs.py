@@ -59,6 +59,17 @@ class Graph:
         """The parameters that have one name."""
         return tuple(name for name in self.parameters if name not in dict(self.shared).values())
 
+    @cached_property
+    def used(self) -> tuple[str, ...]:
+        """The layers that what the last call gives depends on."""
+        reached = {len(self.calls)}
+        for number, (_, inputs) in reversed(list(enumerate(self.calls, 1))):
+            if number in reached:
+                reached.update(inputs)
+        return tuple(layer for layer in self.layers if any(
+            layer == name for number, (name, _) in enumerate(self.calls, 1) if number in reached
+        ))
+
     def parameter(self, name: str) -> str:
         """Return the parameter behind one of its names."""
         return dict(self.shared).get(name, name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from inbackward_conformance.events import Accumulate, Backward, StepByHand, TrainOrdinarily
+from inbackward_conformance.events import Accumulate, Backward, Load, Save, StepByHand, TrainOrdinarily
 from inbackward_conformance.plan import ALL, Assignment, Plan
 from inbackward_conformance.strategies.assignments import assignments
 from inbackward_conformance.strategies.choice import one, shuffled, some
@@ -45,7 +45,7 @@ def structures(draw: st.DrawFn) -> Plan:
     situation = Situation(
         model, assignments(draw, model, among=among), one(draw, DTYPES), frozenset(frozen), frozenset(frozen)
     )
-    return plan_of(situation, _events(draw, situation, BACKWARDS))
+    return plan_of(situation, (*_events(draw, situation, BACKWARDS), Backward()))
 
 
 @st.composite
@@ -54,7 +54,7 @@ def frozen_parameters(draw: st.DrawFn) -> Plan:
     model = graph(draw)
     frozen = frozenset(_frozen(draw, model))
     situation = Situation(model, assignments(draw, model), frozen=frozen, frozen_at_start=frozen)
-    return plan_of(situation, _events(draw, situation, (*BACKWARDS, Kind.FREEZING, Kind.CHECKPOINT)))
+    return plan_of(situation, (*_events(draw, situation, (*BACKWARDS, Kind.FREEZING)), Backward()))
 
 
 @st.composite
@@ -62,7 +62,17 @@ def histories(draw: st.DrawFn) -> Plan:
     """Draw what can happen to a model in training, one after the other."""
     situation = beginning(draw)
     before = (TrainOrdinarily(),) if draw(st.booleans()) else ()
-    return plan_of(situation, _events(draw, situation, HISTORY), before)
+    return plan_of(situation, (*_events(draw, situation, HISTORY), Backward()), before)
+
+
+@st.composite
+def checkpoints(draw: st.DrawFn) -> Plan:
+    """Draw training that is saved, goes on, and is taken back or resumed, with what else a checkpoint has to survive."""
+    situation = beginning(draw)
+    kinds = (Kind.BACKWARD, Kind.FREEZING, Kind.OPTION)
+    saved = (*_events(draw, situation, kinds, at_most=3), Save())
+    went_on = (*saved, *_events(draw, situation.after(saved), kinds, at_most=3), Load(rebuild=draw(st.booleans())))
+    return plan_of(situation, (*went_on, *_events(draw, situation.after(went_on), kinds, at_most=3), Backward()))
 
 
 @st.composite
@@ -70,7 +80,7 @@ def new_data(draw: st.DrawFn) -> Plan:
     """Draw casts, and parameters whose data is replaced, in mid-training."""
     model = graph(draw)
     situation = Situation(model, assignments(draw, model))
-    return plan_of(situation, _events(draw, situation, (Kind.NEW_DATA, Kind.BACKWARD)))
+    return plan_of(situation, (*_events(draw, situation, (Kind.NEW_DATA, Kind.BACKWARD)), Backward()))
 
 
 @st.composite
@@ -84,7 +94,7 @@ def steps_by_hand(draw: st.DrawFn) -> Plan:
         given = shuffled(draw, (*given, *assignments(draw, model, among=inside)))
     situation = Situation(model, given)
     events = _events(draw, situation, (*BACKWARDS, Kind.STEP_BY_HAND, Kind.OPTION))
-    return plan_of(situation, (*events, StepByHand()))
+    return plan_of(situation, (*events, Backward(), StepByHand()))
 
 
 @st.composite
@@ -95,7 +105,7 @@ def hooked_and_unhooked(draw: st.DrawFn) -> Plan:
     covered = {name for assignment in hooked for name in model.parameters_in(assignment.params)}
     without = assignments(draw, model, among=covered, at_most=2, hook=False)
     situation = Situation(model, shuffled(draw, (*hooked, *without)))
-    return plan_of(situation, _events(draw, situation, BACKWARDS))
+    return plan_of(situation, (*_events(draw, situation, BACKWARDS), Backward()))
 
 
 @st.composite
@@ -107,7 +117,7 @@ def repeated_listings(draw: st.DrawFn) -> Plan:
     repeated = Assignment(plain.optimizer, plain.options, shuffled(draw, (*names, one(draw, names))))
     others = assignments(draw, model, at_most=2) if draw(st.booleans()) else ()
     situation = Situation(model, shuffled(draw, (repeated, *others)))
-    return plan_of(situation, _events(draw, situation, BACKWARDS))
+    return plan_of(situation, (*_events(draw, situation, BACKWARDS), Backward()))
 
 
 @st.composite
@@ -123,7 +133,7 @@ def gradients_from_before(draw: st.DrawFn) -> Plan:
     reached = all(OFFSET in model.parameters_in(assignment.params) for assignment in given)
     first = Backward(some(draw, model.layers)) if reached else Backward()
     situation = Situation(model, given)
-    return plan_of(situation, (first, *_events(draw, situation, BACKWARDS)), before)
+    return plan_of(situation, (first, *_events(draw, situation, BACKWARDS), Backward()), before)
 
 
 def beginning(draw: Draw) -> Situation:
@@ -152,11 +162,13 @@ def _frozen(draw: Draw, model: Graph) -> tuple[str, ...]:
     return some(draw, [name for name in model.parameters if name != OFFSET])
 
 
-def _events(draw: Draw, situation: Situation, kinds: Sequence[Kind]) -> tuple[Event, ...]:
-    """Draw events of these kinds, and a last backward, which shows what they have left."""
+def _events(
+    draw: Draw, situation: Situation, kinds: Sequence[Kind], *, at_most: int = MOST_EVENTS
+) -> tuple[Event, ...]:
+    """Draw events of these kinds; a backward is to follow, which shows what they have left."""
     events: list[Event] = []
-    for _ in range(draw(st.integers(0, MOST_EVENTS))):
+    for _ in range(draw(st.integers(0, at_most))):
         more = situation.draw(one(draw, situation.possible(kinds)), draw)
         situation = situation.after(more)
         events += more
-    return (*events, Backward())
+    return tuple(events)
