@@ -105,6 +105,7 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
         "python": "",
         "device": "cpu",
         "seed": 7,
+        "profile": "quick",
     }
     cases = [line for line in lines if line["kind"] == "case"]
     requirements = [line for line in lines if line["kind"] == "requirement"]

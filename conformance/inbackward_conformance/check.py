@@ -65,11 +65,11 @@ class Check:
         plan = replace(plan, seed=plan.seed + self._seed)
         try:
             finding = self._on_ranks(plan, standard_may_raise) if plan.ranks else self._here(plan, standard_may_raise)
-            if not finding.passed:
-                raise BrokenPromise(finding)
-        except BrokenPromise as error:
+        except BrokenPromise as error:  # of a rank that hangs or died
             error.plan = plan
             raise
+        if not finding.passed:
+            raise BrokenPromise(finding, plan)
         self.findings.append(finding)
 
     def live(self, plan: Plan) -> Live:

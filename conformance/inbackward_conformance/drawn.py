@@ -112,7 +112,7 @@ class Drawn:
 
 @contextmanager
 def _own_folder() -> Iterator[None]:
-    """Let Hypothesis keep elsewhere what it would put into a folder `.hypothesis` where pytest runs, database or not."""
+    """Let Hypothesis keep elsewhere what it puts into a folder `.hypothesis` where pytest runs, database or not."""
     with TemporaryDirectory(prefix="inbackward-") as folder:
         set_hypothesis_home_dir(folder)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
@@ -95,7 +96,7 @@ class LiveModel(RuleBasedStateMachine):
     def _draw(self, kind: Kind, data: Any) -> None:
         events = self.situation.draw(kind, data.draw)
         for event in events:
-            self._let(lambda event=event: self.live.let_happen(event))
+            self._let(partial(self.live.let_happen, event))
         self.situation = self.situation.after(events)
 
     def _let(self, happen: Callable[[], None]) -> None:

@@ -49,7 +49,11 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
     )
     group.addoption("--device", default="cpu", metavar="DEVICE", help="device to run on, cpu (default) or cuda")
     group.addoption(
-        "--conformance-seed", type=int, default=0, metavar="N", help="seed of models, batches and plans that are drawn (default 0)"
+        "--conformance-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of models, batches and plans that are drawn (default 0)",
     )
     group.addoption(
         "--distributed", action="store_true", help="run the chapters that need several processes, and only those"

@@ -29,5 +29,5 @@ def drawing(profile: str, *, on_ranks: bool = False) -> settings:
         print_blob=False,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
-        verbosity=settings.default.verbosity,
+        verbosity=(settings.default or chosen).verbosity,
     )

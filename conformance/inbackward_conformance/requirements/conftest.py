@@ -123,7 +123,7 @@ def drawn(request: pytest.FixtureRequest, check: Check) -> Drawn:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Function) -> Generator[None, object, object]:
-    """Limit the time of each case; of drawn ones each plan is limited, on ranks, who can tell what they are at, jobs."""
+    """Limit the time of each case; where plans are drawn each plan is limited, and on ranks each job."""
     if _is_distributed(item.path) or "drawn" in item.fixturenames:
         return (yield)
     with time_limit(item.config.getoption("case_seconds")):

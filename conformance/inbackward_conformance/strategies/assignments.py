@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 
 from inbackward_conformance.plan import ALL, Assignment
-
 from inbackward_conformance.strategies.choice import at_least_one, one
 
 if TYPE_CHECKING:

@@ -66,9 +66,11 @@ class Graph:
         for number, (_, inputs) in reversed(list(enumerate(self.calls, 1))):
             if number in reached:
                 reached.update(inputs)
-        return tuple(layer for layer in self.layers if any(
-            layer == name for number, (name, _) in enumerate(self.calls, 1) if number in reached
-        ))
+        return tuple(
+            layer
+            for layer in self.layers
+            if any(layer == name for number, (name, _) in enumerate(self.calls, 1) if number in reached)
+        )
 
     def parameter(self, name: str) -> str:
         """Return the parameter behind one of its names."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 
 from inbackward_conformance.events import Accumulate, Backward, Load, Save, StepByHand, TrainOrdinarily
-from inbackward_conformance.plan import ALL, Assignment, Plan
+from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.strategies.assignments import assignments
 from inbackward_conformance.strategies.choice import one, shuffled, some
 from inbackward_conformance.strategies.graphs import OFFSET, Graph, graph
@@ -67,7 +67,7 @@ def histories(draw: st.DrawFn) -> Plan:
 
 @st.composite
 def checkpoints(draw: st.DrawFn) -> Plan:
-    """Draw training that is saved, goes on, and is taken back or resumed, with what else a checkpoint has to survive."""
+    """Draw training that is saved, goes on, and is taken back or resumed."""
     situation = beginning(draw)
     kinds = (Kind.BACKWARD, Kind.FREEZING, Kind.OPTION)
     saved = (*_events(draw, situation, kinds, at_most=3), Save())
@@ -89,10 +89,11 @@ def steps_by_hand(draw: st.DrawFn) -> Plan:
     model = graph(draw)
     by_hand = some(draw, model.parameters) or (OFFSET,)
     inside = [name for name in model.parameters if name not in by_hand]
-    given = assignments(draw, model, among=by_hand, hook=False)
-    if inside and draw(st.booleans()):
-        given = shuffled(draw, (*given, *assignments(draw, model, among=inside)))
-    situation = Situation(model, given)
+    attached = assignments(draw, model, among=by_hand, hook=False)
+    beside = draw(st.booleans())
+    if inside and beside:
+        attached = shuffled(draw, (*attached, *assignments(draw, model, among=inside)))
+    situation = Situation(model, attached)
     events = _events(draw, situation, (*BACKWARDS, Kind.STEP_BY_HAND, Kind.OPTION))
     return plan_of(situation, (*events, Backward(), StepByHand()))
 

@@ -111,27 +111,19 @@ class Situation:
 
     def draw(self, kind: Kind, draw: Draw) -> tuple[Event, ...]:
         """Draw an event of that kind, or several that belong together."""
-        match kind:
-            case Kind.BACKWARD:
-                return (self._backward(draw),)
-            case Kind.TWO_LOSSES:
-                return self._two_losses(draw)
-            case Kind.OPTION:
-                return (self._option(draw),)
-            case Kind.CHECKPOINT:
-                return (one(draw, self._checkpoints()),)
-            case Kind.HOOK:
-                return (self._hook(draw),)
-            case Kind.FREEZING:
-                return (self._freezing(draw),)
-            case Kind.ATTACHMENT:
-                return self._attachment(draw)
-            case Kind.SURGERY:
-                return (self._surgery(draw),)
-            case Kind.NEW_DATA:
-                return (self._new_data(draw),)
-            case Kind.STEP_BY_HAND:
-                return (StepByHand(),)
+        if kind is Kind.STEP_BY_HAND:
+            return (StepByHand(),)
+        return {
+            Kind.BACKWARD: self._backward,
+            Kind.TWO_LOSSES: self._two_losses,
+            Kind.OPTION: self._option,
+            Kind.CHECKPOINT: self._checkpoint,
+            Kind.HOOK: self._hook,
+            Kind.FREEZING: self._freezing,
+            Kind.ATTACHMENT: self._attachment,
+            Kind.SURGERY: self._surgery,
+            Kind.NEW_DATA: self._new_data,
+        }[kind](draw)
 
     def after(self, events: Iterable[Event]) -> Situation:
         """Return where the run stands then."""
@@ -154,23 +146,23 @@ class Situation:
                 return not self.frozen
         return True
 
-    def _backward(self, draw: Draw) -> Event:
+    def _backward(self, draw: Draw) -> tuple[Event, ...]:
         """Draw a backward, whatever it goes through."""
         match draw(st.integers(0, 7)):
             case 1 | 2:
-                return Backward(some(draw, self.graph.layers))
+                return (Backward(some(draw, self.graph.layers)),)
             case 3:
-                return Backward(scale=one(draw, [0.0, -1.0]), create_graph=draw(st.booleans()))
+                return (Backward(scale=one(draw, [0.0, -1.0]), create_graph=draw(st.booleans())),)
             case 4:
                 trained = [name for name in self.graph.parameters if name not in self.frozen]
-                return Backward(inputs=at_least_one(draw, trained))
+                return (Backward(inputs=at_least_one(draw, trained)),)
             case 5:
-                return FunctionalBackward(some(draw, self.graph.parameters))
+                return (FunctionalBackward(some(draw, self.graph.parameters)),)
             case 6:
-                return PenalizedBackward("inputs")
+                return (PenalizedBackward("inputs"),)
             case 7 if not self.dtype:
-                return AutocastBackward("bfloat16")
-        return Backward()
+                return (AutocastBackward("bfloat16"),)
+        return (Backward(),)
 
     def _two_losses(self, draw: Draw) -> tuple[Event, ...]:
         """Draw two forwards, then a backward through each: the first must step nothing that the second has saved."""
@@ -180,16 +172,20 @@ class Situation:
         backwards = (BackwardThrough(self.forwards), BackwardThrough(self.forwards + 1))
         return (Forward(skip), Forward(other), *(backwards[::-1] if draw(st.booleans()) else backwards))
 
-    def _option(self, draw: Draw) -> Event:
+    def _option(self, draw: Draw) -> tuple[Event, ...]:
         """Draw a change of options, by hand or by a scheduler; by hand where no group has parameters beside those."""
         match draw(st.integers(0, 3)):
             case 2:
-                return StartSchedule(one(draw, SCHEDULERS))
+                return (StartSchedule(one(draw, SCHEDULERS)),)
             case 3:
-                return StepSchedules()
-        alone = [found.params for found in self.assignments if self._owns_its_groups(found)]
+                return (StepSchedules(),)
+        alone = [tuple(map(str, found.params)) for found in self.assignments if self._owns_its_groups(found)]
         option, value = one(draw, [("lr", 0.05), ("lr", 0.002), ("lr", 0.0), ("weight_decay", 0.3)])
-        return SetOption(option, value, one(draw, [(), *alone]))
+        return (SetOption(option, value, one(draw, [(), *alone])),)
+
+    def _checkpoint(self, draw: Draw) -> tuple[Event, ...]:
+        """Draw a save, or a load of what was saved last."""
+        return (one(draw, self._checkpoints()),)
 
     def _checkpoints(self) -> list[Event]:
         """Return what can be done about checkpoints.
@@ -202,16 +198,16 @@ class Situation:
             in_place.append(Load(rebuild=False))
         return [*in_place, Load()] if self.saved == 0 else in_place
 
-    def _hook(self, draw: Draw) -> Event:
+    def _hook(self, draw: Draw) -> tuple[Event, ...]:
         """Draw a user's hooks."""
         by = one(draw, ["register_hook", "register_post_accumulate_grad_hook", ""])
-        return ClipGradients(by) if by else DropGradients(at_least_one(draw, self.graph.parameters))
+        return (ClipGradients(by) if by else DropGradients(at_least_one(draw, self.graph.parameters)),)
 
-    def _freezing(self, draw: Draw) -> Event:
+    def _freezing(self, draw: Draw) -> tuple[Event, ...]:
         """Draw what freezes and thaws parameters."""
         if self.frozen and draw(st.booleans()):
-            return Thaw(at_least_one(draw, sorted(self.frozen)))
-        return Freeze(at_least_one(draw, [name for name in self.graph.parameters if name != OFFSET]))
+            return (Thaw(at_least_one(draw, sorted(self.frozen))),)
+        return (Freeze(at_least_one(draw, [name for name in self.graph.parameters if name != OFFSET])),)
 
     def _attachment(self, draw: Draw) -> tuple[Event, ...]:
         """Draw another attachment: one more, of a copy, or of what was detached, with or without training between.
@@ -224,10 +220,10 @@ class Situation:
             among = None if covered.issuperset(self.graph.parameters) else covered
             (more,) = assignments(draw, self.graph, among=among, at_most=1)
             return (AttachMore(more),)
-        plain = one(draw, [ReplaceByCopy(), Detach()])
+        plain: Event = ReplaceByCopy() if draw(st.booleans()) else Detach()
         return (plain, TrainOrdinarily(), Attach()) if draw(st.booleans()) else (plain, Attach())
 
-    def _surgery(self, draw: Draw) -> Event:
+    def _surgery(self, draw: Draw) -> tuple[Event, ...]:
         """Draw a change of the model after which parameters are others, or in other places."""
         pairs = [
             (first, second)
@@ -237,18 +233,18 @@ class Situation:
         ]
         match draw(st.integers(0, 3)):
             case 1:
-                return ReplaceParameter(one(draw, self.graph.names))
+                return (ReplaceParameter(one(draw, self.graph.names)),)
             case 2 if self.graph.layers:
-                return ReplaceByCopy(one(draw, self.graph.layers))
+                return (ReplaceByCopy(one(draw, self.graph.layers)),)
             case 3 if pairs:
-                return SwapParameters(*one(draw, pairs))
-        return LoadWeights(draw(st.booleans()))
+                return (SwapParameters(*one(draw, pairs)),)
+        return (LoadWeights(draw(st.booleans())),)
 
-    def _new_data(self, draw: Draw) -> Event:
+    def _new_data(self, draw: Draw) -> tuple[Event, ...]:
         """Draw other data, or another dtype, for the same Parameter objects."""
         if draw(st.booleans()):
-            return Cast(one(draw, ["float64", "bfloat16", "float32"]))
-        return SetData(one(draw, self.graph.parameters), one(draw, ["data", "set_"]))
+            return (Cast(one(draw, ["float64", "bfloat16", "float32"])),)
+        return (SetData(one(draw, self.graph.parameters), one(draw, ["data", "set_"])),)
 
     def _after(self, event: Event) -> Situation:
         match event:
@@ -266,6 +262,11 @@ class Situation:
                 return replace(self, hooked=False)
             case LoadWeights(assign=True) | ReplaceByCopy() | ReplaceParameter() | SwapParameters():
                 return replace(self, torn=True)
+        return self._after_change(event)
+
+    def _after_change(self, event: Event) -> Situation:
+        """Follow what leaves alone which parameters there are, and what is attached to them."""
+        match event:
             case Freeze():
                 return replace(self, frozen=self.frozen | set(event.params))
             case Thaw():
