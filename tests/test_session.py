@@ -120,6 +120,7 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
         "passed": True,
         "detail": "",
         "expected": False,
+        "drawn": 0,
     }
     assert requirements[0] == {
         "kind": "requirement",
