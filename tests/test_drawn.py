@@ -28,6 +28,7 @@ FAMILIES = [
     plans.frozen_parameters,
     plans.histories,
     plans.checkpoints,
+    plans.attachments,
     plans.steps_by_hand,
     plans.hooked_and_unhooked,
     plans.repeated_listings,

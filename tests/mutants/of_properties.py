@@ -97,7 +97,7 @@ class StatesOfTrainableParametersSaved(Reference):
                 optimizer.load_state_dict(one)
 
 
-@fails("properties/histories")
+@fails("properties/attachments")
 class FirstOptimizerDetached(Reference):
     """Of several on a parameter the others stay."""
 

@@ -47,6 +47,12 @@ def test_checkpoints(drawn: Drawn) -> None:
 
 
 @pytest.mark.must
+def test_attachments(drawn: Drawn) -> None:
+    """Whatever is attached in mid-training, to a copy, or again after it was detached: it trains alike."""
+    drawn(plans.attachments())
+
+
+@pytest.mark.must
 def test_live_model(drawn: Drawn) -> None:
     """The same, with two live models beside each other, compared after each thing that happens to both."""
     drawn.live()

@@ -76,6 +76,13 @@ def checkpoints(draw: st.DrawFn) -> Plan:
 
 
 @st.composite
+def attachments(draw: st.DrawFn) -> Plan:
+    """Draw further attachments in mid-training: of more optimizers, of copies, of what was detached."""
+    situation = beginning(draw)
+    return plan_of(situation, (*_events(draw, situation, (Kind.ATTACHMENT, Kind.BACKWARD)), Backward()))
+
+
+@st.composite
 def new_data(draw: st.DrawFn) -> Plan:
     """Draw casts, and parameters whose data is replaced, in mid-training."""
     model = graph(draw)
