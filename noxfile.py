@@ -1,9 +1,11 @@
 """The project's sessions: `nox -l` lists them, `nox -s NAME` runs one, CI calls nothing else.
 
-All but `wheel` share one environment, which the session `dev-…` makes: torch is installed once.
+All but `wheel`, `third_party` and `browser` share one environment, which the session `dev-…` makes: torch is installed
+once.
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +16,8 @@ nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "tests", "conformance", "distributed"]
 
 ROOT = Path(__file__).parent
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+AXE = "axe-core@4.14.1"
 DEFAULT_CONSTRAINTS = "ci/constraints-torch-2.13.0.txt"
 CONSTRAINTS = ROOT / (os.environ.get("INBACKWARD_CONSTRAINTS") or DEFAULT_CONSTRAINTS)
 
@@ -58,6 +62,11 @@ def suite_arguments(report: Path, posargs: list[str]) -> list[str]:
     return [*args, *posargs]
 
 
+def run_suite(session: nox.Session, record: str, *options: str) -> None:
+    """Run the suite in the shared environment, and leave its record in the folder `build`."""
+    run_in_dev(session, "pytest", *options, *suite_arguments(ROOT / "build" / record, session.posargs))
+
+
 @nox.session(name=DEV, venv_backend="virtualenv", reuse_venv=True, default=False)
 def dev(session: nox.Session) -> None:
     """Make the shared environment: this project, editable, and its development tools."""
@@ -88,14 +97,21 @@ def tests(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=[DEV])
 def conformance(session: nox.Session) -> None:
     """Run the suite; what follows `--` goes to pytest (`--implementation`, `--device`, `-k`, ...)."""
-    run_in_dev(session, "pytest", *suite_arguments(ROOT / "build" / "conformance.jsonl", session.posargs))
+    run_suite(session, "conformance.jsonl")
 
 
 @nox.session(venv_backend="none", requires=[DEV])
 def distributed(session: nox.Session) -> None:
     """Run the chapters of the suite that need several processes; what follows `--` goes to pytest."""
-    arguments = suite_arguments(ROOT / "build" / "distributed.jsonl", session.posargs)
-    run_in_dev(session, "pytest", "--distributed", *arguments)
+    run_suite(session, "distributed.jsonl", "--distributed")
+
+
+@nox.session(venv_backend="none", requires=[DEV], default=False)
+@nox.parametrize("chapters", [nox.param("conformance", id="conformance"), nox.param("distributed", id="distributed")])
+def gpu(session: nox.Session, chapters: str) -> None:
+    """Run on cuda all that a GPU runner can: the suite, and its chapters that need several processes."""
+    options = ["--distributed"] if chapters == "distributed" else []
+    run_suite(session, f"{chapters}-cuda.jsonl", "--device", "cuda", *options)
 
 
 @nox.session(venv_backend="none", requires=[DEV], default=False)
@@ -110,13 +126,56 @@ def properties(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """Build the wheel, install it into an empty environment, run the suite from an empty folder."""
     with TemporaryDirectory(prefix="inbackward-") as scratch:  # outside the checkout: pytest reads no pyproject.toml
-        dist, empty = Path(scratch, "dist"), Path(scratch, "empty")
-        session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(dist), ".")
-        (built,) = dist.glob("*.whl")
-        # Used once, so compile only what is imported: half of an install of torch is compiling it.
-        session.install("--no-compile", "-c", str(CONSTRAINTS), f"{built}[conformance]")
-        session.env["PYTHONDONTWRITEBYTECODE"] = None
-        empty.mkdir()
-        with session.chdir(empty):
-            session.run("python", "-c", FROM_SITE_PACKAGES, log=False)
-            session.run("python", "-m", "pytest", *suite_arguments(Path(scratch, "report.jsonl"), session.posargs))
+        install_wheels(session, scratch, ROOT)
+        session.run("python", "-c", FROM_SITE_PACKAGES, log=False)
+        report = Path(scratch, "report.jsonl")
+        session.run("python", "-m", "pytest", *suite_arguments(report, session.posargs))
+        session.run("python", "-m", "inbackward_conformance", "matrix", str(report), "-o", "matrix.html")
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=False, default=False)
+def third_party(session: nox.Session) -> None:
+    """Install a package of somebody else's beside ours, find it by its entry point, run two chapters on it."""
+    project = ROOT / "tests" / "third_party"
+    with TemporaryDirectory(prefix="inbackward-") as scratch:
+        report = Path(scratch, "report.jsonl")
+        install_wheels(session, scratch, ROOT, project)
+        known = ["--implementation", "tiny-release", "--expected", str(project / "known.toml")]
+        chapters = [
+            f"inbackward_conformance.requirements.test_{name}" for name in ("equivalence", "models", "schedule")
+        ]
+        session.run("python", "-m", "pytest", "--pyargs", *chapters, "--conformance-report", str(report), *known)
+        session.run("python", "-m", "inbackward_conformance", "matrix", str(report))
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)
+def browser(session: nox.Session) -> None:
+    """Drive the page of records in Chromium, and check its accessibility with axe; what follows `--` goes to pytest."""
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if chromium is None:
+        session.skip(f"no browser: install one of {', '.join(CHROMIUM)} (Debian: apt-get install chromium)")
+    tools = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "browser")
+    session.install("-c", str(CONSTRAINTS), *tools)
+    session.install("--no-deps", "-e", ".")
+    env = {"INBACKWARD_CHROMIUM": chromium}
+    if shutil.which("npm"):
+        prefix = Path(session.create_tmp())
+        session.run("npm", "install", "--silent", "--no-save", "--prefix", str(prefix), AXE, external=True)
+        env["INBACKWARD_AXE"] = str(prefix / "node_modules" / "axe-core" / "axe.min.js")
+    else:
+        session.warn("no npm: accessibility is NOT checked")
+    session.run("python", "-m", "pytest", "-rs", "tests/browser/matrix_page.py", *session.posargs, env=env)
+
+
+def install_wheels(session: nox.Session, scratch: str, *projects: Path) -> None:
+    """Build a wheel of each project, install them into the session's environment, and go to an empty folder."""
+    dist, empty = Path(scratch, "dist"), Path(scratch, "empty")
+    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(dist), *map(str, projects))
+    wheels = [
+        f"{built}[conformance]" if built.name.startswith("inbackward-") else str(built) for built in dist.iterdir()
+    ]
+    # Used once, so compile only what is imported: half of an install of torch is compiling it.
+    session.install("--no-compile", "-c", str(CONSTRAINTS), *wheels)
+    session.env["PYTHONDONTWRITEBYTECODE"] = None
+    empty.mkdir()
+    session.chdir(empty)

@@ -13,7 +13,7 @@ import time
 
 from inbackward_conformance.compare_ranks import compare_ranks
 from inbackward_conformance.events import Backward, WrapDDP
-from inbackward_conformance.on_ranks import OnRanks, run_observed, run_standard
+from inbackward_conformance.on_ranks import OnRanks, run_both
 from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.ranks.pool import Pool
 
@@ -26,8 +26,8 @@ def seconds_of_case(pool: Pool, name: str, device: str, world_size: int) -> floa
     plan = Plan("MLP", (sgd,), (Backward(),) * 4, before=(WrapDDP(),), ranks=Ranks(world_size))
     ranks = OnRanks(pool, name, device, LIMIT)
     started = time.perf_counter()
-    standard = ranks.call(world_size, run_standard, plan)
-    finding = compare_ranks(standard, ranks.call(world_size, run_observed, plan))
+    standard, observed = zip(*ranks.call(world_size, run_both, plan), strict=True)
+    finding = compare_ranks(standard, observed)
     seconds = time.perf_counter() - started
     if not finding.passed:
         print(f"note: the case {finding.outcome}: {finding.detail}")

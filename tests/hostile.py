@@ -54,6 +54,13 @@ class Exits(Sound):
         os._exit(3)
 
 
+class StandardLoopExits(Sound):
+    """Not the implementation, but the optimizer of the standard loop."""
+
+    def standard_optimizer(self, optimizer_class: Any, params: Any, options: Any) -> Optimizer:
+        os._exit(3)
+
+
 class Segfaults(Sound):
     def misbehave(self, module: nn.Module) -> None:
         ctypes.string_at(0)

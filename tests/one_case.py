@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inbackward_conformance.specification import DISTRIBUTED, requirement_id
+from inbackward_conformance.specification import requirement_id
 from mutants import MUTANTS
 
 if TYPE_CHECKING:
     from _pytest.python import Function
 
 SOUND = "mutants.naive:Naive"
-SOUND_ON_RANKS = "mutants.of_ddp:AfterBackward"
+SOUND_ON_RANKS = {"ddp": "mutants.of_ddp:AfterBackward", "fsdp": "mutants.of_fsdp:OnShards"}
 
 
 @pytest.hookimpl(trylast=True)
@@ -36,4 +36,4 @@ def pytest_collection_modifyitems(items: list[Function]) -> None:
 
 def sound_for(requirement: str) -> str:
     """Name what the mutants of a requirement are made from."""
-    return SOUND_ON_RANKS if requirement.partition("/")[0] in DISTRIBUTED else SOUND
+    return SOUND_ON_RANKS.get(requirement.partition("/")[0], SOUND)

@@ -7,9 +7,9 @@ import pytest
 import inbackward
 from inbackward_conformance.adapter import Implementation
 from inbackward_conformance.check import Check
-from inbackward_conformance.events import Backward
+from inbackward_conformance.events import Backward, SaveSharded
 from inbackward_conformance.optimizer_configurations import configurations
-from inbackward_conformance.outcome import Outcome
+from inbackward_conformance.outcome import NotRun, Outcome
 from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.specification import specification
 
@@ -49,3 +49,10 @@ def test_what_the_standard_loop_cannot_step_on_this_device_is_meant(check: Check
             plan = Plan(configuration.model, (configuration.assignment,), (Backward(),))
             check(plan, standard_may_raise=configuration.standard_may_raise)
     assert [finding.outcome for finding in check.findings] == [Outcome.CONFORMS] * 2
+
+
+def test_a_folder_that_a_rank_does_not_see_is_no_failure(check: Check) -> None:
+    """Ranks of other machines see nothing of a local one: the case was not run."""
+    plan = Plan("MLP", (Assignment("SGD", {"lr": 0.1}),), (Backward(), SaveSharded("nowhere")))
+    with pytest.raises(NotRun, match=r"rank 0 does not see nowhere: .* --basetemp"):
+        check(plan)

@@ -84,16 +84,16 @@ def test_a_bad_file_is_refused(tmp_path: Path, entries: str, message: str) -> No
     path = tmp_path / "expected.toml"
     path.write_text(f"implementation = 'x'\n{entries}", encoding="utf-8")
     with pytest.raises(BadExpectations, match=message):
-        load_expectations(["x"], [path])
+        load_expectations(["x"], [path], "cpu")
 
 
 def test_files_that_would_be_passed_over_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "expected.toml"
     path.write_text("implementation = 'y'", encoding="utf-8")
     with pytest.raises(BadExpectations, match="they are of 'y', which is not tested here; tested: x"):
-        load_expectations(["x"], [path])
+        load_expectations(["x"], [path], "cpu")
     with pytest.raises(BadExpectations, match="another file is of 'y' too; make it one"):
-        load_expectations(["y"], [path, path])
+        load_expectations(["y"], [path, path], "cpu")
 
 
 def test_a_crash_is_expected_only_by_name(suite: Suite, tmp_path: Path, pytester: pytest.Pytester) -> None:
@@ -126,6 +126,16 @@ def test_a_bad_file_is_one_line_of_a_run(suite: Suite) -> None:
 
 
 def test_shipped_files_are_used_by_default() -> None:
-    shipped = load_expectations(known_implementations(), [])
+    shipped = load_expectations(known_implementations(), [], "cpu")
     assert shipped["torch"]
     assert [entry.requirement for entry in shipped["reference"]] == ["hazards/checkpoint_of_detached_use"]
+
+
+def test_an_entry_may_be_for_one_kind_of_device(tmp_path: Path) -> None:
+    path = tmp_path / "expected.toml"
+    path.write_text(f"implementation = 'x'\n{HOOKED}device = 'cpu'\n", encoding="utf-8")
+    expected = {device: load_expectations(["x"], [path], device)["x"] for device in ("cpu", "cuda:1")}
+    assert [entry.requirement for entry in expected["cpu"] if entry not in expected["cuda:1"]] == [
+        "no_hook/beside_hooked_parameters"
+    ]
+    assert len(expected["cuda:1"]) == 2

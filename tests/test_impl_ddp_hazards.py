@@ -91,6 +91,37 @@ def test_sparse_gradients(ranks: Ranks, in_place: bool) -> None:
     ranks.run(sparse, 3, in_place=in_place)
 
 
+class Complex(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4, dtype=torch.complex64))
+        self.last = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.last((x.to(torch.complex64) @ self.weight.T).abs())
+
+
+def complex_numbers(group: Any, *, in_place: bool) -> None:
+    torch.manual_seed(0)
+    ours = Complex()
+    standard = copy.deepcopy(ours)
+    options = {"process_group": group, "gradient_as_bucket_view": in_place, **MANY_BUCKETS}
+    inbackward.apply_optimizer_in_backward(torch.optim.Adam, ours.parameters(), {"lr": 0.1})
+    optimizer = torch.optim.Adam(standard.parameters(), lr=0.1)
+    wrapped, ddp = inbackward.wrap_ddp(ours, **options), DistributedDataParallel(standard, **options)
+    for step in range(3):
+        for each in (wrapped, ddp):
+            plain(each, step, group.rank())
+        optimizer.step()
+        optimizer.zero_grad()
+    assert_equal(ours, standard, group)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_complex_parameters(ranks: Ranks, in_place: bool) -> None:
+    ranks.run(complex_numbers, 3, in_place=in_place)
+
+
 def overlaps(group: Any) -> None:
     """The backward of the first layer waits, on all ranks, for the step of the last."""
     model = attached()

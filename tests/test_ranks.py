@@ -23,7 +23,7 @@ from inbackward_conformance.ranks.pool import Pool
 
 pytestmark = pytest.mark.xdist_group("ranks")  # one worker has all the ranks: they are processes enough
 
-SECONDS = 6.0
+SECONDS = 15.0
 """For those that misbehave, on ranks that are up; whoever has to load torch first gets more."""
 
 AMPLE = 120.0

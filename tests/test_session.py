@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from expecttest import assert_expected_inline
@@ -89,8 +91,8 @@ def module(pytester: pytest.Pytester, pytestconfig: pytest.Config, monkeypatch: 
 
 
 def sections(result: pytest.RunResult) -> str:
-    """The summary of ours, without times."""
-    text = "\n".join(line.rstrip() for line in result.outlines)
+    """The summary of ours, without times and colours."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(line.rstrip() for line in result.outlines))
     return text[text.index("inbackward conformance =") :].partition("\n")[2].partition("\n====")[0]
 
 
@@ -98,11 +100,13 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
     result = suite.run("--implementation", "x:Sound", "--conformance-seed", "7")
     assert result.ret == pytest.ExitCode.OK
     header, *lines, footer = suite.record()
-    assert header | {"torch": "", "python": ""} == {
+    assert datetime.now(UTC) - datetime.fromisoformat(header["date"]) < timedelta(minutes=5)
+    versions = ("inbackward", "torch", "python")
+    assert header | dict.fromkeys((*versions, "date"), "") == {
         "kind": "header",
+        "date": "",
         "spec": "1.0",
-        "torch": "",
-        "python": "",
+        **dict.fromkeys(versions, ""),
         "device": "cpu",
         "seed": 7,
         "profile": "quick",
@@ -120,6 +124,7 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
         "passed": True,
         "detail": "",
         "expected": False,
+        "script": "",
         "drawn": 0,
     }
     assert requirements[0] == {
@@ -133,8 +138,10 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
         "text": "Backward leaves parameters alone and gradients in place; a second backward adds to them.",
         "cases": 1,
         "ran": True,
+        "applies": True,
     }
     counts = {"diverges": 0, "fails": 0, "hangs": 0, "crashes": 0, "error": 0, "not offered": 0, "not run": 0}
+    assert footer["whole"] is True
     assert footer["implementations"] == {"x:Sound": {"verdict": "conformant", "conforms": 4, "refuses": 0} | counts}
 
 
@@ -186,31 +193,38 @@ x:Unhooked           no_hook/hooked_and_unhooked      conforms""",
     )
 
 
-def test_the_summary_at_a_glance(suite: Suite) -> None:
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "xdist"])
+def test_the_summary_at_a_glance(suite: Suite, workers: tuple[str, ...]) -> None:
     """Failures first, a line a chapter, the verdict last."""
-    result = suite.run("--implementation=x:RefusesUnhooked", "--implementation=x:Sound")
+    result = suite.run("--implementation=x:RefusesUnhooked", "--implementation=x:Sound", *workers)
     assert_expected_inline(
         sections(result),
         """\
 x:RefusesUnhooked
-  refuses no_hook/backward_steps_nothing
-    event 0, Attach() raises ValueError: optimizers without a hook are not supported; leave register_hook=True
-  refuses no_hook/stepped_by_hand
-    event 0, Attach() raises ValueError: optimizers without a hook are not supported; leave register_hook=True
-  refuses no_hook/beside_hooked_parameters
-    event 0, Attach() raises ValueError: optimizers without a hook are not supported; leave register_hook=True
-  no_hook               1 of  4 passed    5 cases: 4 refuses
-x:RefusesUnhooked: not conformant (1 of 4 requirements passed, 5 cases)
+  MUST refuses: no_hook/backward_steps_nothing
+    event 0, Attach() raises ValueError: optimizers without a hook are not
+    supported; leave register_hook=True
+  MUST refuses: no_hook/stepped_by_hand
+    event 0, Attach() raises ValueError: optimizers without a hook are not
+    supported; leave register_hook=True
+  MUST refuses: no_hook/beside_hooked_parameters
+    event 0, Attach() raises ValueError: optimizers without a hook are not
+    supported; leave register_hook=True
+  no_hook               1 of  4 kept   4 refuses
+x:RefusesUnhooked: not conformant (MUST 1 of 4 kept, 5 cases)
 x:Sound
-  no_hook               4 of  4 passed    5 cases: 4 conforms
-x:Sound: conformant (4 of 4 requirements passed, 5 cases)""",
+  no_hook               4 of  4 kept
+x:Sound: conformant (MUST 4 of 4 kept, 5 cases)""",
     )
 
 
 def test_quiet_is_a_line_an_implementation(suite: Suite) -> None:
-    result = suite.run("--implementation=x:Sound", "-q")
+    result = suite.run("--implementation=x:Sound", "--implementation=x:Unhooked", "-q", "--color=yes")
     assert_expected_inline(
-        sections(result).partition("\n5 passed")[0], """x:Sound: conformant (4 of 4 requirements passed, 5 cases)"""
+        sections(result).partition("\nFAILED")[0].partition("\n======")[0],
+        """\
+x:Sound: conformant (MUST 4 of 4 kept, 5 cases)
+x:Unhooked: not conformant (MUST 1 of 4 kept, 5 cases)""",
     )
 
 
@@ -305,6 +319,26 @@ def test_other_peoples_options_are_theirs(pytester: pytest.Pytester) -> None:
     pytester.makeconftest("def pytest_addoption(parser):\n    parser.addoption('--device')")
     pytester.makepyfile("def test_nothing(pytestconfig):\n    assert pytestconfig.getoption('device') == 'mine'")
     pytester.runpytest_subprocess("--device=mine", "-p", "no:randomly").assert_outcomes(passed=1)
+
+
+def test_the_plugin_may_be_named(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pytest does not look for plugins by itself."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    result = suite.run(
+        "-p", "inbackward_conformance.plugin", "--implementation=x:Sound", "-k", "backward_steps_nothing"
+    )
+    assert result.ret == pytest.ExitCode.OK
+    assert len(suite.cases()) == 1
+
+
+@pytest.mark.parametrize("module", ["inbackward_conformance", "inbackward_conformance.plugin"])
+def test_what_an_import_costs(module: str, pytester: pytest.Pytester) -> None:
+    """Everyone's pytest imports the plugin: nothing heavy comes with it, and nothing that only a command needs."""
+    heavy = {"torch", "numpy", "hypothesis", "expecttest", "jinja2", "multiprocessing", "concurrent.futures"}
+    code = f"import pytest, sys; before = set(sys.modules); import {module}; print(*set(sys.modules) - before)"
+    result = pytester.run(sys.executable, "-c", code)
+    assert module in (imported := set(result.outlines[0].split()))
+    assert not heavy & imported
 
 
 def test_other_peoples_runs_see_nothing_of_it(pytester: pytest.Pytester) -> None:

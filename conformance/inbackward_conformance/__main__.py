@@ -8,13 +8,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inbackward_conformance import SPEC_VERSION
-from inbackward_conformance.matrix import BadRecord, read_matrix
+from inbackward_conformance.matrix.render import Format, render
+from inbackward_conformance.matrix.table import merge
 from inbackward_conformance.ranks import NotUnderTorchrun
-from inbackward_conformance.specification import chapter_text, specification
+from inbackward_conformance.read_record import BadRecord, read_record
+from inbackward_conformance.specification import SPEC_VERSION, chapter_text, specification
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+SUFFIXES = {".html": Format.HTML, ".md": Format.MARKDOWN, ".svg": Format.BADGE}
+
+
+class BadOutput(ValueError):
+    """A matrix cannot be written as asked; the message is one line with the remedy."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,10 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     spec = commands.add_parser("spec", help="print the specification as Markdown")
     spec.set_defaults(run=lambda _: print_specification())
 
-    matrix = commands.add_parser("matrix", help="print records as a Markdown table: requirements by implementations")
+    matrix = commands.add_parser("matrix", help="make a page, a Markdown table or a badge of records")
     matrix.add_argument("records", nargs="+", type=Path, metavar="FILE.jsonl", help="what --conformance-report wrote")
+    matrix.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: standard output")
+    matrix.add_argument(
+        "--format",
+        type=Format,
+        choices=list(Format),
+        help="default: what the name of the output says, .html, .md or .svg (badge); without an output, markdown",
+    )
+    matrix.add_argument(
+        "--implementation", action="append", default=[], metavar="NAME", help="only this one (repeatable; default: all)"
+    )
     matrix.add_argument("--may-refuse", action="store_true", help="only the requirements that accept a refusal")
-    matrix.set_defaults(run=lambda given: print(read_matrix(given.records).markdown(may_refuse_only=given.may_refuse)))
+    matrix.set_defaults(run=make_matrix)
 
     distributed = commands.add_parser(
         "distributed",
@@ -45,12 +62,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = given.run(given) or 0
         sys.stdout.flush()
-    except (BadRecord, NotUnderTorchrun) as error:
+    except (BadRecord, BadOutput, NotUnderTorchrun) as error:
         parser.error(str(error))
     except BrokenPipeError:  # whoever reads, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
+
+
+def make_matrix(given: argparse.Namespace) -> None:
+    """Write what `matrix` was asked for.
+
+    Raises:
+        BadOutput: the format cannot be told from the name of the output, or that file cannot be written.
+    """
+    if given.format is None and given.output and given.output.suffix not in SUFFIXES:
+        raise BadOutput(f"{given.output}: say --format {', '.join(Format)}, or use a name with {', '.join(SUFFIXES)}")
+    form = given.format or (SUFFIXES[given.output.suffix] if given.output else Format.MARKDOWN)
+    runs = [read_record(path) for path in given.records]
+    text = render(merge(runs, implementations=given.implementation), form, may_refuse_only=given.may_refuse)
+    if given.output is None:
+        print(text, end="")
+        return
+    try:
+        given.output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadOutput(f"{given.output}: cannot be written ({error.strerror}); check the path") from error
 
 
 def run_distributed(options: Sequence[str]) -> int:
@@ -65,7 +102,8 @@ def list_requirements() -> None:
     for requirement in specification().values():
         refusal = f"  may refuse {requirement.may_refuse}" if requirement.may_refuse else ""
         needs = f"  needs {requirement.needs}" if requirement.needs else ""
-        print(f"{requirement.level:<6} {requirement.id}{refusal}{needs}")
+        accelerator = "  on an accelerator" if requirement.accelerator else ""
+        print(f"{requirement.level:<6} {requirement.id}{refusal}{needs}{accelerator}")
 
 
 def print_specification() -> None:
@@ -77,7 +115,8 @@ def print_specification() -> None:
             chapter = requirement.chapter
             print(f"\n## {chapter}\n\n{chapter_text(chapter)}")
         refusal = f", may refuse {requirement.may_refuse}" if requirement.may_refuse else ""
-        print(f"\n### {requirement.id} ({requirement.level}{refusal})\n\n{requirement.text}")
+        accelerator = ", on an accelerator" if requirement.accelerator else ""
+        print(f"\n### {requirement.id} ({requirement.level}{refusal}{accelerator})\n\n{requirement.text}")
 
 
 if __name__ == "__main__":

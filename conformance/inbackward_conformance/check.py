@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from inbackward_conformance.compare import compare, difference
 from inbackward_conformance.compare_ranks import compare_ranks
 from inbackward_conformance.in_backward import InBackward
 from inbackward_conformance.live import Live
-from inbackward_conformance.on_ranks import run_observed, run_standard
+from inbackward_conformance.on_ranks import run_both, run_observed, run_standard
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
 from inbackward_conformance.run import run
 from inbackward_conformance.standard_loop import StandardLoop
@@ -96,15 +96,29 @@ class Check:
 
     def _on_ranks(self, plan: Plan, standard_may_raise: bool) -> Finding:
         assert plan.ranks
+        size = plan.ranks.world_size
         try:
-            standard: list[Trace] = self._call_on_ranks(plan.ranks.world_size, run_standard, plan)
-        except BrokenPromise as error:
-            raise RuntimeError(f"the plan proves nothing, the standard loop itself: {error}") from error
+            traces: list[tuple[Trace, Trace]] = self._call_on_ranks(size, run_both, plan)
+        except BrokenPromise:
+            # Else the implementation would be blamed for what the standard loop does. Where ranks cannot be replaced
+            # nobody can tell.
+            with suppress(NotRun):
+                self._run_standard_alone(plan)
+            raise
+        standard, observed = map(list, zip(*traces, strict=True))
         raised = next((trace.raised for trace in standard if trace.raised), None)
         if raised and (not standard_may_raise or raised.text.startswith(MISTAKES_OF_A_PLAN)):
             raise _proves_nothing(raised)
-        observed: list[Trace] = self._call_on_ranks(plan.ranks.world_size, run_observed, plan)
+        if raised:
+            observed = self._call_on_ranks(size, run_observed, plan)
         return compare_ranks(standard, observed, self._requirement.may_refuse, plan.ranks.tolerance)
+
+    def _run_standard_alone(self, plan: Plan) -> None:
+        assert plan.ranks
+        try:
+            self._call_on_ranks(plan.ranks.world_size, run_standard, plan)
+        except BrokenPromise as error:
+            raise RuntimeError(f"the plan proves nothing, the standard loop itself: {error}") from error
 
     def _call_on_ranks(self, world_size: int, call: Callable[..., Any], *arguments: Any) -> list[Any]:
         if self._ranks is None:

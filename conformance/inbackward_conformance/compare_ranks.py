@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.compare import compare, describe_difference, same_bits
@@ -28,28 +29,39 @@ def compare_ranks(
     each other wherever those of the standard loop are.
 
     An error is a refusal of all: every rank has to raise, and nobody may have changed anything in the event that raised
-    there. A rank whose peer has left raises an error of communication; what counts is the error of that peer. Where
-    there is no other error than those, nobody has refused: ranks that wait for each other until a collective is out of
-    time `hang`.
+    there. A rank whose peer has left raises an error of communication, which echoes the error of that peer and is
+    judged as that. Where there is no other error than those, nobody has refused: ranks that wait for each other until
+    a collective is out of time `hang`.
     """
     raised = {number: trace.raised for number, trace in enumerate(observed) if trace.raised}
-    silent = [number for number in range(len(observed)) if number not in raised]
     own = {number: error for number, error in raised.items() if not _of_communication(error)}
     if raised and not own and not any(trace.raised for trace in standard):
         return _without_a_word(raised)
+    first = next(iter(own), None)
     findings = {}
     for number, (expected, actual) in enumerate(zip(standard, observed, strict=True)):
-        latest = Refusal.BEFORE_ANY_CHANGE if number in raised and number not in own and may_refuse else may_refuse
-        if may_refuse is Refusal.LATE:
-            latest = may_refuse
-        findings[number] = compare(expected, actual, latest, tolerance)
-    first = next(iter(own), None)
-    if silent and first is not None and findings[first].outcome is Outcome.REFUSES:
-        detail = f"rank {first} alone: {findings[first].detail}; rank {silent[0]} goes through"
+        if first is None or number in own or number not in raised:
+            findings[number] = compare(expected, actual, may_refuse, tolerance)
+        else:
+            findings[number] = compare(expected, _echo(actual, own[first]), _at_latest(may_refuse), tolerance)
+    silent = next((number for number in range(len(observed)) if number not in raised), None)
+    if silent is not None and first is not None and findings[first].outcome is Outcome.REFUSES:
+        detail = f"rank {first} alone: {findings[first].detail}; rank {silent} goes through"
         return Finding(Outcome.FAILS, detail, passed=False)
     if (worst := _worst(findings, own or findings)) is not None:
         return worst
     return _apart(standard, observed) or next(iter(findings.values()), CONFORMS)
+
+
+def _echo(trace: Trace, error: Raised) -> Trace:
+    """Return the trace of a rank that was told of `error`, another rank's, in the words of that rank."""
+    assert trace.raised
+    return replace(trace, raised=replace(error, event=trace.raised.event, attaching=trace.raised.attaching))
+
+
+def _at_latest(may_refuse: Refusal | None) -> Refusal | None:
+    """Return when a refusal has to be heard on the other ranks, who may be further: nothing may have changed there."""
+    return Refusal.BEFORE_ANY_CHANGE if may_refuse is Refusal.AT_ATTACHMENT else may_refuse
 
 
 def _worst(findings: dict[int, Finding], first: dict[int, Raised] | dict[int, Finding]) -> Finding | None:
@@ -81,7 +93,8 @@ def _apart(standard: Sequence[Trace], observed: Sequence[Trace]) -> Finding | No
 
 
 def _without_a_word(raised: dict[int, Raised]) -> Finding:
-    number, error = next(iter(raised.items()))
+    """Return what errors of communication alone come to; who is out of time leaves, and the others see that it left."""
+    number, error = next(((n, e) for n, e in raised.items() if _TIMED_OUT.search(e.text)), next(iter(raised.items())))
     what = f"rank {number}: {error.event} raises {error.text}"
     if _TIMED_OUT.search(error.text):
         return Finding(Outcome.HANGS, f"ranks wait for each other: {what}", passed=False)

@@ -9,6 +9,7 @@ A file is TOML:
     cause = "text that must appear in the failure"
     link = "https://…"
     outcome = "hangs"    # only needed for error, hangs and crashes, which a cause alone never excuses
+    device = "cpu"       # only where the failure is one of this kind of device
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class ExpectedFailure:
     cause: str
     link: str
     outcome: str = ""
+    device: str = ""
 
     def covers(self, requirement: str, finding: Finding) -> bool:
         """Whether a failure is this one."""
@@ -57,8 +59,8 @@ Expectations = dict[str, list[ExpectedFailure]]
 """Expected failures by implementation."""
 
 
-def load_expectations(implementations: Collection[str], files: Iterable[Path]) -> Expectations:
-    """Return the entries of `files`, and of the shipped files of those implementations that no file is given for."""
+def load_expectations(implementations: Collection[str], files: Iterable[Path], device: str) -> Expectations:
+    """Return what `files` expect on a device, and the shipped files of implementations that no file is given for."""
     given: Expectations = {}
     for path in files:
         implementation, entries = _load(path)
@@ -71,7 +73,9 @@ def load_expectations(implementations: Collection[str], files: Iterable[Path]) -
             raise BadExpectations(f"expected failures {path}: another file is of {implementation!r} too; make it one")
         given[implementation] = entries
     shipped = {name: SHIPPED / f"{name}.toml" for name in implementations if name not in given}
-    return given | dict(_load(path) for path in shipped.values() if path.exists())
+    loaded = given | dict(_load(path) for path in shipped.values() if path.exists())
+    here = {"", device.partition(":")[0]}
+    return {name: [entry for entry in entries if entry.device in here] for name, entries in loaded.items()}
 
 
 def covering(entries: Iterable[ExpectedFailure], requirement: str, finding: Finding) -> ExpectedFailure | None:

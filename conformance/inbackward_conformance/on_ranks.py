@@ -55,6 +55,15 @@ def run_observed(rank: Rank, name: str, plan: Plan) -> Trace:
     return run(plan, InBackward(implementation(name)), rank.device, rank.number)
 
 
+def run_both(rank: Rank, name: str, plan: Plan) -> tuple[Trace, Trace | None]:
+    """Carry out a rank's share of a plan by both, in one process group, whose making costs as much as a run.
+
+    Where the standard loop raises, the process group is spoiled and the second is left out.
+    """
+    standard = run_standard(rank, name, plan)
+    return standard, None if standard.raised else run_observed(rank, name, plan)
+
+
 _find = cache(find_implementation)
 
 

@@ -84,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
             for name in names:
                 find_implementation(name)
             _check_device(config.getoption("device"))
-        expectations = load_expectations(names, config.getoption("expected"))
+        expectations = load_expectations(names, config.getoption("expected"), config.getoption("device"))
     except (UnusableImplementation, BadExpectations) as error:
         raise pytest.UsageError(str(error)) from error
     config.pluginmanager.register(ConformanceSession(config, names, expectations), "inbackward_conformance_session")

@@ -6,12 +6,12 @@ import json
 import platform
 from collections import Counter
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TextIO
 
-from inbackward_conformance import SPEC_VERSION
 from inbackward_conformance.outcome import Level, Outcome
-from inbackward_conformance.specification import Requirement, specification
+from inbackward_conformance.specification import SPEC_VERSION, Requirement, specification
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,6 +23,8 @@ class CaseRecord:
 
     Attributes:
         drawn: how many plans Hypothesis drew for it.
+        expected: whether it failed as a file of expected failures says.
+        script: the file that reproduces the failure, where scripts were asked for.
     """
 
     implementation: str
@@ -34,7 +36,18 @@ class CaseRecord:
     detail: str = ""
     seconds: float = 0.0
     expected: bool = False
+    script: str = ""
     drawn: int = 0
+
+    def __str__(self) -> str:
+        """Say on one line what it came to."""
+        case = f"[{self.case}]" if self.case else ""
+        return f"{self.requirement}{case} {self.outcome}{f': {self.detail}' if self.detail else ''}"
+
+    @classmethod
+    def load(cls, values: dict[str, Any]) -> CaseRecord:
+        """Return the case whose fields `values` are, as JSON keeps them."""
+        return cls(**{**values, "outcome": Outcome(values["outcome"])})
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,7 @@ class RequirementRecord:
         expected: whether everything that failed in it was expected to.
         ran: whether all of it ran: no case was `not run`, and not all were `not offered`, but where the requirement is
             about an optional call.
+        applies: whether torch itself can do on this device what it is about: else no verdict rests on it.
     """
 
     implementation: str
@@ -56,22 +70,25 @@ class RequirementRecord:
     text: str
     cases: int
     ran: bool
+    applies: bool
 
 
-def summarize(implementation: str, cases: Iterable[CaseRecord], applicable: Iterable[str]) -> list[RequirementRecord]:
+def summarize(
+    implementation: str, cases: Iterable[CaseRecord], applicable: Iterable[str], device: str
+) -> list[RequirementRecord]:
     """Return the requirements that ran, and as `not run` the `applicable` ones that did not, in the spec's order."""
     by_requirement: dict[str, list[CaseRecord]] = {name: [] for name in applicable}
     for case in cases:
         by_requirement.setdefault(case.requirement, []).append(case)
     order = {name: number for number, name in enumerate(specification())}
     return [
-        _summarize_requirement(implementation, specification()[name], by_requirement[name])
+        _summarize_requirement(implementation, specification()[name], by_requirement[name], device)
         for name in sorted(by_requirement, key=order.__getitem__)
     ]
 
 
 def _summarize_requirement(
-    implementation: str, requirement: Requirement, cases: Sequence[CaseRecord]
+    implementation: str, requirement: Requirement, cases: Sequence[CaseRecord], device: str
 ) -> RequirementRecord:
     failed = [case for case in cases if not case.passed]
     return RequirementRecord(
@@ -79,11 +96,12 @@ def _summarize_requirement(
         requirement=requirement.id,
         level=requirement.level,
         outcome=Outcome.worst(case.outcome for case in cases),
-        passed=bool(cases) and not failed,
+        passed=any(case.outcome is not Outcome.NOT_RUN for case in cases) and not failed,
         expected=bool(failed) and all(case.expected for case in failed),
         text=requirement.text,
         cases=len(cases),
         ran=_ran(requirement, [case.outcome for case in cases]),
+        applies=requirement.applies_to(device),
     )
 
 
@@ -94,8 +112,8 @@ def _ran(requirement: Requirement, outcomes: Sequence[Outcome]) -> bool:
 
 
 def verdict(requirements: Iterable[RequirementRecord]) -> str:
-    """Return `conformant`, `not conformant` or `incomplete`, from the MUSTs alone."""
-    musts = [requirement for requirement in requirements if requirement.level == Level.MUST]
+    """Return `conformant`, `not conformant` or `incomplete`, from the MUSTs that apply to the device alone."""
+    musts = [found for found in requirements if found.level == Level.MUST and found.applies]
     if any(not must.passed and must.outcome is not Outcome.NOT_RUN for must in musts):
         return "not conformant"
     if not musts or any(not must.ran for must in musts):
@@ -109,6 +127,11 @@ def count(requirements: Iterable[RequirementRecord]) -> dict[str, int]:
     return {outcome.value: counted[outcome] for outcome in reversed(Outcome)}
 
 
+def kept(requirement: RequirementRecord) -> bool:
+    """Whether the promise was tested and kept; what is not offered breaks none, and keeps none."""
+    return requirement.passed and requirement.outcome not in {Outcome.NOT_OFFERED, Outcome.NOT_RUN}
+
+
 class RecordFile:
     """Writes the record line by line; a file without its footer is of a run that died."""
 
@@ -116,7 +139,9 @@ class RecordFile:
         self._file = file
         self._write(
             "header",
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
             spec=SPEC_VERSION,
+            inbackward=version("inbackward"),
             torch=version("torch"),
             python=platform.python_version(),
             device=device,
@@ -128,13 +153,19 @@ class RecordFile:
         """Write one case as soon as it is known."""
         self._write("case", **asdict(case))
 
-    def finish(self, results: dict[str, list[RequirementRecord]], *, selection: str) -> None:
-        """Write the requirements, then the footer; `selection` says what was run."""
+    def finish(self, results: dict[str, list[RequirementRecord]], *, selection: str, whole: bool) -> None:
+        """Write the requirements, then the footer.
+
+        Args:
+            results: the requirements of each implementation.
+            selection: what was run, in words.
+            whole: whether every case of the chapters that have run was to run.
+        """
         for requirements in results.values():
             for requirement in requirements:
                 self._write("requirement", **asdict(requirement))
         footer = {name: {"verdict": verdict(found), **count(found)} for name, found in results.items()}
-        self._write("footer", implementations=footer, selection=selection)
+        self._write("footer", implementations=footer, selection=selection, whole=whole)
         self._file.close()
 
     def _write(self, kind: str, **values: Any) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inbackward_conformance import hazardous_models, layer_graph, models, unusual_parameters
 from inbackward_conformance.events import Attach
-from inbackward_conformance.outcome import NotOffered
+from inbackward_conformance.outcome import NotOffered, NotRun
 from inbackward_conformance.plan import ALL, Assignment, Group, Plan, TensorOption
 from inbackward_conformance.trace import Raised, Trace, take_snapshot
 
@@ -100,7 +100,7 @@ class Run:
         name = f"event {len(self.trace.snapshots)}, {event!r}"
         try:
             event.happen(self)
-        except NotOffered:
+        except (NotOffered, NotRun):
             raise
         except Exception as error:  # noqa: BLE001 (whatever an implementation raises is an observation)
             attaching = len(event.assignments(self.plan)) if isinstance(event, Attach) else 0

@@ -7,6 +7,7 @@ the one process there is, keeps a record.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from typing import Any
 
@@ -57,7 +58,7 @@ class ConformanceSession:
         """Record a case when its last phase is over."""
         properties = dict(report.user_properties)
         if PROPERTY in properties and not self._in_worker:
-            case = _received(str(properties[PROPERTY]))
+            case = CaseRecord.load(json.loads(str(properties[PROPERTY])))
             known = self._cases.get(report.nodeid)
             if known is None or Outcome.worst([known.outcome, case.outcome]) is not known.outcome:
                 self._cases[report.nodeid] = case
@@ -107,7 +108,7 @@ class ConformanceSession:
         self._died = session.exitstatus not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
         for name in self.implementations:
             cases = [case for case in self._cases.values() if case.implementation == name]
-            self._results[name] = summarize(name, cases, self._applicable())
+            self._results[name] = summarize(name, cases, self._applicable(), self._config.getoption("device"))
             if self._whole:
                 self._complaints += [
                     f"{name}: {entry.requirement} no longer fails with {entry.cause!r}; remove the entry"
@@ -116,14 +117,19 @@ class ConformanceSession:
         if self._complaints and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._file and not self._died:
-            self._file.finish(self._results, selection=self._selection)
+            self._file.finish(self._results, selection=self._selection, whole=self._whole)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print a line for each chapter and a verdict for each implementation."""
         if not self._results:
             return
         terminalreporter.section("inbackward conformance")
-        lines = summary_lines(self._results, list(self._cases.values()), verbosity=terminalreporter.verbosity)
+        lines = summary_lines(
+            self._results,
+            list(self._cases.values()),
+            verbosity=terminalreporter.verbosity,
+            width=shutil.get_terminal_size().columns,
+        )
         for line, markup in lines:
             terminalreporter.write_line(line, **markup)
         for complaint in self._complaints:
@@ -149,10 +155,12 @@ class ConformanceSession:
         return ("" if self._whole else "a part of ") + ", ".join(sorted(self._chapters))
 
     def _applicable(self) -> list[str]:
-        """Return what a verdict rests on: the chapters that the user named, or, where cases were picked out, all."""
-        return [name for name, found in specification().items() if not self._whole or found.chapter in self._chapters]
+        """Return what a verdict rests on: the chapters that the user named, or, where cases were picked out, all.
 
-
-def _received(text: str) -> CaseRecord:
-    values = json.loads(text)
-    return CaseRecord(**{**values, "outcome": Outcome(values["outcome"])})
+        All are those that need ranks with `--distributed`, and the others without.
+        """
+        chapters = self._chapters
+        if not self._whole:
+            distributed = self._config.getoption("distributed")
+            chapters |= {found.chapter for found in specification().values() if found.is_distributed == distributed}
+        return [name for name, found in specification().items() if found.chapter in chapters]

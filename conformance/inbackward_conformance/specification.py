@@ -13,6 +13,7 @@ from inbackward_conformance.outcome import Level, Refusal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SPEC_VERSION = "1.0"
 REQUIREMENTS = Path(__file__).parent / "requirements"
 DISTRIBUTED = frozenset({"ddp", "fsdp", "properties_on_ranks"})
 """The chapters that need ranks."""
@@ -28,6 +29,7 @@ class Requirement:
         text: the normative text.
         may_refuse: the latest moment at which a refusal passes; None: a refusal does not pass.
         needs: the optional call of the adapter that it is about; empty: none.
+        accelerator: whether it is about something that torch itself has on an accelerator only.
     """
 
     id: str
@@ -35,11 +37,21 @@ class Requirement:
     text: str
     may_refuse: Refusal | None = None
     needs: str = ""
+    accelerator: bool = False
 
     @property
     def chapter(self) -> str:
         """The module that it stands in."""
         return self.id.partition("/")[0]
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether it needs ranks."""
+        return self.chapter in DISTRIBUTED
+
+    def applies_to(self, device: str) -> bool:
+        """Whether torch itself can do there what it is about; elsewhere no verdict rests on it."""
+        return not self.accelerator or not device.startswith("cpu")
 
 
 @cache
@@ -74,6 +86,7 @@ def _read(path: Path) -> Iterator[Requirement]:
                 text=ast.get_docstring(node) or "",
                 may_refuse=None if may_refuse is None else Refusal(may_refuse or Refusal.BEFORE_ANY_CHANGE),
                 needs=marks.get("needs", ""),
+                accelerator="accelerator" in marks,
             )
 
 

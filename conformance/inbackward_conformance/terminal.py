@@ -1,59 +1,81 @@
-"""What a conformance run prints at its end."""
+"""What a conformance run prints at its end: failures first, a line a chapter, the verdict last."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.outcome import Outcome
-from inbackward_conformance.record import CaseRecord, RequirementRecord, count, verdict
+from inbackward_conformance.outcome import Level, Outcome
+from inbackward_conformance.record import CaseRecord, RequirementRecord, count, kept, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 Line = tuple[str, dict[str, bool]]
+"""The text, and the colours as pytest's terminal names them; the text alone says everything."""
+
+ENOUGH_FAILURES = 12
+ENOUGH_LINES = 3
 
 
 def summary_lines(
-    results: dict[str, list[RequirementRecord]], cases: Sequence[CaseRecord], *, verbosity: int
+    results: dict[str, list[RequirementRecord]], cases: Sequence[CaseRecord], *, verbosity: int, width: int = 80
 ) -> Iterator[Line]:
-    """Yield the lines, each with its colours: for each implementation its failures, its chapters and its verdict.
+    """Yield the lines for each implementation.
 
-    A quiet run (`-q`) has the verdicts alone; a verbose one (`-v`) the details of expected failures, too.
+    A quiet run (`-q`) has the verdicts alone. A verbose one (`-v`) has all failures, the expected ones too, and the
+    whole of what was observed.
     """
     for implementation, requirements in results.items():
         own = [case for case in cases if case.implementation == implementation]
         if verbosity >= 0:
             yield implementation, {"bold": True}
-            yield from _failure_lines(requirements, own, details_of_expected=verbosity > 0)
-            yield from _chapter_lines(requirements)
+            yield from _failure_lines(requirements, own, verbose=verbosity > 0, width=width)
+            yield from _chapter_lines(requirements, width)
             yield from _drawn_lines(own)
         yield _verdict_line(implementation, requirements, len(own))
 
 
 def _failure_lines(
-    requirements: Sequence[RequirementRecord], cases: Sequence[CaseRecord], *, details_of_expected: bool
+    requirements: Sequence[RequirementRecord], cases: Sequence[CaseRecord], *, verbose: bool, width: int
 ) -> Iterator[Line]:
-    for requirement in requirements:
-        failed = [case for case in cases if case.requirement == requirement.requirement and not case.passed]
-        if not failed:
-            continue
-        outcome = Outcome.worst(case.outcome for case in failed)
-        worst = next(case for case in failed if case.outcome is outcome)
-        name = f"{requirement.requirement}[{worst.case}]" if worst.case else requirement.requirement
-        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
-        expected = "expected: " if requirement.expected else ""
-        yield f"  {expected}{outcome} {name}{more}", {"yellow": requirement.expected, "red": not requirement.expected}
-        if details_of_expected or not requirement.expected:
-            yield f"    {worst.detail}", {}
+    failed = sorted((found for found in requirements if _broken(found)), key=_urgency)
+    expected = [found for found in failed if found.expected]
+    told = failed if verbose else [found for found in failed if not found.expected][:ENOUGH_FAILURES]
+    for requirement in told:
+        own = [case for case in cases if case.requirement == requirement.requirement and not case.passed]
+        yield from _failure(requirement, own, width, max_lines=None if verbose else ENOUGH_LINES)
+    if untold := len(failed) - len(told) - (0 if verbose else len(expected)):
+        yield f"  and {untold} more; -v shows all", {"red": True}
+    if expected and not verbose:
+        yield f"  {len(expected)} failed as expected; -v shows them", {"yellow": True}
 
 
-def _chapter_lines(requirements: Sequence[RequirementRecord]) -> Iterator[Line]:
+def _failure(
+    requirement: RequirementRecord, failed: Sequence[CaseRecord], width: int, *, max_lines: int | None
+) -> Iterator[Line]:
+    worst = next(case for case in failed if case.outcome is Outcome.worst(case.outcome for case in failed))
+    name = f"{requirement.requirement}[{worst.case}]" if worst.case else requirement.requirement
+    more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+    expected = " as expected" if requirement.expected else ""
+    colours = {"yellow": requirement.expected, "red": not requirement.expected}
+    yield f"  {requirement.level} {worst.outcome}{expected}: {name}{more}", colours
+    for line in textwrap.wrap(worst.detail, width - 4, max_lines=max_lines, placeholder=" […]"):
+        yield f"    {line}", {}
+
+
+def _chapter_lines(requirements: Sequence[RequirementRecord], width: int) -> Iterator[Line]:
     chapters = dict.fromkeys(requirement.requirement.partition("/")[0] for requirement in requirements)
     for chapter in chapters:
         inside = [found for found in requirements if found.requirement.startswith(f"{chapter}/")]
-        passed = sum(found.passed for found in inside)
-        cases = sum(found.cases for found in inside)
-        yield f"  {chapter:<20}{passed:>3} of {len(inside):>2} passed{cases:>5} cases: {_outcomes(inside)}", {}
+        number = sum(map(kept, inside))
+        line = f"  {chapter:<20}{number:>3} of {len(inside):>2} kept"
+        if others := _but_conforms(inside):
+            line += f"   {others}"
+        surprise = any(_broken(found) and not found.expected for found in inside)
+        colours = {"red": surprise, "yellow": not surprise and any(map(_broken, inside))}
+        for part in textwrap.wrap(line, width, subsequent_indent=" " * 38):
+            yield part, colours
 
 
 def _drawn_lines(cases: Sequence[CaseRecord]) -> Iterator[Line]:
@@ -65,10 +87,24 @@ def _drawn_lines(cases: Sequence[CaseRecord]) -> Iterator[Line]:
 
 def _verdict_line(implementation: str, requirements: Sequence[RequirementRecord], cases: int) -> Line:
     found = verdict(requirements)
-    passed = sum(requirement.passed for requirement in requirements)
-    line = f"{implementation}: {found} ({passed} of {len(requirements)} requirements passed, {cases} cases)"
+    numbers = []
+    for level in Level:
+        own = [requirement for requirement in requirements if requirement.level == level and requirement.applies]
+        if own:
+            numbers.append(f"{level} {sum(map(kept, own))} of {len(own)}")
+    line = f"{implementation}: {found} ({', '.join(numbers)} kept, {cases} cases)"
     return line, {"bold": True, "green": found == "conformant", "red": found != "conformant"}
 
 
-def _outcomes(requirements: Sequence[RequirementRecord]) -> str:
-    return ", ".join(f"{number} {outcome}" for outcome, number in count(requirements).items() if number)
+def _broken(requirement: RequirementRecord) -> bool:
+    return not requirement.passed and requirement.outcome is not Outcome.NOT_RUN
+
+
+def _urgency(requirement: RequirementRecord) -> tuple[bool, int]:
+    """MUSTs first, and the worst outcome first."""
+    return requirement.level != Level.MUST, list(Outcome).index(requirement.outcome)
+
+
+def _but_conforms(requirements: Sequence[RequirementRecord]) -> str:
+    counted = count(requirements)
+    return ", ".join(f"{counted[o]} {o}" for o in Outcome if counted[o] and o is not Outcome.CONFORMS)

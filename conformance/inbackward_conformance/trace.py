@@ -24,7 +24,7 @@ _TELLS_OF_STEPS = re.compile(r"\b(already|been|was|were) (stepped|updated)\b", r
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What there was after one event.
+    """What there was after one event; of a tensor that is sharded over ranks, the part that this rank holds.
 
     Attributes:
         event: which one.
@@ -111,7 +111,7 @@ def _copy(tensor: Tensor) -> Tensor:
     # The ragged shapes of two nested tensors are never equal, and few functions take them: the values tell enough.
     values = tensor.values() if tensor.is_nested else tensor
     if hasattr(values, "to_local"):
-        values = values.to_local()  # of a sharded tensor, what this rank holds
+        values = values.to_local()
     return values.detach().clone()
 
 

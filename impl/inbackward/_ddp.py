@@ -45,7 +45,8 @@ def attach_to_ddp(ddp: DistributedDataParallel) -> DistributedDataParallel:
 
     The result is, bit for bit, that of plain DDP and the standard loop. Under `no_sync()` gradients accumulate and
     nothing steps. Parameters that DDP was told to ignore step on this rank's own gradients. A parameter whose memory
-    the running graph may yet read, and a sparse gradient, are stepped at the end of backward.
+    the running graph may yet read, and a sparse or complex gradient, are stepped at the end of backward. The DDP takes
+    no other communication hook then.
 
     Returns:
         The same DDP.
@@ -70,6 +71,7 @@ def attach_to_ddp(ddp: DistributedDataParallel) -> DistributedDataParallel:
     buckets = Buckets(ddp)
     # DDP reads annotations, and not as strings. The reducer owns the hook's state.
     ddp.register_comm_hook(buckets, lambda state, bucket: state.reduce(bucket))
+    ddp.register_comm_hook = _refuse_another_hook  # type: ignore[method-assign]  # torch's own words give no remedy
     ddp.register_forward_pre_hook(buckets.note_forward)
     entrust([*buckets.params, *buckets.ignored], buckets)
     return ddp
@@ -79,15 +81,15 @@ class Buckets:
     """The gradients of one DDP, on their way.
 
     Attributes:
-        params: The parameters whose gradients it averages.
+        params: The parameters that it manages. It averages the gradients of those that were not frozen at the time.
         ignored: Those that it was told to ignore.
     """
 
     def __init__(self, ddp: DistributedDataParallel) -> None:
         self._ddp = weakref.ref(ddp)
         named = list(ddp.module.named_parameters(remove_duplicate=False))
-        managed = {param: None for name, param in named if name not in ddp.parameters_to_ignore}
-        self.params = [param for param in managed if param.requires_grad]
+        self.params = list({param: None for name, param in named if name not in ddp.parameters_to_ignore})
+        managed = set(self.params)
         self.ignored = [param for _, param in named if param not in managed]
         self._local = {id(param) for param in self.ignored}
         self._run: _engine.Pass | None = None
@@ -136,8 +138,10 @@ class Buckets:
         self._reduced = True
         for param in params:
             self._used.pop(id(param), None)
-        if buffer.is_sparse:
-            return reduced.then(_value)  # it is stepped at the end of backward
+        if buffer.is_sparse or buffer.dtype != params[0].dtype:
+            # They are stepped at the end of backward. The bucket has no views of sparse gradients, and wrong ones of
+            # complex ones, which are reduced as pairs of real numbers.
+            return reduced.then(_value)
         step = self._step_of(ddp, bucket, None if used is None else used[0])
         if used is None:
             return reduced.then(lambda done: self._after(done.value()[0], step))
@@ -235,13 +239,22 @@ class Buckets:
         return ddp is not None and not (ddp.require_backward_grad_sync and self._forward_syncs)
 
 
+def _refuse_another_hook(*_: Any, **__: Any) -> None:
+    msg = (
+        "Cannot register a communication hook: this DistributedDataParallel takes one, and has that of inbackward, "
+        "which steps the optimizers. Do without the other hook, or train with an ordinary optimizer."
+    )
+    raise RuntimeError(msg)
+
+
 def _value(done: Future[list[torch.Tensor]]) -> torch.Tensor:
     return done.value()[0]
 
 
 _NOT_AVERAGED = (
     "Backward is over, and DistributedDataParallel has not averaged the gradients of all the parameters that it "
-    "reached: those were not stepped, others may have been. It averages once for each forward of the wrapped module, "
-    "and only a backward of all of it: call the wrapped module, not the one inside, run no second backward over a "
-    "graph, and leave out inputs=. A parameter that was frozen when the module was wrapped is not averaged either."
+    "reached: those were not stepped, others may have been stepped already. It averages once for each forward of the "
+    "wrapped module, and only a backward of all of it: call the wrapped module, not the one inside, run no second "
+    "backward over a graph, and leave out inputs=. A parameter that was frozen when the module was wrapped is not "
+    "averaged either."
 )

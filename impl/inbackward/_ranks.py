@@ -56,7 +56,7 @@ def refuse_unaccounted(param: torch.Tensor) -> None:
         f"shape {tuple(param.shape)} over them. If a DistributedDataParallel does, make it by inbackward.wrap_ddp, or "
         f"give it to inbackward.attach_to_ddp; for FSDP there are inbackward.fully_shard and inbackward.wrap_fsdp. If "
         f"this rank is to train it on its own gradient, say so: inbackward.declare_local(params). This parameter was "
-        f"not stepped."
+        f"not stepped; others may have been stepped already."
     )
     raise RuntimeError(msg)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from mutants import (  # noqa: F401 (they register their mutants)
     of_ddp,
     of_equivalence,
+    of_fsdp,
     of_hazards,
     of_properties,
     of_structure,

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from inbackward_conformance.events.attachment import AttachMore, FailToAttach, Grow, TrainOrdinarily
 from inbackward_conformance.events.backward import Accumulate, Attach, Backward, StepAnother, StepByHand
-from inbackward_conformance.events.checkpoint import Load, Save
+from inbackward_conformance.events.checkpoint import Load, LoadSharded, Save, SaveSharded
 from inbackward_conformance.events.distributed import (
     AccumulateUnsynchronised,
     FullyShard,
     Join,
     PerRank,
+    RegisterCommHook,
     WrapDDP,
     WrapFSDP,
 )
@@ -68,13 +69,16 @@ __all__ = [
     "Grow",
     "Join",
     "Load",
+    "LoadSharded",
     "LoadWeights",
     "PenalizedBackward",
     "PerRank",
     "Power",
+    "RegisterCommHook",
     "ReplaceByCopy",
     "ReplaceParameter",
     "Save",
+    "SaveSharded",
     "Scheduler",
     "SetData",
     "SetOption",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.events.backward import Attach
+from inbackward_conformance.outcome import NotRun
 from inbackward_conformance.printable import Printable
 
 if TYPE_CHECKING:
@@ -46,3 +48,71 @@ class Load(Printable):
         loaded = torch.load(run.saved, weights_only=False)
         run.model.load_state_dict(loaded["model"])
         run.method.load_state_dict(run.model, loaded["optimizers"])
+
+
+@dataclass(frozen=True, repr=False)
+class SaveSharded(Printable):
+    """Save the model and the states of its optimizers by `torch.distributed.checkpoint`, each rank its shards.
+
+    Attributes:
+        folder: a folder that all ranks see; each method of training has its own within.
+    """
+
+    folder: str
+
+    def happen(self, run: Run) -> None:
+        """Save what torch makes of the listed optimizers."""
+        from torch.distributed.checkpoint.state_dict_saver import save
+
+        files = _files(run, self.folder)
+        save(_sharded_state(run), checkpoint_id=files)
+
+
+@dataclass(frozen=True, repr=False)
+class LoadSharded(Printable):
+    """Load what `SaveSharded` saved, by as many ranks or by another number.
+
+    Attributes:
+        folder: as for `SaveSharded`.
+        of: the method of training that saved it; empty: the same that loads.
+    """
+
+    folder: str
+    of: str = ""
+
+    def happen(self, run: Run) -> None:
+        """Load into the model, and into the listed optimizers."""
+        from torch.distributed.checkpoint.state_dict import set_state_dict
+        from torch.distributed.checkpoint.state_dict_loader import load
+
+        files = _files(run, self.folder, self.of)
+        state = _sharded_state(run)
+        load(state, checkpoint_id=files)
+        set_state_dict(
+            run.wrapper or run.model,
+            run.method.optimizers(run.model),
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizers"],
+            options=_by_parameter(),
+        )
+
+
+def _sharded_state(run: Run) -> dict[str, Any]:
+    from torch.distributed.checkpoint.state_dict import get_state_dict
+
+    optimizers = run.method.optimizers(run.model)
+    model, states = get_state_dict(run.wrapper or run.model, optimizers, options=_by_parameter())
+    return {"model": model, "optimizers": states}
+
+
+def _by_parameter() -> Any:
+    """Return the options that make a checkpoint independent of how many optimizers share the parameters."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions
+
+    return StateDictOptions(flatten_optimizer_state_dict=True)
+
+
+def _files(run: Run, folder: str, method: str = "") -> Path:
+    if not Path(folder).is_dir():
+        raise NotRun(f"rank {run.rank} does not see {folder}: name a folder that all machines share by --basetemp")
+    return Path(folder, method or type(run.method).__name__)

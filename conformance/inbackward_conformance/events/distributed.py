@@ -23,21 +23,46 @@ class WrapDDP(Printable):
     Attributes:
         options: keyword arguments of `DistributedDataParallel`.
         ignored: parameters that DDP leaves to their rank.
+        mixed_precision: the dtype that DDP computes and communicates in, and keeps buffers in; empty: their own.
         plainly: whether the implementation is not told: `DistributedDataParallel` itself is called.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    mixed_precision: str = ""
     plainly: bool = False
 
     def happen(self, run: Run) -> None:
         """Forward goes through the wrapper from here on."""
+        import torch
         from torch.nn.parallel import DistributedDataParallel
+        from torch.nn.parallel.distributed import _MixedPrecision  # DDP takes it, and there is no public name
 
+        options = dict(self.options)
+        if self.mixed_precision:
+            dtype = getattr(torch, self.mixed_precision)
+            options["mixed_precision"] = _MixedPrecision(dtype, dtype, dtype)
         if self.ignored:
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(run.model, list(self.ignored))  # noqa: SLF001 (there is no public way)
         wrap = DistributedDataParallel if self.plainly else run.method.wrap_ddp
-        run.wrapper = wrap(run.model, **self.options)
+        run.wrapper = wrap(run.model, **options)
+
+
+@dataclass(frozen=True, repr=False)
+class RegisterCommHook(Printable):
+    """Register a communication hook of torch's own with the wrapper, as a user does.
+
+    Attributes:
+        hook: a function of `torch.distributed.algorithms.ddp_comm_hooks.default_hooks`.
+    """
+
+    hook: str
+
+    def happen(self, run: Run) -> None:
+        """Let gradients go this way from here on."""
+        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+        run.wrapper.register_comm_hook(None, getattr(default_hooks, self.hook))  # type: ignore[union-attr,operator]
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,23 +74,31 @@ class FullyShard(Printable):
     Attributes:
         options: keyword arguments of `fully_shard`.
         layers: submodules that are sharded on their own, before the whole.
-        mixed_precision: the dtype that parameters are computed in; empty: their own.
-        offload: whether shards stay in the memory of the CPU.
+        replicas: how many copies of the model there are, each sharded over its part of the ranks.
+        mixed_precision: names of dtypes, by argument of `MixedPrecisionPolicy`.
+        offload: whether shards stay in the memory of the CPU, which is not pinned.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
     layers: tuple[str, ...] = ()
-    mixed_precision: str = ""
+    replicas: int = 1
+    mixed_precision: dict[str, str] = field(default_factory=dict)
     offload: bool = False
 
     def happen(self, run: Run) -> None:
         """Shard layers first, the whole last."""
         import torch
+        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
 
-        options = dict(self.options)
+        ranks = torch.distributed.get_world_size()
+        sizes = {"replicate": self.replicas} if self.replicas > 1 else {}
+        sizes["shard"] = ranks // self.replicas
+        mesh = init_device_mesh(run.device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
+        options = {**self.options, "mesh": mesh}
         if self.mixed_precision:
-            options["mp_policy"] = MixedPrecisionPolicy(param_dtype=getattr(torch, self.mixed_precision))
+            dtypes = {argument: getattr(torch, name) for argument, name in self.mixed_precision.items()}
+            options["mp_policy"] = MixedPrecisionPolicy(**dtypes)
         if self.offload:
             options["offload_policy"] = CPUOffloadPolicy(pin_memory=False)
         for layer in self.layers:
@@ -81,14 +114,29 @@ class WrapFSDP(Printable):
     The standard loop builds its optimizers afterwards.
 
     Attributes:
-        options: keyword arguments of `FullyShardedDataParallel`.
+        use_orig_params: whether the parameters stay; else flat ones take their place.
+        by_layer: whether each linear layer is wrapped on its own.
+        strategy: name of a `ShardingStrategy`.
     """
 
-    options: dict[str, Any] = field(default_factory=lambda: {"use_orig_params": True})
+    use_orig_params: bool = True
+    by_layer: bool = False
+    strategy: str = "FULL_SHARD"
 
     def happen(self, run: Run) -> None:
         """Forward goes through the wrapper from here on."""
-        run.wrapper = run.method.wrap_fsdp(run.model, **self.options)
+        from torch import nn
+        from torch.distributed.fsdp import ShardingStrategy
+        from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+        options: dict[str, Any] = {
+            "use_orig_params": self.use_orig_params,
+            "sharding_strategy": ShardingStrategy[self.strategy],
+            "device_id": run.device,
+        }
+        if self.by_layer:
+            options["auto_wrap_policy"] = ModuleWrapPolicy([nn.Linear])
+        run.wrapper = run.method.wrap_fsdp(run.model, **options)
         run.attach_to_new_parameters()
 
 

@@ -38,6 +38,7 @@ SECONDS_TO_REPORT = 30.0
 class Cluster:
     """The ranks of this torchrun, seen from the first of them, which takes part in every job.
 
+    It waits for the others before the first job: a rank that has yet to load torch would look like one that hangs.
     Nobody can replace one of them: after one has hung, all further jobs are `not run`.
     """
 
@@ -46,6 +47,7 @@ class Cluster:
         self._world_size = world_size
         self._numbers = itertools.count()
         self._broken = ""
+        store.wait([f"up {rank}" for rank in range(1, world_size)], FOR_EVER)
 
     def run(self, job: Job) -> list[Answer]:
         """Return the answers, in the order of ranks."""
@@ -103,7 +105,10 @@ def join() -> tuple[Store, int, int]:
 
 def serve(store: Store, rank: int) -> None:
     """Carry out jobs until there are no more."""
+    # Where torchrun ends a rank because another has, what it was at shows as well; see `_limited`.
+    faulthandler.register(signal.SIGTERM, sys.__stderr__ or sys.stderr, chain=True)
     warm_up()
+    store.set(f"up {rank}", "")
     for number in itertools.count():
         store.wait([f"job {number}"], FOR_EVER)
         job: Job | None = _unpack(store.get(f"job {number}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from inbackward_conformance.ranks.stores import Store
 
 LARGEST_PATIENCE = 20.0
+
+LOADED_LATE = ("torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict")
 
 
 class Rank(NamedTuple):
@@ -118,6 +121,8 @@ def values_of(answers: Sequence[Answer]) -> list[Any]:
 def warm_up() -> None:
     """Have loaded what torch loads late, so that no case pays for it, and keep to one thread."""
     torch.set_num_threads(1)
+    for module in LOADED_LATE:
+        importlib.import_module(module)
     dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     model = DistributedDataParallel(nn.Linear(1, 1))
     model(torch.ones(1, 1)).sum().backward()
@@ -149,8 +154,9 @@ def _process_group(job: Job, rank: Rank, store: Store) -> Iterator[None]:
 
 
 def _backend(job: Job) -> str:
-    enough = torch.cuda.is_available() and torch.cuda.device_count() >= job.world_size
-    return "cpu:gloo,cuda:nccl" if job.device.startswith("cuda") and enough else "gloo"
+    """Nccl wants a GPU for each rank; gloo carries CUDA tensors too."""
+    a_gpu_each = job.device == "cuda" and torch.cuda.device_count() >= job.world_size
+    return "cpu:gloo,cuda:nccl" if a_gpu_each else "gloo"
 
 
 def _device(device: str, number: int) -> str:

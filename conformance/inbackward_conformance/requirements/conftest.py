@@ -19,7 +19,7 @@ from inbackward_conformance.drawn import Drawn
 from inbackward_conformance.expected import covering, excuse
 from inbackward_conformance.judgement import finding_of
 from inbackward_conformance.on_ranks import OnRanks
-from inbackward_conformance.outcome import Finding, Outcome
+from inbackward_conformance.outcome import Finding, NotRun, Outcome
 from inbackward_conformance.plugin import CLUSTER
 from inbackward_conformance.profiles import QUICK, drawing
 from inbackward_conformance.ranks.job import Ranks
@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "should: a requirement that is reported and leaves the verdict alone",
         "may_refuse(latest): a refusal passes: 'before any change' (the default), 'at attachment' or 'late'",
         "needs(call): the optional call of an adapter that the requirement is about",
+        "accelerator: about what torch itself has on an accelerator only: on a CPU not run, and no verdict rests on it",
     ):
         config.addinivalue_line("markers", mark)
 
@@ -103,6 +104,8 @@ def ranks(request: pytest.FixtureRequest) -> Iterator[Ranks]:
 def check(request: pytest.FixtureRequest, implementation: Implementation, device: str, ranks: Ranks) -> Check:
     """Holds the implementation under test to a plan."""
     requirement = specification()[requirement_id(request.path, request.node.name)]
+    if not requirement.applies_to(device):
+        raise NotRun(f"torch itself has this on an accelerator only, and the run is on {device}")
     option = request.config.getoption
     on_ranks = OnRanks(ranks, request.node.callspec.params["implementation"], device, option("case_seconds"))
     check = Check(implementation, requirement, device, option("conformance_seed"), ranks=on_ranks)
@@ -156,7 +159,7 @@ def pytest_runtest_makereport(
             finding.detail,
             call.duration,
             bool(entry),
-            item.stash[DRAWN].plans if DRAWN in item.stash else 0,
+            drawn=item.stash[DRAWN].plans if DRAWN in item.stash else 0,
         ),
     )
     if entry:

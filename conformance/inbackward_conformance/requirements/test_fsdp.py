@@ -1,0 +1,272 @@
+"""Fully sharded data parallel, FSDP2's `fully_shard` and FSDP1: what an optimizer built after sharding gives.
+
+The implementation's own call shards the model where it has one. Batches differ from rank to rank. Each rank's shards,
+of parameters, gradients and states, are compared with the same rank's in the standard loop, and equal means to the bit,
+at any world size: torch itself brings the gradients together, in both.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from inbackward_conformance.check import Check
+from inbackward_conformance.events import (
+    AccumulateUnsynchronised,
+    Attach,
+    Backward,
+    ClipGradients,
+    Event,
+    FullyShard,
+    LoadSharded,
+    SaveSharded,
+    TrainOrdinarily,
+    WrapFSDP,
+)
+from inbackward_conformance.in_backward import InBackward
+from inbackward_conformance.on_ranks import implementation as implementation_of
+from inbackward_conformance.outcome import Outcome
+from inbackward_conformance.plan import Assignment, Plan, Ranks
+from inbackward_conformance.ranks.job import Rank
+from inbackward_conformance.run import Run
+
+ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
+MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
+THREE_STEPS = (Backward(),) * 3
+ACCUMULATING = (Backward(), *(AccumulateUnsynchronised(), AccumulateUnsynchronised(), Backward()) * 2)
+
+LAYERS = ("0", "2", "4")
+WHOLE = FullyShard()
+BY_LAYER = FullyShard(layers=LAYERS)
+KEPT_FOR_BACKWARD = FullyShard({"reshard_after_forward": False}, layers=LAYERS)
+REPLICATED = FullyShard(layers=LAYERS, replicas=2)
+
+ORIGINAL = WrapFSDP()
+ORIGINAL_BY_LAYER = WrapFSDP(by_layer=True)
+
+both = pytest.mark.parametrize("shard", [WHOLE, ORIGINAL], ids=["FSDP2", "FSDP1"])
+
+
+@pytest.mark.must
+@pytest.mark.parametrize(
+    ("shard", "world_size"),
+    [(WHOLE, 2), *((BY_LAYER, size) for size in (1, 2, 3, 4)), (KEPT_FOR_BACKWARD, 2), (REPLICATED, 4)],
+    ids=["whole-2", "by-layer-1", "by-layer-2", "by-layer-3", "by-layer-4", "kept-for-backward-2", "replicated-4"],
+)
+def test_fully_shard(check: Check, shard: FullyShard, world_size: int) -> None:
+    """Attached after `fully_shard`, of the whole model or layer by layer too, each rank trains its shards.
+
+    Some ranks hold no part of a small parameter. With `reshard_after_forward=False` and over a mesh with replicas it
+    is the same.
+    """
+    check(_sharded(shard, world_size=world_size))
+
+
+@pytest.mark.must
+@pytest.mark.may_refuse
+@pytest.mark.parametrize("shard", [WHOLE, BY_LAYER], ids=["whole", "by-layer"])
+@pytest.mark.parametrize("assignment", [ADAMW, Assignment("Adagrad", {"lr": 0.05})], ids=["AdamW", "Adagrad"])
+def test_attached_before(check: Check, shard: FullyShard, assignment: Assignment) -> None:
+    """Attached before `fully_shard`, through the implementation's own call: as an optimizer built afterwards.
+
+    `fully_shard` makes new Parameter objects. Adagrad has a state for the old ones from the start.
+    """
+    check(Plan("MLP", (assignment,), (shard, *THREE_STEPS), ranks=Ranks(2)))
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("reduced_in", ["bfloat16", "float32"])
+def test_mixed_precision(check: Check, reduced_in: str) -> None:
+    """A `MixedPrecisionPolicy`: shards are stepped in their own dtype, whatever gradients were computed in."""
+    check(_sharded(FullyShard(layers=LAYERS, mixed_precision={"param_dtype": "bfloat16", "reduce_dtype": reduced_in})))
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("shard", [WHOLE, BY_LAYER], ids=["whole", "by-layer"])
+def test_gradient_sync(check: Check, shard: FullyShard) -> None:
+    """What has accumulated under `set_requires_gradient_sync(False)` is stepped with the next synchronised backward."""
+    check(_sharded(shard, events=ACCUMULATING))
+
+
+@pytest.mark.must
+@pytest.mark.may_refuse
+@pytest.mark.parametrize("events", [THREE_STEPS, ACCUMULATING], ids=["synchronised", "accumulating"])
+def test_cpu_offload(check: Check, events: tuple[Event, ...]) -> None:
+    """A `CPUOffloadPolicy` with `pin_memory=False`: shards, gradients and states are in the memory of the CPU."""
+    check(_sharded(FullyShard(layers=LAYERS, offload=True), events=events))
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_clipped_by_hook(check: Check, when: str) -> None:
+    """Under `fully_shard` what is stepped is what a post-accumulate-grad hook of the user makes of a gradient."""
+    clip = ClipGradients("register_post_accumulate_grad_hook")
+    before, events = ((BY_LAYER, clip), THREE_STEPS) if when == "before" else ((BY_LAYER,), (clip, *THREE_STEPS))
+    check(Plan("MLP", (ADAMW,), events, before=before, ranks=Ranks(2)))
+
+
+@pytest.mark.must
+@pytest.mark.parametrize(
+    ("shard", "world_size"),
+    [
+        (ORIGINAL, 2),
+        *((ORIGINAL_BY_LAYER, size) for size in (1, 2, 3, 4)),
+        (WrapFSDP(strategy="SHARD_GRAD_OP"), 2),
+        (WrapFSDP(strategy="NO_SHARD"), 2),
+    ],
+    ids=["whole-2", "by-layer-1", "by-layer-2", "by-layer-3", "by-layer-4", "shard-grad-op-2", "no-shard-2"],
+)
+def test_original_parameters(check: Check, shard: WrapFSDP, world_size: int) -> None:
+    """Attached after FSDP1 with `use_orig_params=True`, each rank trains its part of the parameters.
+
+    Some ranks hold no part of a parameter.
+    """
+    check(_sharded(shard, world_size=world_size))
+
+
+@pytest.mark.must
+@pytest.mark.may_refuse
+@pytest.mark.parametrize("shard", [ORIGINAL, ORIGINAL_BY_LAYER], ids=["whole", "by-layer"])
+def test_original_parameters_attached_before(check: Check, shard: WrapFSDP) -> None:
+    """Attached before FSDP1 with `use_orig_params=True`, through the implementation's own call: as afterwards."""
+    check(Plan("MLP", (ADAMW,), (shard, *THREE_STEPS), ranks=Ranks(2)))
+
+
+@pytest.mark.must
+@pytest.mark.may_refuse
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_flat_parameters(check: Check, when: str) -> None:
+    """FSDP1 with `use_orig_params=False`, where flat parameters take the place of all others."""
+    flat = WrapFSDP(use_orig_params=False)
+    before, events = ((), (flat, *THREE_STEPS)) if when == "before" else ((flat,), THREE_STEPS)
+    check(Plan("MLP", (ADAMW,), events, before=before, ranks=Ranks(2)))
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("shard", [ORIGINAL, ORIGINAL_BY_LAYER], ids=["whole", "by-layer"])
+def test_no_sync(check: Check, shard: WrapFSDP) -> None:
+    """Gradients accumulated under FSDP1's `no_sync()` are stepped with the next synchronised backward, once."""
+    check(_sharded(shard, events=ACCUMULATING))
+
+
+@pytest.mark.must
+@both
+def test_attached_in_training(check: Check, shard: Event) -> None:
+    """Attached after sharding and a first step of another, ordinary optimizer."""
+    check(Plan("MLP", (ADAMW,), THREE_STEPS, before=(shard, TrainOrdinarily()), ranks=Ranks(2)))
+
+
+@pytest.mark.must
+@both
+def test_two_optimizers(check: Check, shard: Event) -> None:
+    """Two optimizers on each parameter step in the order of attachment."""
+    check(_sharded(shard, assignments=(MOMENTUM, ADAMW)))
+
+
+@pytest.mark.must
+@both
+def test_different_optimizers(check: Check, shard: Event) -> None:
+    """Weights and biases have optimizers of different classes, though their gradients come together."""
+    weights = Assignment("AdamW", {"lr": 0.01}, params=tuple(f"{layer}.weight" for layer in LAYERS))
+    biases = Assignment("SGD", {"lr": 0.1, "momentum": 0.9}, params=tuple(f"{layer}.bias" for layer in LAYERS))
+    check(_sharded(shard, assignments=(weights, biases)))
+
+
+@pytest.mark.must
+@both
+def test_frozen_parameters(check: Check, shard: Event) -> None:
+    """Frozen parameters among the sharded stay as they are; the others train."""
+    check(_sharded(shard, frozen=("0.weight", "2.bias")))
+
+
+@pytest.mark.must
+@both
+def test_shared_parameter(check: Check, shard: Event) -> None:
+    """A parameter under two names is reduced and stepped once."""
+    check(_sharded(shard, model="TwoLayers", shared=(("0.weight", "1.weight"),)))
+
+
+@pytest.mark.must
+@both
+def test_unused_parameters(check: Check, shard: Event) -> None:
+    """A parameter that no rank has used stays put: neither weight decay nor momentum moves it."""
+    events = (Backward(), Backward(skip=("left",)), Backward())
+    check(_sharded(shard, model="Branches", events=events))
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("shard", [BY_LAYER, ORIGINAL_BY_LAYER], ids=["FSDP2", "FSDP1"])
+def test_early_step(check: Check, shard: Event) -> None:
+    """Sharded layer by layer, the last layer is stepped before the backward of the first layer is over.
+
+    The backward of the first layer can wait for that step, on each rank.
+    """
+    check.on_ranks(2, _wait_for_early_step, Plan("MLP", (ADAMW,), (Backward(),), before=(shard,), ranks=Ranks(2)))
+
+
+def _wait_for_early_step(rank: Rank, name: str, plan: Plan) -> None:
+    implementation = implementation_of(name)
+    run = Run(plan, InBackward(implementation), rank.device, rank.number)
+    for event in (*plan.before, Attach()):
+        event.happen(run)
+    stepped = threading.Event()
+    last = [*run.model.parameters()][-2:]  # weight and bias, of one of which a rank may hold nothing
+    for optimizer in implementation.optimizers(run.model):
+        if any(param is one for group in optimizer.param_groups for param in group["params"] for one in last):
+            optimizer.register_step_post_hook(lambda *_: stepped.set())
+    waits: list[bool] = []
+
+    def wait(_: object) -> None:
+        waits.append(stepped.wait(5))
+
+    run.model.get_submodule("0").register_forward_hook(
+        lambda _layer, _inputs, output: output.register_hook(wait) and None
+    )
+    for event in plan.events:
+        event.happen(run)
+    assert waits == [True], "the last layer was not stepped while the first layer's backward waited for it for 5 s"
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("assignment", [ADAMW, MOMENTUM], ids=["AdamW", "SGD"])
+@pytest.mark.parametrize("saved_by", ["", "StandardLoop"], ids=["own", "standard"])
+def test_checkpoint(check: Check, tmp_path: Path, assignment: Assignment, saved_by: str) -> None:
+    """Under `fully_shard` two ranks save model and states, four load them and go on as if never stopped.
+
+    Each has its shards, of the states of the listed optimizers too, and `torch.distributed.checkpoint` saves and loads
+    them. What the standard loop has saved loads as well.
+    """
+    _save_with_two_load_with_four(check, tmp_path, BY_LAYER, assignment, saved_by)
+
+
+@pytest.mark.must
+@pytest.mark.may_refuse
+def test_checkpoint_of_original_parameters(check: Check, tmp_path: Path) -> None:
+    """The same under FSDP1, whose own state dict wants one optimizer for all that one flat parameter is made of."""
+    _save_with_two_load_with_four(check, tmp_path, ORIGINAL_BY_LAYER, ADAMW)
+
+
+def _save_with_two_load_with_four(
+    check: Check, folder: Path, shard: Event, assignment: Assignment, saved_by: str = ""
+) -> None:
+    save, load = SaveSharded(str(folder)), LoadSharded(str(folder), of=saved_by)
+    check(_sharded(shard, assignments=(assignment,), events=(*THREE_STEPS, save)))
+    if check.findings[-1].outcome is Outcome.REFUSES:
+        return  # there is nothing to load
+    check(_sharded(shard, assignments=(assignment,), events=(load, *THREE_STEPS), world_size=4))
+
+
+def _sharded(
+    shard: Event,
+    *,
+    world_size: int = 2,
+    model: str = "MLP",
+    assignments: tuple[Assignment, ...] = (ADAMW,),
+    events: tuple[Event, ...] = THREE_STEPS,
+    shared: tuple[tuple[str, str], ...] = (),
+    frozen: tuple[str, ...] = (),
+) -> Plan:
+    """Return a plan of attachment after sharding."""
+    return Plan(model, assignments, events, before=(shard,), shared=shared, frozen=frozen, ranks=Ranks(world_size))

@@ -1,0 +1,225 @@
+"""Mutants of fully sharded data parallel: what goes wrong between a parameter and its shards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import distributed
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
+from mutants.naive import Naive
+from mutants.of_ddp import AfterBackward
+from mutants.registry import fails
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+
+@fails("fsdp/early_step")
+class OnShards(AfterBackward):
+    """What the others are made from: ordinary optimizers that follow to the shards, stepped when all is over."""
+
+    def fully_shard(self, module: nn.Module, **options: Any) -> Any:
+        if any(optimizer.state for optimizer in self.attached):
+            raise ValueError("there is state of whole parameters already: attach after fully_shard")
+        whole = list(module.parameters())
+        sharded = fully_shard(module, **options)
+        shard_of = dict(zip(whole, module.parameters(), strict=True))
+        for group in (group for optimizer in self.attached for group in optimizer.param_groups):
+            group["params"] = [shard_of.get(param, param) for param in group["params"]]
+        return sharded
+
+    def wrap_fsdp(self, module: nn.Module, **options: Any) -> nn.Module:
+        if self.attached and not options["use_orig_params"]:
+            raise ValueError("flat parameters are to be made first: attach after wrapping")
+        return FullyShardedDataParallel(module, **options)
+
+
+@fails("fsdp/fully_shard")
+class StepsOnUnreducedGradients(OnShards):
+    """Hooks the parameters that forward sees: they are whole, and so is their gradient, of this rank alone."""
+
+    def fully_shard(self, module: nn.Module, **options: Any) -> Any:
+        sharded = super().fully_shard(module, **options)
+        self.grads: dict[str, Tensor] = {}
+        module.register_forward_pre_hook(self.watch)
+        return sharded
+
+    def watch(self, module: nn.Module, _: Any) -> None:
+        for name, param in module.named_parameters():
+            param.register_hook(partial(self.grads.__setitem__, name))
+
+    def step(self, module: nn.Module) -> None:
+        for name, param in module.named_parameters():
+            part = self.grads[name].chunk(distributed.get_world_size())[distributed.get_rank()]
+            param.grad.to_local().copy_(part)  # type: ignore[union-attr]
+        super().step(module)
+
+
+@fails("fsdp/attached_before")
+@fails("fsdp/flat_parameters", "before")
+class StepsStaleParameters(AfterBackward):
+    """Goes on with what it was given, which is nobody's any more."""
+
+
+@fails("fsdp/mixed_precision", "float32")
+class RoundsGradients(OnShards):
+    """Brings gradients to the dtype of forward, though they were reduced in a better one."""
+
+    def step(self, module: nn.Module) -> None:
+        for param in module.parameters():
+            param.grad = param.grad.bfloat16().to(param.dtype)  # type: ignore[union-attr]
+        super().step(module)
+
+
+@fails("fsdp/gradient_sync")
+class SynchronisesEachBackward(Naive):
+    """Needs its hooks called, and sees to it."""
+
+    def fully_shard(self, module: nn.Module, **options: Any) -> Any:
+        sharded: Any = fully_shard(module, **options)
+        sharded.set_requires_gradient_sync = lambda _: None
+        return sharded
+
+
+@fails("fsdp/cpu_offload")
+class StepsACopyOnTheDevice(OnShards):
+    """Brings offloaded shards to the device to step them there, and never takes them back."""
+
+    def fully_shard(self, module: nn.Module, **options: Any) -> Any:
+        self.offloaded = "offload_policy" in options
+        return super().fully_shard(module, **options)
+
+    def step(self, module: nn.Module) -> None:
+        kept = [(param, param.detach().clone()) for param in module.parameters()]
+        super().step(module)
+        with torch.no_grad():
+            for param, value in kept if self.offloaded else ():
+                param.copy_(value)
+
+
+@fails("fsdp/clipped_by_hook", "after")
+class StepsBeforeHooksOfTheUser(Naive):
+    """Is the first hook on a shard, and leaves no gradient for those after it."""
+
+
+@fails("fsdp/frozen_parameters")
+class HooksFrozenParameters(Naive):
+    """Hooks whatever it is given, where a frozen parameter takes no hook."""
+
+
+@fails("fsdp/original_parameters")
+@fails("fsdp/original_parameters_attached_before")
+class WaitsForHooks(Naive):
+    """Has hooks on the original parameters; the gradient is that of a flat one, and nobody calls them."""
+
+
+@fails("fsdp/no_sync")
+class ReducesWithinNoSync(OnShards):
+    """Wraps in something of its own, whose `no_sync` does nothing."""
+
+    def wrap_fsdp(self, module: nn.Module, **options: Any) -> nn.Module:
+        return _AlwaysInSync(module, **options)
+
+
+class _AlwaysInSync(FullyShardedDataParallel):
+    def no_sync(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
+
+
+@fails("fsdp/attached_in_training")
+class LooksOnce(OnShards):
+    """Makes up its mind in the first forward of what has to be stepped."""
+
+    def fully_shard(self, module: nn.Module, **options: Any) -> Any:
+        sharded = super().fully_shard(module, **options)
+        self.found: list[Optimizer] | None = None
+        module.register_forward_pre_hook(self.look)
+        return sharded
+
+    def look(self, module: nn.Module, _: Any) -> None:
+        if self.found is None:
+            self.found = list(self.attached)
+
+    def step(self, module: nn.Module) -> None:
+        for optimizer in self.found or ():
+            optimizer.step()
+
+
+@fails("fsdp/two_optimizers")
+class LastComeFirstServedOnShards(OnShards):
+    """Steps in the reverse order of attachment."""
+
+    def step(self, module: nn.Module) -> None:
+        for optimizer in reversed(self.attached):
+            optimizer.step()
+
+
+@fails("fsdp/different_optimizers")
+class OneOptimizerForAll(OnShards):
+    """Takes the class and the options of the first call for whatever is sharded together."""
+
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        if self.attached:
+            self.attached[0].add_param_group({"params": params})
+        else:
+            super().apply(optimizer_class, params, optimizer_kwargs, register_hook)
+
+
+@fails("fsdp/shared_parameter")
+class StepsForEachNameOfAShard(OnShards):
+    """Goes through modules instead of parameters."""
+
+    def step(self, module: nn.Module) -> None:
+        super().step(module)
+        names = Counter(param for _, param in module.named_parameters(remove_duplicate=False))
+        for param in names:
+            if names[param] == 1:
+                param.grad = None
+        super().step(module)
+
+
+@fails("fsdp/unused_parameters")
+class FillsUpGradients(OnShards):
+    """Has a gradient for whatever is sharded together, zeros if need be."""
+
+    def step(self, module: nn.Module) -> None:
+        for param in module.parameters():
+            if param.grad is None:
+                param.grad = torch.zeros_like(param)
+        super().step(module)
+
+
+@fails("fsdp/checkpoint")
+@fails("fsdp/checkpoint_of_original_parameters")
+class ForgetsStateOnLoading(OnShards):
+    """Starts anew with what it has loaded."""
+
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        super().apply(optimizer_class, params, optimizer_kwargs, register_hook)
+        self.attached[-1].register_load_state_dict_post_hook(_forget)
+
+
+def _forget(optimizer: Optimizer) -> None:
+    optimizer.state.clear()
+
+
+@fails("fsdp/checkpoint", "standard-SGD")
+class LoadsWholeStates(OnShards):
+    """Takes what it has loaded for a state of whole parameters, and leaves it whole on each rank."""
+
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        super().apply(optimizer_class, params, optimizer_kwargs, register_hook)
+        self.attached[-1].register_load_state_dict_post_hook(_gather)
+
+
+def _gather(optimizer: Optimizer) -> None:
+    for state in optimizer.state.values():
+        state["momentum_buffer"] = state["momentum_buffer"].full_tensor()

@@ -1,0 +1,40 @@
+"""Records as a run writes them, for tests of what is made of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from inbackward_conformance.outcome import Outcome
+from inbackward_conformance.record import CaseRecord, RecordFile, summarize
+from inbackward_conformance.specification import specification
+
+VERSIONS = {"inbackward": "0.1", "torch": "2.13.0"}
+PASSING = {Outcome.CONFORMS, Outcome.NOT_OFFERED, Outcome.NOT_RUN}
+
+
+def case(implementation: str, requirement: str, outcome: str, *, name: str = "", **values: Any) -> CaseRecord:
+    """A refusal passes where it may."""
+    known = specification()[requirement]
+    found = Outcome(outcome)
+    passed = found in PASSING or (found is Outcome.REFUSES and known.may_refuse is not None)
+    return CaseRecord(implementation, requirement, name, known.level, found, passed, **values)
+
+
+def write_record(
+    path: Path, *cases: CaseRecord, whole: bool = True, not_run: tuple[str, ...] = (), **header: str
+) -> Path:
+    """Write the record of a run with these cases; `header` replaces what its first line says."""
+    with path.open("w", encoding="utf-8") as file, mock.patch("inbackward_conformance.record.version", VERSIONS.get):
+        record = RecordFile(file, device="cpu", seed=0)
+        for found in cases:
+            record.write_case(found)
+        names = dict.fromkeys(found.implementation for found in cases)
+        own = {name: [found for found in cases if found.implementation == name] for name in names}
+        results = {name: summarize(name, found, not_run, "cpu") for name, found in own.items()}
+        record.finish(results, selection="", whole=whole)
+    first, *others = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([json.dumps(json.loads(first) | header), *others, ""]), encoding="utf-8")
+    return path

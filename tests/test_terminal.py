@@ -1,0 +1,114 @@
+"""What a run prints at its end, from records alone; `test_session` has it from runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from expecttest import assert_expected_inline
+
+from inbackward_conformance.outcome import Outcome
+from inbackward_conformance.record import summarize
+from inbackward_conformance.specification import specification
+from inbackward_conformance.terminal import summary_lines
+from records import case
+
+if TYPE_CHECKING:
+    from inbackward_conformance.record import CaseRecord
+
+LONG = "parameter 'first' differs from the standard loop after event 1, Backward(): " * 6
+
+
+def summary(*cases: CaseRecord, verbosity: int = 0, width: int = 80) -> str:
+    results = {
+        name: summarize(name, cases, [], "cpu") for name in dict.fromkeys(found.implementation for found in cases)
+    }
+    return "\n".join(line for line, _ in summary_lines(results, cases, verbosity=verbosity, width=width))
+
+
+def failing(requirement: str, outcome: str = "fails", *, expected: bool = False, detail: str = "why") -> CaseRecord:
+    return case("mine", requirement, outcome, detail=detail, expected=expected)
+
+
+def test_musts_and_the_worst_come_first() -> None:
+    assert_expected_inline(
+        summary(
+            failing("hazards/checkpoint_of_detached_use", "crashes"),
+            failing("attachment/groups", "fails"),
+            failing("sharing/two_names", "diverges"),
+            case("mine", "sharing/listed_twice", "conforms"),
+        ),
+        """\
+mine
+  MUST diverges: sharing/two_names
+    why
+  MUST fails: attachment/groups
+    why
+  SHOULD crashes: hazards/checkpoint_of_detached_use
+    why
+  attachment            0 of  1 kept   1 fails
+  hazards               0 of  1 kept   1 crashes
+  sharing               1 of  2 kept   1 diverges
+mine: not conformant (MUST 1 of 3, SHOULD 0 of 1 kept, 4 cases)""",
+    )
+
+
+def test_expected_failures_are_counted() -> None:
+    cases = (failing("attachment/groups", expected=True), failing("sharing/two_names", "diverges"))
+    assert_expected_inline(
+        summary(*cases),
+        """\
+mine
+  MUST diverges: sharing/two_names
+    why
+  1 failed as expected; -v shows them
+  attachment            0 of  1 kept   1 fails
+  sharing               0 of  1 kept   1 diverges
+mine: not conformant (MUST 0 of 2 kept, 2 cases)""",
+    )
+    assert_expected_inline(
+        summary(*cases, verbosity=1),
+        """\
+mine
+  MUST diverges: sharing/two_names
+    why
+  MUST fails as expected: attachment/groups
+    why
+  attachment            0 of  1 kept   1 fails
+  sharing               0 of  1 kept   1 diverges
+mine: not conformant (MUST 0 of 2 kept, 2 cases)""",
+    )
+
+
+def test_what_is_not_offered_keeps_no_promise() -> None:
+    assert_expected_inline(
+        summary(case("mine", "lifetime/detached", "not offered"), case("mine", "listing/order", "conforms")),
+        """\
+mine
+  lifetime              0 of  1 kept   1 not offered
+  listing               1 of  1 kept
+mine: conformant (MUST 0 of 1, SHOULD 1 of 1 kept, 2 cases)""",
+    )
+
+
+def test_no_wall_of_text() -> None:
+    """Whatever fails, and however much there is to say of it; `-v` says all of it."""
+    cases = [failing(name, detail=LONG) for name in specification()]
+    assert len(summary(*cases).splitlines()) < 80
+    assert f"  and {len(specification()) - 12} more; -v shows all" in summary(*cases)
+    verbose = summary(*cases, verbosity=1)
+    assert all(f"fails: {name}" in verbose for name in specification())
+    assert "[…]" not in verbose
+
+
+def test_it_fits_into_80_columns() -> None:
+    everything = list(Outcome)
+    cases = [
+        failing(name, everything[number % len(everything)], detail=LONG) for number, name in enumerate(specification())
+    ]
+    assert max(map(len, summary(*cases).splitlines())) <= 80
+
+
+def test_quiet_is_the_verdict() -> None:
+    assert_expected_inline(
+        summary(failing("sharing/two_names"), verbosity=-1), """mine: not conformant (MUST 0 of 1 kept, 1 cases)"""
+    )
