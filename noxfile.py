@@ -114,6 +114,14 @@ def gpu(session: nox.Session, chapters: str) -> None:
     run_suite(session, f"{chapters}-cuda.jsonl", "--device", "cuda", *options)
 
 
+@nox.session(venv_backend="none", requires=[DEV], default=False)
+def properties(session: nox.Session) -> None:
+    """Hold the reference implementation to ten thousand plans that Hypothesis draws, and say how many a second."""
+    chapter = "inbackward_conformance.requirements.test_properties"
+    options = ["--implementation", "reference", "--hypothesis-profile", "thorough", "-p", "no:randomly", "-n", "2"]
+    run_in_dev(session, "pytest", "--pyargs", chapter, *options, *session.posargs)
+
+
 @nox.session(venv_backend="virtualenv", reuse_venv=False, default=False)
 def wheel(session: nox.Session) -> None:
     """Build the wheel, install it into an empty environment, run the suite from an empty folder."""

@@ -28,7 +28,7 @@ def write_record(
 ) -> Path:
     """Write the record of a run with these cases; `header` replaces what its first line says."""
     with path.open("w", encoding="utf-8") as file, mock.patch("inbackward_conformance.record.version", VERSIONS.get):
-        record = RecordFile(file, device="cpu", seed=0)
+        record = RecordFile(file, device="cpu", seed=0, profile="quick")
         for found in cases:
             record.write_case(found)
         names = dict.fromkeys(found.implementation for found in cases)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Suite, read_record
+from inbackward_conformance.specification import DISTRIBUTED
 
 pytestmark = pytest.mark.xdist_group("ranks")  # one worker has all the ranks: they are processes enough
 
@@ -41,7 +42,7 @@ def test_chapters_of_a_run(given: tuple[str, ...], pytester: pytest.Pytester) ->
     options = ("--collect-only", "-q", "--implementation=hostile:Sound", *given)
     result = pytester.runpytest_subprocess("--pyargs", "inbackward_conformance", *options)
     chapters = {line.partition("::")[0].rpartition("test_")[2] for line in result.outlines if "::" in line}
-    assert (chapters <= {"ddp.py", "fsdp.py"}) is bool(given)
+    assert (chapters <= {f"{chapter}.py" for chapter in DISTRIBUTED}) is bool(given)
     assert ("ddp.py" in chapters) is bool(given)
 
 

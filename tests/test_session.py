@@ -109,6 +109,7 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
         **dict.fromkeys(versions, ""),
         "device": "cpu",
         "seed": 7,
+        "profile": "quick",
     }
     cases = [line for line in lines if line["kind"] == "case"]
     requirements = [line for line in lines if line["kind"] == "requirement"]
@@ -124,6 +125,7 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
         "detail": "",
         "expected": False,
         "script": "",
+        "drawn": 0,
     }
     assert requirements[0] == {
         "kind": "requirement",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from inbackward_conformance.compare import compare, difference
 from inbackward_conformance.compare_ranks import compare_ranks
 from inbackward_conformance.in_backward import InBackward
+from inbackward_conformance.live import Live
 from inbackward_conformance.on_ranks import run_both, run_observed, run_standard
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
 from inbackward_conformance.run import run
@@ -62,10 +63,18 @@ class Check:
             RuntimeError: the standard loop raised, unforeseen.
         """
         plan = replace(plan, seed=plan.seed + self._seed)
-        finding = self._on_ranks(plan, standard_may_raise) if plan.ranks else self._here(plan, standard_may_raise)
+        try:
+            finding = self._on_ranks(plan, standard_may_raise) if plan.ranks else self._here(plan, standard_may_raise)
+        except BrokenPromise as error:  # of a rank that hangs or died
+            error.plan = plan
+            raise
         if not finding.passed:
-            raise BrokenPromise(finding)
+            raise BrokenPromise(finding, plan)
         self.findings.append(finding)
+
+    def live(self, plan: Plan) -> Live:
+        """Return what a plan begins with, by both ways, for events that are not known beforehand."""
+        return Live(replace(plan, seed=plan.seed + self._seed), self._implementation, self._device)
 
     def on_ranks(self, world_size: int, body: Callable[..., None], *arguments: Any) -> None:
         """Call `body(rank, name, *arguments)` on each of so many ranks; `name` is that of the implementation.

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from inbackward_conformance.plan import Plan
+
 
 class Outcome(StrEnum):
     """The outcomes, worst first: the worst of its cases is the outcome of a requirement."""
@@ -63,11 +65,12 @@ CONFORMS = Finding(Outcome.CONFORMS)
 
 
 class BrokenPromise(AssertionError):
-    """A case did not pass; carries the finding that says how."""
+    """A case did not pass; carries the finding that says how, and the plan that shows it, if there is one."""
 
-    def __init__(self, finding: Finding) -> None:
+    def __init__(self, finding: Finding, plan: Plan | None = None) -> None:
         super().__init__(f"{finding.outcome}: {finding.detail}")
         self.finding = finding
+        self.plan = plan
 
 
 class NotOffered(NotImplementedError):

@@ -89,6 +89,7 @@ class Plan(Printable):
         shared: `(name, source)` pairs: the parameter called name is replaced by the one called source.
         frozen: parameters that do not require gradients from the start.
         dtype: name of the floating dtype that the model and its batches are cast to; empty: as the model is built.
+        arguments: what the class of the model is called with.
         seed: of the initial values, the batches and what the model draws.
         ranks: the processes that run it; None: this one alone.
     """
@@ -100,5 +101,6 @@ class Plan(Printable):
     shared: tuple[tuple[str, str], ...] = ()
     frozen: tuple[str, ...] = ()
     dtype: str = ""
+    arguments: tuple[Any, ...] = ()
     seed: int = 0
     ranks: Ranks | None = None

@@ -49,7 +49,11 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
     )
     group.addoption("--device", default="cpu", metavar="DEVICE", help="device to run on, cpu (default) or cuda")
     group.addoption(
-        "--conformance-seed", type=int, default=0, metavar="N", help="seed of models and batches (default 0)"
+        "--conformance-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of models, batches and plans that are drawn (default 0)",
     )
     group.addoption(
         "--distributed", action="store_true", help="run the chapters that need several processes, and only those"
@@ -59,6 +63,7 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # Hypothesis's own plugin looks the profile up
 def pytest_configure(config: pytest.Config) -> None:
     """Start a conformance session, if pytest is pointed at the suite.
 
@@ -72,6 +77,8 @@ def pytest_configure(config: pytest.Config) -> None:
                 "name what is to be tested: --implementation NAME or --implementation package.module:attribute"
             )
         return
+    if config.getoption("hypothesis_profile", None):
+        import inbackward_conformance.profiles  # noqa: F401, PLC0415 (registers them; who chooses none waits for nothing)
     try:
         if not hasattr(config, "workerinput"):
             for name in names:

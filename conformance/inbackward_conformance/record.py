@@ -22,6 +22,7 @@ class CaseRecord:
     """What one case came to.
 
     Attributes:
+        drawn: how many plans Hypothesis drew for it.
         expected: whether it failed as a file of expected failures says.
         script: the file that reproduces the failure, where scripts were asked for.
     """
@@ -36,6 +37,7 @@ class CaseRecord:
     seconds: float = 0.0
     expected: bool = False
     script: str = ""
+    drawn: int = 0
 
     def __str__(self) -> str:
         """Say on one line what it came to."""
@@ -133,7 +135,7 @@ def kept(requirement: RequirementRecord) -> bool:
 class RecordFile:
     """Writes the record line by line; a file without its footer is of a run that died."""
 
-    def __init__(self, file: TextIO, *, device: str, seed: int) -> None:
+    def __init__(self, file: TextIO, *, device: str, seed: int, profile: str) -> None:
         self._file = file
         self._write(
             "header",
@@ -144,6 +146,7 @@ class RecordFile:
             python=platform.python_version(),
             device=device,
             seed=seed,
+            profile=profile,
         )
 
     def write_case(self, case: CaseRecord) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from inbackward_conformance import hazardous_models, models, unusual_parameters
+from inbackward_conformance import hazardous_models, layer_graph, models, unusual_parameters
 from inbackward_conformance.events import Attach
 from inbackward_conformance.outcome import NotOffered, NotRun
 from inbackward_conformance.plan import ALL, Assignment, Group, Plan, TensorOption
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from inbackward_conformance.adapter import BoundAssignment
-    from inbackward_conformance.events import Scheduler
+    from inbackward_conformance.events import Event, Scheduler
 
 
-CATALOGUES = (models, hazardous_models, unusual_parameters)
+CATALOGUES = (models, hazardous_models, unusual_parameters, layer_graph)
 
 
 class Method(Protocol):
@@ -77,6 +77,7 @@ class Run:
     Attributes:
         wrapper: what forward goes through; None: the model itself.
         attached: whether the assignments of the plan were made.
+        trace: what is left of it so far.
     """
 
     def __init__(self, plan: Plan, method: Method, device: str, rank: int = 0) -> None:
@@ -92,7 +93,19 @@ class Run:
         self.saved = io.BytesIO()
         self.losses: list[Tensor | None] = []
         self._batches_drawn = 0
-        self._another: Optimizer | None = None
+        self.trace = Trace(start=take_snapshot("the start", self.model, []))
+
+    def let_happen(self, event: Event) -> None:
+        """Carry out one more event, and add to the trace; an error that it raises ends the run."""
+        name = f"event {len(self.trace.snapshots)}, {event!r}"
+        try:
+            event.happen(self)
+        except (NotOffered, NotRun):
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever an implementation raises is an observation)
+            attaching = len(event.assignments(self.plan)) if isinstance(event, Attach) else 0
+            self.trace.raised = Raised.observe(error, name, attaching=attaching)
+        self.trace.snapshots.append(take_snapshot(name, self.model, _listed(self.method, self.model)))
 
     def next_batch(self) -> tuple[Tensor, ...]:
         """Draw the next batch; its values depend on seed, count of batches and rank alone."""
@@ -126,9 +139,7 @@ class Run:
 
     def another_optimizer(self) -> Optimizer:
         """Return an ordinary optimizer over all parameters that neither plan nor method knows of."""
-        if self._another is None:
-            self._another = torch.optim.SGD(self.model.parameters(), lr=1.0)
-        return self._another
+        return torch.optim.SGD(self.model.parameters(), lr=1.0)
 
     def _params(self, assignment: Assignment) -> Iterable[Any]:
         if assignment.params == ALL:
@@ -153,26 +164,17 @@ def run(plan: Plan, method: Method, device: str = "cpu", rank: int = 0) -> Trace
         warnings.simplefilter("ignore")
         torch.manual_seed(plan.seed)
         this = Run(plan, method, device, rank)
-        trace = Trace(start=take_snapshot("the start", this.model, []))
-        for number, event in enumerate((*plan.before, Attach(), *plan.events)):
-            name = f"event {number}, {event!r}"
-            try:
-                event.happen(this)
-            except (NotOffered, NotRun):
-                raise
-            except Exception as error:  # noqa: BLE001 (whatever an implementation raises is an observation)
-                attaching = len(event.assignments(plan)) if isinstance(event, Attach) else 0
-                trace.raised = Raised.observe(error, name, attaching=attaching)
-            trace.snapshots.append(take_snapshot(name, this.model, _listed(method, this.model)))
-            if trace.raised:
+        for event in (*plan.before, Attach(), *plan.events):
+            this.let_happen(event)
+            if this.trace.raised:
                 break
-    return trace
+    return this.trace
 
 
 def build_model(plan: Plan, device: torch.device) -> nn.Module:
     """Build the plan's model: cast, shared and frozen as the plan says."""
     catalogue = next(module for module in CATALOGUES if hasattr(module, plan.model))
-    model: nn.Module = getattr(catalogue, plan.model)()
+    model: nn.Module = getattr(catalogue, plan.model)(*plan.arguments)
     model = model.to(device, _dtype(plan))
     for name, source in plan.shared:
         owner, _, attribute = name.rpartition(".")

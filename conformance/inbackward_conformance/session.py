@@ -50,9 +50,9 @@ class ConformanceSession:
                 file = path.open("w", encoding="utf-8")
             except OSError as error:
                 raise pytest.UsageError(f"--conformance-report {path}: cannot be written ({error.strerror})") from error
-            self._file = RecordFile(
-                file, device=self._config.getoption("device"), seed=self._config.getoption("conformance_seed")
-            )
+            option = self._config.getoption
+            profile = option("hypothesis_profile", None) or "quick"
+            self._file = RecordFile(file, device=option("device"), seed=option("conformance_seed"), profile=profile)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record a case when its last phase is over."""

@@ -32,6 +32,7 @@ def summary_lines(
             yield implementation, {"bold": True}
             yield from _failure_lines(requirements, own, verbose=verbosity > 0, width=width)
             yield from _chapter_lines(requirements, width)
+            yield from _drawn_lines(own)
         yield _verdict_line(implementation, requirements, len(own))
 
 
@@ -75,6 +76,13 @@ def _chapter_lines(requirements: Sequence[RequirementRecord], width: int) -> Ite
         colours = {"red": surprise, "yellow": not surprise and any(map(_broken, inside))}
         for part in textwrap.wrap(line, width, subsequent_indent=" " * 38):
             yield part, colours
+
+
+def _drawn_lines(cases: Sequence[CaseRecord]) -> Iterator[Line]:
+    drawn = [case for case in cases if case.drawn]
+    if drawn:
+        plans, seconds = sum(case.drawn for case in drawn), sum(case.seconds for case in drawn)
+        yield f"  {plans} plans drawn, {plans / seconds:.0f} a second", {}
 
 
 def _verdict_line(implementation: str, requirements: Sequence[RequirementRecord], cases: int) -> Line:

@@ -11,6 +11,7 @@ from mutants import (  # noqa: F401 (they register their mutants)
     of_equivalence,
     of_fsdp,
     of_hazards,
+    of_properties,
     of_structure,
     of_training,
 )

@@ -5,6 +5,8 @@ Everything here applies to the tests of this folder alone.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +15,13 @@ import torch
 
 from inbackward_conformance.adapter import Implementation, find_implementation
 from inbackward_conformance.check import Check
+from inbackward_conformance.drawn import Drawn
 from inbackward_conformance.expected import covering, excuse
 from inbackward_conformance.judgement import finding_of
 from inbackward_conformance.on_ranks import OnRanks
 from inbackward_conformance.outcome import Finding, NotRun, Outcome
 from inbackward_conformance.plugin import CLUSTER
+from inbackward_conformance.profiles import QUICK, drawing
 from inbackward_conformance.ranks.job import Ranks
 from inbackward_conformance.ranks.pool import Pool
 from inbackward_conformance.record import CaseRecord
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 FINDINGS = pytest.StashKey[list[Finding]]()
+DRAWN = pytest.StashKey[Drawn]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -108,10 +113,21 @@ def check(request: pytest.FixtureRequest, implementation: Implementation, device
     return check
 
 
+@pytest.fixture
+def drawn(request: pytest.FixtureRequest, check: Check) -> Drawn:
+    """Holds the implementation under test to plans that Hypothesis draws."""
+    option, on_ranks = request.config.getoption, _is_distributed(request.path)
+    settings = drawing(option("hypothesis_profile", None) or QUICK, on_ranks=on_ranks)
+    limit = nullcontext if on_ranks else partial(time_limit, option("case_seconds"))
+    drawn = Drawn(check, settings, option("conformance_seed"), limit)
+    request.node.stash[DRAWN] = drawn
+    return drawn
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Limit the time of each case; on ranks, who can tell what each is at, limits every job."""
-    if _is_distributed(item.path):
+def pytest_runtest_call(item: pytest.Function) -> Generator[None, object, object]:
+    """Limit the time of each case; where plans are drawn each plan is limited, and on ranks each job."""
+    if _is_distributed(item.path) or "drawn" in item.fixturenames:
         return (yield)
     with time_limit(item.config.getoption("case_seconds")):
         return (yield)
@@ -143,6 +159,7 @@ def pytest_runtest_makereport(
             finding.detail,
             call.duration,
             bool(entry),
+            drawn=item.stash[DRAWN].plans if DRAWN in item.stash else 0,
         ),
     )
     if entry:

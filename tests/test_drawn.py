@@ -1,0 +1,208 @@
+"""Plans that Hypothesis draws: what is drawn, and what a user sees of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import find, given, settings
+from hypothesis.errors import NoSuchExample
+from hypothesis.strategies import SearchStrategy  # noqa: TC002 (as in all tests)
+
+from conftest import Suite
+from inbackward_conformance.drawn import Drawn
+from inbackward_conformance.events import Backward, Detach, Load, Save
+from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome, OutOfTime
+from inbackward_conformance.plan import Plan
+from inbackward_conformance.profiles import QUICK, drawing
+from inbackward_conformance.run import run
+from inbackward_conformance.standard_loop import StandardLoop
+from inbackward_conformance.strategies import plans
+from inbackward_conformance.time_limit import time_limit
+
+FAMILIES = [
+    plans.structures,
+    plans.frozen_parameters,
+    plans.histories,
+    plans.checkpoints,
+    plans.attachments,
+    plans.steps_by_hand,
+    plans.hooked_and_unhooked,
+    plans.repeated_listings,
+    plans.gradients_from_before,
+]
+"""All but new data, some of which the standard loop cannot follow."""
+
+SGD = "Assignment('SGD', options={'lr': 0.1})"
+FEW = settings(drawing(QUICK), max_examples=25)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_standard_loop_can_follow_what_is_drawn(family: Callable[[], SearchStrategy[Plan]]) -> None:
+    """A plan that it cannot follow proves nothing."""
+
+    @FEW
+    @given(family())
+    def follows(plan: Plan) -> None:
+        trace = run(plan, StandardLoop(lambda cls, params, kwargs: cls(params, **kwargs)))
+        assert trace.raised is None, trace.raised
+
+    follows()
+
+
+@pytest.mark.parametrize(
+    "has",
+    [
+        lambda plan: len(plan.assignments) == 3,
+        lambda plan: bool(plan.shared),
+        lambda plan: plan.dtype == "bfloat16",
+        lambda plan: any(isinstance(event, Backward) and event.skip for event in plan.events),
+        lambda plan: any(isinstance(event, Detach) for event in plan.events),
+        lambda plan: any(isinstance(event, Save) for event in plan.events) and Load() in plan.events,
+    ],
+    ids=["three-optimizers", "sharing", "dtype", "skipped-branch", "detached", "resumed"],
+)
+def test_histories_have_what_they_should(has: object) -> None:
+    try:
+        find(plans.histories(), has, settings=settings(FEW, max_examples=2000))  # type: ignore[arg-type]
+    except NoSuchExample:
+        pytest.fail("none of 2000")
+
+
+class FakeCheck:
+    """In the place of `Check`: holds no implementation to a plan, but answers as it is told."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+        self.calls = 0
+
+    def __call__(self, plan: Plan, *, standard_may_raise: bool) -> None:
+        self.calls += 1
+        self.answer(plan)  # type: ignore[operator]
+
+
+def broken(plan: Plan, outcome: Outcome, detail: str = "so it is") -> BrokenPromise:
+    return BrokenPromise(Finding(outcome, detail, passed=False), plan)
+
+
+def drawn_with(answer: object) -> tuple[Drawn, FakeCheck]:
+    check = FakeCheck(answer)
+    return Drawn(check, FEW, 0, lambda: time_limit(0.2)), check  # type: ignore[arg-type]
+
+
+def test_one_finding_with_the_smallest_plan() -> None:
+    """Though plans fail in two ways."""
+
+    def answer(plan: Plan) -> None:
+        if len(plan.events) > 1:
+            raise broken(plan, Outcome.DIVERGES, "two events")
+        if len(plan.assignments) > 1:
+            raise broken(plan, Outcome.FAILS, "two optimizers")
+
+    drawn, _ = drawn_with(answer)
+    with pytest.raises(BrokenPromise) as caught:
+        drawn(plans.histories())
+    assert caught.value.finding.detail in {
+        f"two events; drawn: Plan('LayerGraph', ({SGD},), (Backward(), Backward()))",
+        f"two optimizers; drawn: Plan('LayerGraph', ({SGD}, {SGD}), (Backward(),))",
+    }
+    assert repr(caught.value.plan) in caught.value.finding.detail
+
+
+def test_what_hangs_is_not_shrunk() -> None:
+    def answer(plan: Plan) -> None:
+        while len(plan.events) > 1:
+            pass
+
+    drawn, check = drawn_with(answer)
+    with pytest.raises(OutOfTime, match=r"still running after 0.2 s.*; drawn: Plan\('LayerGraph'"):
+        drawn(plans.histories())
+    assert check.calls < FEW.max_examples
+
+
+def test_what_crashes_ranks_is_not_shrunk() -> None:
+    def answer(plan: Plan) -> None:
+        raise broken(plan, Outcome.CRASHES)
+
+    drawn, check = drawn_with(answer)
+    with pytest.raises(BrokenPromise, match="so it is; drawn: Plan"):
+        drawn(plans.histories())
+    assert check.calls == 1
+
+
+def test_what_is_not_offered_is_passed_over() -> None:
+    def answer(plan: Plan) -> None:
+        if len(plan.events) > 1:
+            raise NotOffered("two events")
+
+    drawn, check = drawn_with(answer)
+    drawn(plans.histories())
+    assert check.calls == FEW.max_examples
+
+
+def test_nothing_offered() -> None:
+    def answer(_: Plan) -> None:
+        raise NotOffered("anything")
+
+    drawn, _ = drawn_with(answer)
+    with pytest.raises(NotOffered, match="anything"):
+        drawn(plans.histories())
+
+
+def test_what_fails_at_times_is_a_failure() -> None:
+    """Of the implementation, not of the suite."""
+    calls: list[Plan] = []
+
+    def answer(plan: Plan) -> None:
+        calls.append(plan)
+        if len(calls) == 7:
+            raise broken(plan, Outcome.DIVERGES)
+
+    drawn, _ = drawn_with(answer)
+    with pytest.raises(BrokenPromise, match="diverges: not every time: so it is; drawn: Plan"):
+        drawn(plans.histories())
+
+
+def test_a_time_limit_is_for_one_plan() -> None:
+    """Many plans take longer than one may."""
+
+    def answer(_: Plan) -> None:
+        time.sleep(0.02)
+
+    drawn, check = drawn_with(answer)
+    drawn(plans.histories())
+    assert check.calls == FEW.max_examples
+
+
+def drawings(suite: Suite, *options: str) -> list[dict[str, object]]:
+    suite.run(
+        "--implementation=mutants.of_structure:OneOptimizerAMention", "-k", "repeated", *options, chapter="properties"
+    )
+    return [{key: value for key, value in case.items() if key != "seconds"} for case in suite.cases()]
+
+
+@pytest.fixture(autouse=True)
+def python_path(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(pytestconfig.rootpath / "tests"), *filter(None, sys.path)]))
+
+
+def test_a_run_is_repeatable_and_leaves_no_files(suite: Suite, pytester: pytest.Pytester) -> None:
+    """The record is the same, times aside, with the plan in it; a seed draws others, and a profile more."""
+    first = drawings(suite, "-p", "no:cacheprovider")
+    assert first == drawings(suite, "-p", "no:cacheprovider", "-n", "1")
+    assert "; drawn: Plan('LayerGraph', " in str(first[0]["detail"])
+    assert not (pytester.path / ".hypothesis").exists()
+    assert drawings(suite, "--conformance-seed=1")[0]["drawn"] != first[0]["drawn"]
+
+
+def test_profiles(suite: Suite) -> None:
+    """Hypothesis's own option chooses; the record says what, and how many plans there were."""
+    sound = ("--implementation=mutants.naive:Naive", "-k", "structures")
+    result = suite.run(*sound, chapter="properties")
+    result.stdout.fnmatch_lines(["  30 plans drawn, * a second"])
+    assert (suite.record()[0]["profile"], suite.cases()[0]["drawn"]) == ("quick", 30)
+    suite.run(*sound, "--hypothesis-profile=ci", chapter="properties")
+    assert (suite.record()[0]["profile"], suite.cases()[0]["drawn"]) == ("ci", 150)
