@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, Phase, settings
 QUICK = "quick"
 
 settings.register_profile(QUICK, max_examples=30, stateful_step_count=8)
-settings.register_profile("ci", settings.get_profile("ci"), max_examples=150, stateful_step_count=15)
+settings.register_profile("ci", max_examples=150, stateful_step_count=15)
 settings.register_profile("thorough", max_examples=1200, stateful_step_count=25)
 
 
