@@ -33,6 +33,7 @@ class Check:
 
     Attributes:
         findings: what came of each plan that passed.
+        plan: the last one that was run; None: the requirement is no run of a plan.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Check:
         ranks: OnRanks | None = None,
     ) -> None:
         self.findings: list[Finding] = []
+        self.plan: Plan | None = None
         self._implementation = implementation
         self._requirement = requirement
         self._device = device
@@ -62,7 +64,7 @@ class Check:
             BrokenPromise: the implementation is not equal, and did not refuse where it may.
             RuntimeError: the standard loop raised, unforeseen.
         """
-        plan = replace(plan, seed=plan.seed + self._seed)
+        self.plan = plan = replace(plan, seed=plan.seed + self._seed)
         try:
             finding = self._on_ranks(plan, standard_may_raise) if plan.ranks else self._here(plan, standard_may_raise)
         except BrokenPromise as error:  # of a rank that hangs or died

@@ -40,6 +40,12 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
         "--conformance-report", type=Path, metavar="FILE.jsonl", help="write the record of the run as JSON Lines"
     )
     group.addoption(
+        "--conformance-repro",
+        type=Path,
+        metavar="DIR",
+        help="write a script for every case that fails: torch and the implementation's own calls alone",
+    )
+    group.addoption(
         "--expected",
         action="append",
         default=[],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TextIO
@@ -24,6 +24,8 @@ class CaseRecord:
     Attributes:
         drawn: how many plans Hypothesis drew for it.
         expected: whether it failed as a file of expected failures says.
+        plan: of a case that failed, the last plan that it ran, as the expression which builds it.
+        arguments: of a case that failed without a plan, its values as source, by parameter of the requirement.
         script: the file that reproduces the failure, where scripts were asked for.
     """
 
@@ -36,6 +38,8 @@ class CaseRecord:
     detail: str = ""
     seconds: float = 0.0
     expected: bool = False
+    plan: str = ""
+    arguments: dict[str, str] = field(default_factory=dict)
     script: str = ""
     drawn: int = 0
 

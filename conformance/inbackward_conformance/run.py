@@ -173,15 +173,20 @@ def run(plan: Plan, method: Method, device: str = "cpu", rank: int = 0) -> Trace
 
 def build_model(plan: Plan, device: torch.device) -> nn.Module:
     """Build the plan's model: cast, shared and frozen as the plan says."""
-    catalogue = next(module for module in CATALOGUES if hasattr(module, plan.model))
-    model: nn.Module = getattr(catalogue, plan.model)(*plan.arguments)
-    model = model.to(device, _dtype(plan))
+    model = model_class(plan)(*plan.arguments).to(device, _dtype(plan))
     for name, source in plan.shared:
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, model.get_parameter(source))
     for name in plan.frozen:
         model.get_parameter(name).requires_grad_(False)
     return model
+
+
+def model_class(plan: Plan) -> type[nn.Module]:
+    """Return the class of the catalogue that the plan names."""
+    catalogue = next(module for module in CATALOGUES if hasattr(module, plan.model))
+    found: type[nn.Module] = getattr(catalogue, plan.model)
+    return found
 
 
 def find_optimizer_class(name: str) -> type[Optimizer]:

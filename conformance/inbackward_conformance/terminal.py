@@ -62,6 +62,7 @@ def _failure(
     yield f"  {requirement.level} {worst.outcome}{expected}: {name}{more}", colours
     for line in textwrap.wrap(worst.detail, width - 4, max_lines=max_lines, placeholder=" […]"):
         yield f"    {line}", {}
+    yield from ((f"    script: {case.script}", {}) for case in failed if case.script)
 
 
 def _chapter_lines(requirements: Sequence[RequirementRecord], width: int) -> Iterator[Line]:

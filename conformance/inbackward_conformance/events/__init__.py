@@ -1,4 +1,4 @@
-"""The events of a plan: plain data, each of which knows what it does to a run.
+"""The events of a plan: plain data, each of which knows what it does to a run, and how it is written in a script.
 
 An event is the same for the standard loop and for an implementation; where the two part, it asks the method
 (`run.method`) that the run was given. Importing this package imports no torch.
@@ -44,6 +44,7 @@ from inbackward_conformance.events.model import (
 from inbackward_conformance.events.schedule import Power, Scheduler, SetOption, StartSchedule, StepSchedules
 
 if TYPE_CHECKING:
+    from inbackward_conformance.repro.script import Script
     from inbackward_conformance.run import Run
 
 __all__ = [
@@ -99,3 +100,6 @@ class Event(Protocol):
 
     def happen(self, run: Run) -> None:
         """Carry the event out."""
+
+    def spell(self, script: Script) -> None:
+        """Write the event down, as the source of a training."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from inbackward_conformance.events.backward import Attach
 from inbackward_conformance.outcome import NotOffered
@@ -11,6 +11,7 @@ from inbackward_conformance.printable import Printable
 
 if TYPE_CHECKING:
     from inbackward_conformance.plan import Assignment, Plan
+    from inbackward_conformance.repro.script import Script
     from inbackward_conformance.run import Run
 
 
@@ -19,6 +20,7 @@ class AttachMore(Attach, Printable):
     """Make one more assignment, in the middle of training."""
 
     assignment: Assignment
+    more: ClassVar[bool] = True
 
     def assignments(self, plan: Plan) -> tuple[Assignment, ...]:
         """Return the one."""
@@ -40,6 +42,12 @@ class FailToAttach(Printable):
         except Exception:  # noqa: BLE001, S110 (the next events tell whether it left something behind)
             pass
 
+    def spell(self, script: Script) -> None:
+        """Drop the error."""
+        with script.block("try:"):
+            script.loop.attach(script, [script.assign(self.assignment)])
+        script.add("except Exception:", "    pass")
+
 
 @dataclass(frozen=True, repr=False)
 class TrainOrdinarily(Printable):
@@ -52,6 +60,12 @@ class TrainOrdinarily(Printable):
         optimizer.step()
         optimizer.zero_grad()
 
+    def spell(self, script: Script) -> None:
+        """Train by an SGD of its own."""
+        script.draw_batch()
+        script.another_optimizer()
+        script.add(f"{script.loss()}.backward()", "another.step()", "another.zero_grad()")
+
 
 @dataclass(frozen=True, repr=False)
 class Grow(Printable):
@@ -61,3 +75,7 @@ class Grow(Printable):
         """Attach nothing to it."""
         run.model.grow()  # type: ignore[operator]
         run.model.to(run.device)
+
+    def spell(self, script: Script) -> None:
+        """Call it."""
+        script.add("model.grow()")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from inbackward_conformance.printable import Printable
+from inbackward_conformance.printable import Printable, expression
 
 if TYPE_CHECKING:
     from inbackward_conformance.plan import Assignment, Plan
+    from inbackward_conformance.repro.script import Script
     from inbackward_conformance.run import Run
 
 
@@ -19,6 +20,9 @@ class Attach(Printable):
     Once more it is for a model that is new, or detached.
     """
 
+    more: ClassVar[bool] = False
+    """Whether there are others already."""
+
     def assignments(self, plan: Plan) -> tuple[Assignment, ...]:
         """Return what is to be attached: all that the plan has."""
         return plan.assignments
@@ -27,6 +31,12 @@ class Attach(Printable):
         """Attach in this order."""
         run.method.attach(run.model, [run.bind(assignment) for assignment in self.assignments(run.plan)])
         run.attached = True
+
+    def spell(self, script: Script) -> None:
+        """Attach in this order."""
+        assignments = [script.assign(assignment) for assignment in self.assignments(script.plan)]
+        script.loop.attach(script, assignments, more=self.more)
+        script.attached = True
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,6 +63,16 @@ class Backward(Printable):
             kwargs["inputs"] = [run.model.get_parameter(name) for name in self.inputs]
         run.method.backward(run.model, lambda: run.loss(batch, skip=self.skip) * self.scale, **kwargs)
 
+    def spell(self, script: Script) -> None:
+        """Train for one step."""
+        script.draw_batch()
+        loss = script.loss(self.skip)
+        if self.scale != 1.0:
+            loss = f"({loss} * {expression(self.scale)})"
+        options = ["create_graph=True"] * self.create_graph
+        options += [f"inputs={script.parameters(self.inputs)}"] * bool(self.inputs)
+        script.loop.backward(script, loss, ", ".join(options))
+
 
 @dataclass(frozen=True, repr=False)
 class Accumulate(Printable):
@@ -64,6 +84,11 @@ class Accumulate(Printable):
         """Leave gradients on the parameters."""
         run.loss(run.next_batch(), skip=self.skip).backward()
 
+    def spell(self, script: Script) -> None:
+        """Leave gradients on the parameters."""
+        script.draw_batch()
+        script.add(f"{script.loss(self.skip)}.backward()")
+
 
 @dataclass(frozen=True, repr=False)
 class StepByHand(Printable):
@@ -73,6 +98,10 @@ class StepByHand(Printable):
         """Step, then zero_grad."""
         run.method.step_by_hand(run.model)
 
+    def spell(self, script: Script) -> None:
+        """Step, then zero_grad."""
+        script.loop.step_by_hand(script)
+
 
 @dataclass(frozen=True, repr=False)
 class StepAnother(Printable):
@@ -81,3 +110,8 @@ class StepAnother(Printable):
     def happen(self, run: Run) -> None:
         """Step a plain SGD that nothing else knows of."""
         run.another_optimizer().step()
+
+    def spell(self, script: Script) -> None:
+        """Step a plain SGD."""
+        script.another_optimizer()
+        script.add("another.step()")

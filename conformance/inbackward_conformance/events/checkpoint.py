@@ -12,6 +12,7 @@ from inbackward_conformance.outcome import NotRun
 from inbackward_conformance.printable import Printable
 
 if TYPE_CHECKING:
+    from inbackward_conformance.repro.script import Script
     from inbackward_conformance.run import Run
 
 
@@ -25,6 +26,11 @@ class Save(Printable):
 
         run.saved = io.BytesIO()
         torch.save({"model": run.model.state_dict(), "optimizers": run.method.state_dict(run.model)}, run.saved)
+
+    def spell(self, script: Script) -> None:
+        """Save as one does between two steps."""
+        script.add("file = io.BytesIO()", f"checkpoint = (model.state_dict(), {script.loop.state_dict()})")
+        script.add("torch.save(checkpoint, file)")
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,6 +54,15 @@ class Load(Printable):
         loaded = torch.load(run.saved, weights_only=False)
         run.model.load_state_dict(loaded["model"])
         run.method.load_state_dict(run.model, loaded["optimizers"])
+
+    def spell(self, script: Script) -> None:
+        """Load the model, then its optimizers."""
+        if self.rebuild:
+            script.add("with torch.random.fork_rng():", "    model = build()")
+            Attach().spell(script)
+        script.add("file.seek(0)", "of_model, of_optimizers = torch.load(file, weights_only=False)")
+        script.add("model.load_state_dict(of_model)")
+        script.loop.load_state_dict(script, "of_optimizers")
 
 
 @dataclass(frozen=True, repr=False)

@@ -13,6 +13,7 @@ from inbackward_conformance.printable import Printable
 
 if TYPE_CHECKING:
     from inbackward_conformance.events import Event
+    from inbackward_conformance.repro.script import Script
     from inbackward_conformance.run import Run
 
 
@@ -64,6 +65,15 @@ class RegisterCommHook(Printable):
 
         run.wrapper.register_comm_hook(None, getattr(default_hooks, self.hook))  # type: ignore[union-attr,operator]
 
+    def spell(self, script: Script) -> None:
+        """Forward goes through the wrapper from here on."""
+        wrap = "torch.nn.parallel.DistributedDataParallel"
+        if self.ignored:
+            script.add(f"{wrap}._set_params_and_buffers_to_ignore_for_model(model, {list(self.ignored)!r})")
+        options = f"**{script.options(self.options)}"
+        wrapped = f"{wrap}(model, {options})" if self.plainly else script.loop.wrap("wrap_ddp", "model", options)
+        script.wrap(wrapped)
+
 
 @dataclass(frozen=True, repr=False)
 class FullyShard(Printable):
@@ -106,6 +116,18 @@ class FullyShard(Printable):
         run.method.fully_shard(run.model, **options)
         run.attach_to_new_parameters()
 
+    def spell(self, script: Script) -> None:
+        """Shard layers first, the whole last."""
+        options = [f"**{script.options(self.options)}"] * bool(self.options)
+        if self.mixed_precision:
+            policy = f"MixedPrecisionPolicy(param_dtype=torch.{self.mixed_precision})"
+            options.append(f"mp_policy=torch.distributed.fsdp.{policy}")
+        if self.offload:
+            options.append("offload_policy=torch.distributed.fsdp.CPUOffloadPolicy(pin_memory=False)")
+        for module in map(script.attribute, (*self.layers, "")):
+            script.add(script.loop.wrap("fully_shard", module, ", ".join(options)))
+        script.attach_to_new_parameters()
+
 
 @dataclass(frozen=True, repr=False)
 class WrapFSDP(Printable):
@@ -139,6 +161,11 @@ class WrapFSDP(Printable):
         run.wrapper = run.method.wrap_fsdp(run.model, **options)
         run.attach_to_new_parameters()
 
+    def spell(self, script: Script) -> None:
+        """Forward goes through the wrapper from here on."""
+        script.wrap(script.loop.wrap("wrap_fsdp", "model", f"**{script.options(self.options)}"))
+        script.attach_to_new_parameters()
+
 
 @dataclass(frozen=True, repr=False)
 class AccumulateUnsynchronised(Printable):
@@ -162,6 +189,16 @@ class AccumulateUnsynchronised(Printable):
             with run.wrapper.no_sync():  # type: ignore[union-attr,operator]
                 run.method.accumulate(run.model, lambda: run.loss(batch, skip=self.skip))
 
+    def spell(self, script: Script) -> None:
+        """Leave local gradients for the next backward to add to."""
+        script.draw_batch()
+        backward = f"{script.loss(self.skip)}.backward()"
+        if script.forward == "model":
+            script.add("model.set_requires_gradient_sync(False)", backward, "model.set_requires_gradient_sync(True)")
+        else:
+            with script.block(f"with {script.forward}.no_sync():"):
+                script.add(backward)
+
 
 @dataclass(frozen=True, repr=False)
 class Join(Printable):
@@ -182,6 +219,15 @@ class Join(Printable):
             for _ in range(self.batches[run.rank]):
                 Backward().happen(run)
 
+    def spell(self, script: Script) -> None:
+        """Train for as many steps."""
+        divide = "" if self.divide_by_initial_world_size else "divide_by_initial_world_size=False"
+        with (
+            script.block(f"with {script.forward}.join({divide}):"),
+            script.block(f"for _ in range({self.batches!r}[rank]):"),
+        ):
+            Backward().spell(script)
+
 
 @dataclass(frozen=True, repr=False)
 class PerRank(Printable):
@@ -192,3 +238,10 @@ class PerRank(Printable):
     def happen(self, run: Run) -> None:
         """Do what is for this rank."""
         self.events[min(run.rank, len(self.events) - 1)].happen(run)
+
+    def spell(self, script: Script) -> None:
+        """Do what is for this rank."""
+        for number, event in enumerate(self.events):
+            last = number == len(self.events) - 1
+            with script.block("else:" if last else f"{'el' * bool(number)}if rank == {number}:"):
+                event.spell(script)

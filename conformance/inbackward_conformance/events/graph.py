@@ -10,6 +10,7 @@ from inbackward_conformance.printable import Printable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from inbackward_conformance.repro.script import Script
     from inbackward_conformance.run import Run
 
 
@@ -22,6 +23,11 @@ class Forward(Printable):
     def happen(self, run: Run) -> None:
         """Keep the loss."""
         run.losses.append(run.loss(run.next_batch(), skip=self.skip))
+
+    def spell(self, script: Script) -> None:
+        """Keep the loss."""
+        script.draw_batch()
+        script.keep_loss(script.loss(self.skip))
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,6 +49,10 @@ class BackwardThrough(Printable):
             run.losses[self.forward] = None
         kwargs = {"retain_graph": True} if self.retain_graph else {}
         run.method.backward(run.model, lambda: loss, **kwargs)  # type: ignore[arg-type,return-value]
+
+    def spell(self, script: Script) -> None:
+        """Train for one step."""
+        script.loop.backward(script, script.kept_loss(self.forward), "retain_graph=True" * self.retain_graph)
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,6 +76,15 @@ class ComputeGradients(Printable):
             params = dict(run.model.named_parameters())
             torch.func.grad(lambda given: _functional_loss(run, given, batch))(params)
 
+    def spell(self, script: Script) -> None:
+        """Leave the model as it is."""
+        script.draw_batch()
+        if self.by == "torch.autograd.grad":
+            script.add(f"torch.autograd.grad({script.loss()}, list(model.parameters()))")
+        else:
+            functional = script.loss(forward="torch.func.functional_call(model, given, batch)")
+            script.add(f"torch.func.grad(lambda given: {functional})(dict(model.named_parameters()))")
+
 
 @dataclass(frozen=True, repr=False)
 class FunctionalBackward(Printable):
@@ -85,6 +104,14 @@ class FunctionalBackward(Printable):
         }
         batch = run.next_batch()
         run.method.backward(run.model, lambda: _functional_loss(run, params, batch))
+
+    def spell(self, script: Script) -> None:
+        """Train for one step."""
+        script.draw_batch()
+        script.add("params = dict(model.named_parameters())")
+        for name in self.replaced:
+            script.add(f"params[{name!r}] = params[{name!r}].detach().clone().requires_grad_()")
+        script.loop.backward(script, script.loss(forward="torch.func.functional_call(model, params, batch)"))
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,6 +138,14 @@ class PenalizedBackward(Printable):
 
         run.method.backward(run.model, compute_loss)
 
+    def spell(self, script: Script) -> None:
+        """Train for one step."""
+        script.draw_batch()
+        penalized = "batch.requires_grad_()" if self.of == "inputs" else "list(model.parameters())"
+        script.add(f"penalized = {penalized}", f"loss = {script.loss()}")
+        script.add("grads = torch.autograd.grad(loss, penalized, create_graph=True)")
+        script.loop.backward(script, "(loss + torch.stack([grad.square().sum() for grad in grads]).sum())")
+
 
 @dataclass(frozen=True, repr=False)
 class AutocastBackward(Printable):
@@ -130,6 +165,13 @@ class AutocastBackward(Printable):
 
         run.method.backward(run.model, compute_loss)
 
+    def spell(self, script: Script) -> None:
+        """Train for one step."""
+        script.draw_batch()
+        with script.block(f"with torch.autocast(batch.device.type, torch.{self.dtype}):"):
+            script.add(f"loss = {script.loss()}")
+        script.loop.backward(script, "loss")
+
 
 @dataclass(frozen=True, repr=False)
 class Compile(Printable):
@@ -143,6 +185,10 @@ class Compile(Printable):
 
         torch._dynamo.reset()  # noqa: SLF001 (a module that torch documents, whatever its name)
         run.model.compile(backend=self.backend)
+
+    def spell(self, script: Script) -> None:
+        """Forget what the other loop has compiled."""
+        script.add("torch._dynamo.reset()", f"model.compile(backend={self.backend!r})")
 
 
 def _functional_loss(run: Run, params: dict[str, Tensor], batch: tuple[Tensor, ...]) -> Tensor:

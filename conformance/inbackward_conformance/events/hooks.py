@@ -10,6 +10,7 @@ from inbackward_conformance.printable import Printable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from inbackward_conformance.repro.script import Script
     from inbackward_conformance.run import Run
 
 LARGEST_NORM = 0.01
@@ -32,6 +33,11 @@ class ClipGradients(Printable):
         for param in run.model.parameters():
             getattr(param, self.by)(hook)
 
+    def spell(self, script: Script) -> None:
+        """Register the hooks, as a user would."""
+        hook = script.name_of(_clipped if self.by == "register_hook" else _clip)
+        script.add("for param in model.parameters():", f"    param.{self.by}({hook})")
+
 
 @dataclass(frozen=True, repr=False)
 class DropGradients(Printable):
@@ -43,6 +49,11 @@ class DropGradients(Printable):
         """Register the hooks, as a user would."""
         for name in self.params:
             run.model.get_parameter(name).register_post_accumulate_grad_hook(_drop)
+
+    def spell(self, script: Script) -> None:
+        """Register the hooks, as a user would."""
+        script.add(f"for param in {script.parameters(self.params)}:")
+        script.add(f"    param.register_post_accumulate_grad_hook({script.name_of(_drop)})")
 
 
 def _clipped(grad: Tensor) -> Tensor:

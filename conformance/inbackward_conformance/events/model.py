@@ -11,6 +11,7 @@ from inbackward_conformance.printable import Printable
 if TYPE_CHECKING:
     from torch import nn
 
+    from inbackward_conformance.repro.script import Script
     from inbackward_conformance.run import Run
 
 
@@ -26,6 +27,11 @@ class Cast(Printable):
 
         run.dtype = getattr(torch, self.dtype)
         run.model.to(run.dtype)
+
+    def spell(self, script: Script) -> None:
+        """Keep the Parameter objects, with other data."""
+        script.add(f"model.to(torch.{self.dtype})")
+        script.cast(self.dtype)
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,6 +58,14 @@ class SetData(Printable):
             with torch.no_grad():
                 param.set_(halved)  # type: ignore[call-overload]
 
+    def spell(self, script: Script) -> None:
+        """Keep the Parameter object."""
+        param = script.attribute(self.param)
+        if self.by == "data":
+            script.add(f"{param}.data = {param}.detach() * 0.5")
+        else:
+            script.add("with torch.no_grad():", f"    {param}.set_({param}.detach() * 0.5)")
+
 
 @dataclass(frozen=True, repr=False)
 class Freeze(Printable):
@@ -64,6 +78,10 @@ class Freeze(Printable):
         for name in self.params:
             run.model.get_parameter(name).requires_grad_(False)
 
+    def spell(self, script: Script) -> None:
+        """Freeze them."""
+        script.add(f"for param in {script.parameters(self.params)}:", "    param.requires_grad_(False)")
+
 
 @dataclass(frozen=True, repr=False)
 class Thaw(Printable):
@@ -75,6 +93,10 @@ class Thaw(Printable):
         """Thaw them."""
         for name in self.params:
             run.model.get_parameter(name).requires_grad_(True)
+
+    def spell(self, script: Script) -> None:
+        """Thaw them."""
+        script.add(f"for param in {script.parameters(self.params)}:", "    param.requires_grad_(True)")
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,6 +117,12 @@ class LoadWeights(Printable):
         }
         run.model.load_state_dict(halved, assign=self.assign)
 
+    def spell(self, script: Script) -> None:
+        """Load from tensors of their own."""
+        halved = "{name: value.clone() if value.dtype is torch.long else value * 0.5 for name, value in %s}"
+        options = ", assign=True" * self.assign
+        script.add(f"model.load_state_dict({halved % 'model.state_dict().items()'}{options})")
+
 
 @dataclass(frozen=True, repr=False)
 class ReplaceParameter(Printable):
@@ -110,6 +138,11 @@ class ReplaceParameter(Printable):
         param = run.model.get_parameter(self.param)
         setattr(run.model.get_submodule(owner), attribute, nn.Parameter(param.detach().clone()))
 
+    def spell(self, script: Script) -> None:
+        """Drop the old one."""
+        param = script.attribute(self.param)
+        script.add(f"{param} = nn.Parameter({param}.detach().clone())")
+
 
 @dataclass(frozen=True, repr=False)
 class SwapParameters(Printable):
@@ -124,6 +157,11 @@ class SwapParameters(Printable):
         for name, param in ((self.first, second), (self.second, first)):
             owner, _, attribute = name.rpartition(".")
             setattr(run.model.get_submodule(owner), attribute, param)
+
+    def spell(self, script: Script) -> None:
+        """Keep both Parameter objects, each under the name of the other."""
+        first, second = script.attribute(self.first), script.attribute(self.second)
+        script.add(f"{first}, {second} = {second}, {first}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,6 +183,11 @@ class ReplaceByCopy(Printable):
         else:
             run.model = duplicate
 
+    def spell(self, script: Script) -> None:
+        """Drop the original."""
+        part = script.attribute(self.submodule)
+        script.add(f"{part} = copy.deepcopy({part})")
+
 
 @dataclass(frozen=True, repr=False)
 class Detach(Printable):
@@ -153,3 +196,7 @@ class Detach(Printable):
     def happen(self, run: Run) -> None:
         """Detach all."""
         run.method.detach(run.model)
+
+    def spell(self, script: Script) -> None:
+        """Detach all."""
+        script.loop.detach(script)

@@ -11,6 +11,7 @@ from inbackward_conformance.printable import Printable
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+    from inbackward_conformance.repro.script import Script
     from inbackward_conformance.run import Run
 
 
@@ -66,6 +67,11 @@ class StartSchedule(Printable):
         """Start it as one does after attachment."""
         run.schedules += run.method.schedule(run.model.get_submodule(self.submodule), self.scheduler)
 
+    def spell(self, script: Script) -> None:
+        """Start it as one does after attachment."""
+        module = script.attribute(self.submodule)
+        script.start_schedule(script.loop.schedule(script, module, self.scheduler))
+
 
 @dataclass(frozen=True, repr=False)
 class StepSchedules(Printable):
@@ -84,6 +90,11 @@ class StepSchedules(Printable):
                 schedule.step()
             else:
                 schedule.step(self.metric)
+
+    def spell(self, script: Script) -> None:
+        """Step them in the order in which they were started."""
+        metric = "" if self.metric is None else self.metric
+        script.add("for schedule in schedules:", f"    schedule.step({metric})")
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,3 +118,16 @@ class SetOption(Printable):
             for group in optimizer.param_groups:
                 if not chosen or chosen.issuperset(map(id, group["params"])):
                     group[self.option] = self.value
+
+    def spell(self, script: Script) -> None:
+        """Write into the groups."""
+        with (
+            script.block(f"for optimizer in {script.loop.optimizers()}:"),
+            script.block("for group in optimizer.param_groups:"),
+        ):
+            setting = f"group[{self.option!r}] = {script.value(self.value)}"
+            if self.params:
+                params = script.parameters(self.params)
+                script.add(f"if set(group['params']) <= set({params}):", f"    {setting}")
+            else:
+                script.add(setting)

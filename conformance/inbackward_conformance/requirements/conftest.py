@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -25,14 +25,18 @@ from inbackward_conformance.profiles import QUICK, drawing
 from inbackward_conformance.ranks.job import Ranks
 from inbackward_conformance.ranks.pool import Pool
 from inbackward_conformance.record import CaseRecord
+from inbackward_conformance.repro.body_script import sources_of
+from inbackward_conformance.repro.failure import Failure
+from inbackward_conformance.repro.spelling import Unspellable
+from inbackward_conformance.repro.write import write_script
 from inbackward_conformance.session import ConformanceSession, attach_case
-from inbackward_conformance.specification import DISTRIBUTED, requirement_id, specification
+from inbackward_conformance.specification import DISTRIBUTED, Requirement, requirement_id, specification
 from inbackward_conformance.time_limit import time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-FINDINGS = pytest.StashKey[list[Finding]]()
+CHECK = pytest.StashKey[Check]()
 DRAWN = pytest.StashKey[Drawn]()
 
 
@@ -109,7 +113,7 @@ def check(request: pytest.FixtureRequest, implementation: Implementation, device
     option = request.config.getoption
     on_ranks = OnRanks(ranks, request.node.callspec.params["implementation"], device, option("case_seconds"))
     check = Check(implementation, requirement, device, option("conformance_seed"), ranks=on_ranks)
-    request.node.stash[FINDINGS] = check.findings
+    request.node.stash[CHECK] = check
     return check
 
 
@@ -160,6 +164,7 @@ def pytest_runtest_makereport(
             call.duration,
             bool(entry),
             drawn=item.stash[DRAWN].plans if DRAWN in item.stash else 0,
+            **_reproduction(item, call, found, finding),
         ),
     )
     if entry:
@@ -176,8 +181,31 @@ def _is_distributed(path: Path) -> bool:
 def _judge(item: pytest.Item, call: pytest.CallInfo[None]) -> Finding | None:
     """Return the finding of a phase; None where the phase decides nothing."""
     if call.excinfo is None:
-        return _worst(item.stash.get(FINDINGS, [])) if call.when == "call" else None
+        return _worst(item.stash[CHECK].findings if CHECK in item.stash else []) if call.when == "call" else None
     return finding_of(call.excinfo.value, in_setup=call.when != "call")
+
+
+def _reproduction(
+    item: pytest.Function, call: pytest.CallInfo[None], requirement: Requirement, finding: Finding
+) -> dict[str, Any]:
+    """Return what the record holds of a failure beside the finding, and write its script if that was asked for."""
+    if finding.passed or finding.outcome is Outcome.ERROR:
+        return {}
+    name, case = _names(item)
+    error = call.excinfo.value if call.excinfo else None
+    plan = error.plan if isinstance(error, BrokenPromise) and error.plan else None
+    if plan is None and CHECK in item.stash:
+        plan = item.stash[CHECK].plan
+    given = {key: value for key, value in item.callspec.params.items() if key != "implementation"}
+    folder: Path | None = item.config.getoption("conformance_repro")
+    device = str(item.config.getoption("device"))
+    try:
+        arguments = {} if plan else sources_of(given, requirement.id)
+        failure = Failure(name, requirement, case, finding.outcome, finding.detail, plan, arguments, device)
+        script = str(write_script(failure, folder)) if folder else ""
+    except Unspellable as error:
+        return {"plan": repr(plan) if plan else "", "script": f"none: {error}"}
+    return {"plan": repr(plan) if plan else "", "arguments": arguments, "script": script}
 
 
 def _worst(findings: list[Finding]) -> Finding:
