@@ -50,6 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     matrix.add_argument("--may-refuse", action="store_true", help="only the requirements that accept a refusal")
     matrix.set_defaults(run=make_matrix)
 
+    repro = commands.add_parser(
+        "repro", help="print a script that reproduces a failure, by torch and what failed alone"
+    )
+    repro.add_argument("record", type=Path, metavar="FILE.jsonl", help="what --conformance-report wrote")
+    repro.add_argument("requirement", metavar="REQUIREMENT", help="as in sharing/listed_twice")
+    repro.add_argument("--implementation", default="", metavar="NAME", help="where the record holds several that fail")
+    repro.add_argument("--case", metavar="ID", help="which case; the first one that failed by default")
+    repro.set_defaults(run=print_script)
+
     distributed = commands.add_parser(
         "distributed",
         help="run the distributed chapters on the ranks of torchrun; all options go to pytest",
@@ -95,6 +104,14 @@ def run_distributed(options: Sequence[str]) -> int:
     from inbackward_conformance.ranks.torchrun import run_on_cluster  # noqa: PLC0415 (the other commands need no torch)
 
     return run_on_cluster(options)
+
+
+def print_script(given: argparse.Namespace) -> None:
+    """Print the script of a failure that a record holds."""
+    from inbackward_conformance.repro.from_record import find_failure  # noqa: PLC0415 (the other commands need no torch)
+    from inbackward_conformance.repro.write import source_of_failure  # noqa: PLC0415
+
+    print(source_of_failure(find_failure(given.record, given.requirement, given.implementation, given.case)), end="")
 
 
 def list_requirements() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from dataclasses import MISSING, Field, fields
 from typing import Any
@@ -32,6 +33,38 @@ def expression(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key!r}: {expression(item)}" for key, item in value.items()) + "}"
     return repr(value)
+
+
+def read(text: str) -> Any:
+    """Return the value of an expression that `expression` gave; it is read, not evaluated.
+
+    Raises:
+        ValueError: it is another expression.
+    """
+    return _value(ast.parse(text, mode="eval").body)
+
+
+def _value(node: ast.expr) -> Any:
+    match node:
+        case ast.Call(ast.Name("float"), [ast.Constant(str(value))]):
+            return float(value)
+        case ast.Call(ast.Name(name), arguments, keywords) if name in (known := _classes(Printable)):
+            return known[name](*map(_value, arguments), **{str(each.arg): _value(each.value) for each in keywords})
+        case ast.Tuple(items):
+            return tuple(map(_value, items))
+        case ast.List(items):
+            return list(map(_value, items))
+        case ast.Dict(keys, values):
+            return {_value(key): _value(value) for key, value in zip(keys, values, strict=True) if key}
+    return ast.literal_eval(node)
+
+
+def _classes(base: type) -> dict[str, type]:
+    found: dict[str, type] = {}
+    each: type
+    for each in base.__subclasses__():
+        found |= {each.__name__: each} | _classes(each)
+    return found
 
 
 def _required(field: Field[Any]) -> bool:

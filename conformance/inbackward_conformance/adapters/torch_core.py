@@ -20,7 +20,10 @@ class TorchCore:
     apply = staticmethod(_apply_optimizer_in_backward)
     spelling: ClassVar = {
         "import": "from torch.distributed.optim import _apply_optimizer_in_backward, _get_in_backward_optimizers",
-        "apply": "_apply_optimizer_in_backward({optimizer_class}, {params}, {optimizer_kwargs}, register_hook={register_hook})",
+        "apply": (
+            "_apply_optimizer_in_backward("
+            "{optimizer_class}, {params}, {optimizer_kwargs}, register_hook={register_hook})"
+        ),
         "optimizers": "_get_in_backward_optimizers({module})",
     }
 

@@ -63,8 +63,8 @@ class TrainOrdinarily(Printable):
     def spell(self, script: Script) -> None:
         """Train by an SGD of its own."""
         script.draw_batch()
-        script.another_optimizer()
-        script.add(f"{script.loss()}.backward()", "another.step()", "another.zero_grad()")
+        script.add(f"another = {script.another_optimizer()}", f"{script.loss()}.backward()")
+        script.add("another.step()", "another.zero_grad()")
 
 
 @dataclass(frozen=True, repr=False)

@@ -113,5 +113,4 @@ class StepAnother(Printable):
 
     def spell(self, script: Script) -> None:
         """Step a plain SGD."""
-        script.another_optimizer()
-        script.add("another.step()")
+        script.add(f"{script.another_optimizer()}.step()")

@@ -58,7 +58,7 @@ class Load(Printable):
     def spell(self, script: Script) -> None:
         """Load the model, then its optimizers."""
         if self.rebuild:
-            script.add("with torch.random.fork_rng():", "    model = build()")
+            script.add("with torch.random.fork_rng():", f"    model = {script.built}")
             Attach().spell(script)
         script.add("file.seek(0)", "of_model, of_optimizers = torch.load(file, weights_only=False)")
         script.add("model.load_state_dict(of_model)")

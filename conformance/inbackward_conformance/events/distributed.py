@@ -126,6 +126,7 @@ class FullyShard(Printable):
             options.append("offload_policy=torch.distributed.fsdp.CPUOffloadPolicy(pin_memory=False)")
         for module in map(script.attribute, (*self.layers, "")):
             script.add(script.loop.wrap("fully_shard", module, ", ".join(options)))
+        script.plain = ".to_local()"
         script.attach_to_new_parameters()
 
 

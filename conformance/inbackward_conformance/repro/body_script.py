@@ -76,25 +76,29 @@ class _SpellOut(ast.NodeTransformer):
     def __init__(self, spelling: Spelling) -> None:
         self._spelling = spelling
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:  # noqa: N802 (ast's name)
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         """Drop arguments that are spelled out."""
         self.generic_visit(node)
-        node.args.args = [argument for argument in node.args.args if argument.arg not in FIXTURES[:2] and not (argument.arg == "name" and "Rank" in ast.unparse(node.args))]
+        node.args.args = [
+            argument
+            for argument in node.args.args
+            if argument.arg not in FIXTURES[:2] and not (argument.arg == "name" and "Rank" in ast.unparse(node.args))
+        ]
         return node
 
-    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:  # noqa: N802
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
         """Drop `implementation = …`."""
         if any(isinstance(target, ast.Name) and target.id in FIXTURES[:2] for target in node.targets):
             return None
         return self.generic_visit(node)
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:  # noqa: N802
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
         """Drop what only the record needs."""
         if ast.unparse(node).startswith("check.findings."):
             return ast.Pass()
         return self.generic_visit(node)
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         """Spell a call out."""
         self.generic_visit(node)
         match node.func:

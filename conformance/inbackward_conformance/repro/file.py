@@ -64,12 +64,21 @@ def _without_unused_methods(source: str) -> str:
 def _laid_out(source: str) -> str:
     """Return the source without imports that nothing needs, in the layout of ruff's defaults."""
     source = _ruff("check", "--quiet", "--fix-only", "--select=I,F401", source)
-    return _ruff("format", f"--line-length={WIDTH}", source)
+    return _ruff("format", source)
 
 
 def _ruff(*arguments: str) -> str:
     *options, source = arguments
-    command = [sys.executable, "-m", "ruff", *options, "--isolated", "--stdin-filename=script.py", "-"]
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        *options,
+        "--isolated",
+        f"--line-length={WIDTH}",
+        "--stdin-filename=script.py",
+        "-",
+    ]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         msg = f"ruff cannot lay a script out: {done.stderr.strip()}"

@@ -1,7 +1,7 @@
 """Takes definitions out of the suite, with all that they refer to, so that they stand alone.
 
-Sources are read, not changed in place: annotations, docstrings of functions and decorators of pytest are left out, which
-makes them short. What is imported from elsewhere is imported the same way.
+Annotations, docstrings of functions and marks of pytest are left out, which makes them short. What the suite imports
+from elsewhere is imported the same way.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import ast
 import importlib
 import sys
 from functools import cache
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.printable import expression
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -29,7 +29,9 @@ class Inlined:
         definitions: their source.
     """
 
-    def __init__(self, stand_ins: ModuleType | None = None, rewrite: Callable[[ast.AST], ast.AST] | None = None) -> None:
+    def __init__(
+        self, stand_ins: ModuleType | None = None, rewrite: Callable[[ast.AST], ast.AST] | None = None
+    ) -> None:
         self.imports: list[str] = []
         self.definitions: list[str] = []
         self._stand_ins = stand_ins
@@ -115,13 +117,14 @@ def is_plain(value: Any) -> bool:
 
 
 def _tidied(node: ast.AST) -> ast.AST:
-    return ast.fix_missing_locations(_Tidy().visit(node))
+    tidied: ast.AST = _Tidy().visit(node)
+    return ast.fix_missing_locations(tidied)
 
 
 class _Tidy(ast.NodeTransformer):
     """Leaves out what a reader of a script can do without."""
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:  # noqa: N802 (ast's name)
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         node.returns = None
         node.decorator_list = [mark for mark in node.decorator_list if "mark" not in ast.unparse(mark)]
         if ast.get_docstring(node) is not None:
@@ -130,7 +133,7 @@ class _Tidy(ast.NodeTransformer):
         node.body = _returning_directly(node.body) or [ast.Pass()]
         return node
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:  # noqa: N802
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         self.generic_visit(node)
         if text := ast.get_docstring(node):
             node.body[0] = ast.Expr(ast.Constant(text.partition("\n")[0]))
@@ -141,7 +144,7 @@ class _Tidy(ast.NodeTransformer):
         node.annotation = None
         return node
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.Assign | None:  # noqa: N802
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.Assign | None:
         self.generic_visit(node)
         return ast.Assign([node.target], node.value) if node.value else None
 

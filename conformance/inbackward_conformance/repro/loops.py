@@ -126,11 +126,11 @@ class StandardLoop:
 
     def schedule(self, script: Script, module: str, scheduler: Scheduler) -> str:
         """Start one for each optimizer."""
-        return f"[{script.scheduler(scheduler)} for optimizer in {self.optimizers(module)}]"
+        return self._of_each(script.scheduler(scheduler), module)
 
     def state_dict(self) -> str:
         """Return those of the optimizers."""
-        return f"[optimizer.state_dict() for optimizer in {self.optimizers()}]"
+        return self._of_each("optimizer.state_dict()")
 
     def load_state_dict(self, script: Script, state: str) -> None:
         """Load into the optimizers."""
@@ -139,6 +139,9 @@ class StandardLoop:
     def detach(self, script: Script) -> None:
         """Forget the optimizers."""
         self._made = []
+
+    def _of_each(self, expression: str, module: str = "model") -> str:
+        return f"[{expression}]" if self._alone else f"[{expression} for optimizer in {self.optimizers(module)}]"
 
     def _each(self, script: Script, optimizers: str, *lines: str) -> None:
         for line in lines:

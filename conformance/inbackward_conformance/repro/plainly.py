@@ -45,7 +45,7 @@ def _error_of(call: Callable[[], object] | None) -> str:
     try:
         if call:
             call()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (torch raises what it likes)
         return str(error)
     return ""
 
@@ -58,7 +58,7 @@ def is_accidental(error: Exception) -> bool:
 
 
 @contextmanager
-def going_through(what: str) -> Iterator[None]:
+def going_through(_what: str) -> Iterator[None]:
     """The body raises nothing."""
     yield
 
@@ -97,7 +97,9 @@ def difference(expected: dict[str, Any], actual: dict[str, Any]) -> str:
 def on_ranks(world_size: int, body: Callable[..., None], *arguments: Any) -> None:
     """Call `body` on so many ranks."""
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_on_rank, (world_size, folder, body, *arguments), nprocs=world_size)
+        torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
+            _on_rank, (world_size, folder, body, *arguments), nprocs=world_size
+        )
 
 
 def _on_rank(number: int, world_size: int, folder: str, body: Callable[..., None], *arguments: Any) -> None:

@@ -6,11 +6,13 @@ import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from inbackward_conformance.events.schedule import Power, Scheduler
 from inbackward_conformance.plan import ALL, Assignment, Group, Plan, TensorOption
 from inbackward_conformance.printable import expression
 from inbackward_conformance.repro.loops import Assigned
-from inbackward_conformance.run import Run, find_optimizer_class
+from inbackward_conformance.run import build_model, find_optimizer_class
 from inbackward_conformance.standard_loop import needs_closure
 
 if TYPE_CHECKING:
@@ -30,23 +32,28 @@ class Script:
 
     Attributes:
         loop: the way to train.
+        built: an expression for a new model.
         forward: the name of what forward goes through.
         needs: objects of the suite that the source refers to by name, for their source to be put above.
         attached: whether the assignments of the plan were made.
+        plain: the call that gives a plain tensor of a parameter, where it is none itself.
     """
 
-    def __init__(self, plan: Plan, loop: Loop, device: str, original: Run) -> None:
+    def __init__(self, plan: Plan, loop: Loop, built: str) -> None:
         self.plan = plan
         self.loop = loop
+        self.built = built
         self.forward = "model"
         self.needs: set[Any] = set()
         self.attached = False
-        self.device = device
-        self._original = original
-        self._complex = any(param.is_complex() for param in original.model.parameters())
+        self.plain = ""
+        self._model = build_model(plan, torch.device("cpu"))
+        self._draws_integers = not self._model.batch(torch.Generator())[0].is_floating_point()  # type: ignore[operator]
+        self._complex = any(param.is_complex() for param in self._model.parameters())
+        if any(param.is_nested for param in self._model.parameters()):
+            self.plain = ".values()"
         self._dtype = plan.dtype
         self._indentation = ""
-        self._another = False
         self._scheduled = False
         self._forwards = 0
         self._lines: list[str] = []
@@ -76,7 +83,7 @@ class Script:
     def draw_batch(self) -> None:
         """Give `batch` the next value."""
         drawn = "next(batches)"
-        if self._dtype and self._original.next_batch()[0].is_floating_point():
+        if self._dtype and not self._draws_integers:
             drawn += f".to(torch.{self._dtype})"
         self.add(f"batch = {drawn}")
 
@@ -103,9 +110,9 @@ class Script:
     def assign(self, assignment: Assignment) -> Assigned:
         """Return the arguments of `apply`."""
         optimizer_class = find_optimizer_class(assignment.optimizer)
-        named = {id(param): name for name, param in self._original.model.named_parameters()}
+        named = {id(param): name for name, param in self._model.named_parameters()}
         held = [name for item in self._listed(assignment) for name in item]
-        params = [self._original.model.get_parameter(name) for name in held]
+        params = [self._model.get_parameter(name) for name in held]
         return Assigned(
             self.name_of(optimizer_class) if ":" in assignment.optimizer else f"torch.optim.{assignment.optimizer}",
             self._params(assignment),
@@ -157,11 +164,10 @@ class Script:
         """Return the list of parameters of these names."""
         return f"[{', '.join(map(self.attribute, names))}]"
 
-    def another_optimizer(self) -> None:
-        """Have `another` optimizer, which nothing else knows of."""
-        if not self._another:
-            self.add("another = torch.optim.SGD(model.parameters(), lr=1.0)")
-        self._another = True
+    @staticmethod
+    def another_optimizer() -> str:
+        """Return an optimizer over all parameters, which nothing else knows of."""
+        return "torch.optim.SGD(model.parameters(), lr=1.0)"
 
     def start_schedule(self, started: str) -> None:
         """Add to `schedules`."""
@@ -193,11 +199,11 @@ class Script:
 
     def _listed(self, assignment: Assignment) -> Iterator[tuple[str, ...]]:
         if assignment.params == ALL:
-            yield tuple(name for name, _ in self._original.model.named_parameters())
+            yield tuple(name for name, _ in self._model.named_parameters())
             return
         for item in assignment.params:
             names = item.params if isinstance(item, Group) else (str(item),)
-            known = dict(self._original.model.named_parameters(remove_duplicate=False))
+            known = dict(self._model.named_parameters(remove_duplicate=False))
             yield tuple(name for name in names if name in known)  # a layer may come later
 
 
