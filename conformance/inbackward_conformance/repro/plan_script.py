@@ -88,11 +88,12 @@ class _PlanScript:
         before, attach, after = (written.write(events) for events in _up_to(self._plan, self._failure.event))
         if name == "in_backward" and self._may_refuse(at_attachment=True):
             attach = let_refusals_through(attach)
+        trained = "\n".join(part for part in (before, attach, after) if part)
         lines = [
             f"torch.manual_seed({self._plan.seed})",
             f"model = {written.built}",
-            self._batches(),
-            *(part for part in (before, attach, after) if part),
+            *[self._batches()] * ("next(batches)" in trained),
+            trained,
             f"return model, {written.loop.optimizers()}" if self._failure.kind is Kind.STATES else "return model",
         ]
         return self._function(name, self._rank, lines)

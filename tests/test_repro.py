@@ -1,0 +1,259 @@
+"""Scripts that reproduce failures: they need torch and what has failed, and nothing of the suite."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import pytest
+from expecttest import assert_expected_inline
+
+from conftest import Record, read_record
+from inbackward_conformance import events
+from inbackward_conformance.__main__ import main
+from inbackward_conformance.events import Backward, Event
+from inbackward_conformance.plan import Assignment, Plan
+from inbackward_conformance.printable import read
+from inbackward_conformance.repro.failure import Failure
+from inbackward_conformance.repro.from_record import find_failure
+from inbackward_conformance.repro.spelling import Spelling
+from inbackward_conformance.repro.write import source_of_failure
+from inbackward_conformance.specification import specification
+from test_plan import PLANS
+
+HERE = Path(__file__).parent
+
+TEN = {
+    "attachment/frozen": "AttributeError: 'NoneType' object has no attribute 'next_functions'",
+    "attachment/after_a_failure": "parameter '0.weight': largest difference 0.0177",
+    "attachment/failure_in_the_middle": "is rejected, but something is attached",
+    "equivalence/closure": "LBFGS.step() missing 1 required positional argument: 'closure'",
+    "gradients/from_before_unreached": "parameter 'left.weight': largest difference 0.00768",
+    "hazards/tensor_subclass": "parameter 'first': largest difference 0.0333",
+    "lifetime/cast_in_training": "parameter '0.weight': largest difference 0.00775",
+    "lifetime/dropped_model": "still alive after the model was dropped: 6 parameters, 12 optimizers",
+    "schedule/tensor_lr": "parameter '0.weight': largest difference 0.000985",
+    "sharing/listed_twice_with_state": "3 values in optimizer states, expected 2",
+    "state/saved_parameter": "torch.optim.adam.Adam",
+}
+"""Failures of torch's own, and what the output of their scripts ends with; more than ten, of every kind."""
+
+
+class Written(NamedTuple):
+    """What a run with `--conformance-repro` left."""
+
+    printed: str
+    report: Path
+    cases: Record
+
+    def scripts(self) -> dict[str, Path]:
+        """Return the script of the first case of each requirement."""
+        return {case["requirement"]: Path(case["script"]) for case in reversed(self.cases) if case["script"]}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    folder = tmp_path_factory.mktemp("repro")
+    report = folder / "record.jsonl"
+    names = " or ".join(name.partition("/")[2] for name in TEN)
+    command = [sys.executable, "-m", "pytest", "--pyargs", "inbackward_conformance", "-p", "no:randomly", "-k", names]
+    command += ["--implementation", "torch", "--conformance-report", str(report)]
+    command += ["--conformance-repro", str(folder / "scripts")]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    cases = [line for line in read_record(report) if line["kind"] == "case"]
+    return Written(done.stdout, report, cases)
+
+
+def outcomes_of(paths: list[Path], *options: str) -> list[tuple[int, str]]:
+    """Run scripts where the suite is not; return exit status and output of each."""
+    command = [sys.executable, str(HERE / "without_the_suite.py"), *options, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def test_scripts_show_the_failures_of_torch(written: Written) -> None:
+    """Each exits with an error and ends with what differs."""
+    scripts = written.scripts()
+    assert scripts.keys() >= TEN.keys()
+    for (status, output), (requirement, told) in zip(
+        outcomes_of([scripts[name] for name in TEN]), TEN.items(), strict=True
+    ):
+        assert status == 1, requirement
+        assert told in output.strip().splitlines()[-1], (requirement, output)
+
+
+def test_scripts_pass_for_what_conforms(written: Written, tmp_path: Path) -> None:
+    """The same scripts, with another implementation in the place of torch's own."""
+    paths = []
+    for requirement in TEN:
+        paths.append(tmp_path / f"{requirement.replace('/', '-')}.py")
+        paths[-1].write_text(source_of_failure(find_failure(written.report, requirement), "reference"))
+    for requirement, (status, output) in zip(TEN, outcomes_of(paths, "--with", "inbackward"), strict=True):
+        assert status == 0, (requirement, output)
+
+
+def test_scripts_are_laid_out_and_name_nothing_of_ours(written: Written) -> None:
+    paths = [str(path) for path in written.scripts().values()]
+    for command in (["format", "--check"], ["check", "--select=E,F4,F8,I", "--ignore=F841"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "--isolated", "--line-length=120", *paths]
+        done = subprocess.run(ruff, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    for path in paths:
+        assert "inbackward_conformance" not in Path(path).read_text(encoding="utf-8")
+
+
+def test_the_terminal_names_every_script(written: Written) -> None:
+    for case in written.cases:
+        assert bool(case["script"]) is not case["passed"]
+        assert f"script: {case['script']}" in written.printed or case["passed"]
+
+
+def test_the_record_gives_the_same_script(written: Written, capsys: pytest.CaptureFixture[str]) -> None:
+    for requirement, script in written.scripts().items():
+        main(["repro", str(written.report), requirement])
+        assert capsys.readouterr().out == script.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sharing/used_twice"], "sharing/used_twice has not failed there; what has: attachment/"),
+        (["equivalence/closure", "--case", "x"], "no such failure of equivalence/closure; there are torch []"),
+    ],
+)
+def test_a_failure_that_is_not_there_is_one_line(
+    written: Written, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["repro", str(written.report), *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_every_event_can_be_written_down() -> None:
+    for name in set(events.__all__) - {"Event"}:
+        found: Any = getattr(events, name)
+        if hasattr(found, "happen"):
+            assert inspect.signature(found.spell) == inspect.signature(Event.spell), f"{name} has no spelling"
+
+
+@pytest.mark.parametrize("example", PLANS, ids=["small", "large"])
+def test_a_printed_plan_is_read_without_being_evaluated(example: Plan) -> None:
+    assert repr(read(repr(example))) == repr(example)
+    with pytest.raises(ValueError, match="malformed"):
+        read("__import__('os')")
+
+
+def test_a_script_is_what_a_maintainer_reads() -> None:
+    tied = (("0.weight", "1.weight"),)
+    listed = Assignment("Adam", {"lr": 0.01}, ("0.weight", "0.bias", "1.weight"))
+    plan = Plan("TwoLayers", (listed,), (Backward(),) * 6, shared=tied)
+    detail = "parameter '0.weight' differs from the standard loop after event 3, Backward(): largest difference 9e-10"
+    requirement = specification()["sharing/listed_twice_with_state"]
+    assert_expected_inline(
+        source_of_failure(Failure("torch", requirement, "Adam", "diverges", detail, plan)),
+        """\
+\"\"\"sharing/listed_twice_with_state (MUST): torch diverges in case Adam.
+
+A parameter listed twice, with an optimizer that keeps state: what torch gives for that list, or refused.
+
+Observed: parameter '0.weight' differs from the standard loop after event 3, Backward(): largest difference 9e-10
+\"\"\"
+
+import itertools
+import sys
+
+import torch
+from torch import nn
+from torch.distributed.optim import _apply_optimizer_in_backward
+
+
+class TwoLayers(nn.Sequential):
+    \"\"\"Two layers of one shape, whose parameters can be shared.\"\"\"
+
+    def __init__(self):
+        super().__init__(nn.Linear(5, 5), nn.Linear(5, 5))
+
+    @staticmethod
+    def batch(generator):
+        return (torch.randn(4, 5, generator=generator),)
+
+
+def build():
+    model = TwoLayers()
+    model[0].weight = model[1].weight
+    return model
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = build()
+    batches = (model.batch(torch.Generator().manual_seed(seed))[0] for seed in itertools.count(1))
+    optimizer = torch.optim.Adam([model[0].weight, model[0].bias, model[1].weight], lr=0.01)
+    for _ in range(3):
+        batch = next(batches)
+        model(batch).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = build()
+    batches = (model.batch(torch.Generator().manual_seed(seed))[0] for seed in itertools.count(1))
+    _apply_optimizer_in_backward(torch.optim.Adam, [model[0].weight, model[0].bias, model[1].weight], {"lr": 0.01})
+    for _ in range(3):
+        batch = next(batches)
+        model(batch).square().mean().backward()
+    return model
+
+
+expected_model = standard_loop()
+try:
+    model = in_backward()
+except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+    print(f"refused, which passes as well: {type(error).__name__}: {error}")
+    sys.exit()
+named = zip(model.named_parameters(), expected_model.parameters(), strict=True)
+for (name, actual), expected in named:
+    difference = (actual - expected).abs()
+    same = torch.allclose(actual, expected, rtol=0, atol=0, equal_nan=True)
+    assert same, f"parameter {name!r}: largest difference {difference.max().item():.3g}"
+""",
+    )
+
+
+class Lion:
+    """An adapter whose library is not there, and that says how its calls are spelled."""
+
+    spelling: ClassVar = {
+        "import": "import lion",
+        "apply": "lion.attach({params}, {optimizer_class}, {optimizer_kwargs})",
+        "optimizers": "lion.of({module})",
+        "backward": "lion.backward({loss}, {options})",
+    }
+
+    def apply(self) -> None: ...
+
+
+def test_an_adapter_spells_its_calls() -> None:
+    spelling = Spelling("test_repro:Lion")
+    assert spelling.imports == ["import lion"]
+    attached = spelling.spell("apply", optimizer_class="SGD", params="ps", optimizer_kwargs="{}", register_hook="True")
+    assert attached == "lion.attach(ps, SGD, {})"
+    assert spelling.spell("backward", "retain_graph=True", loss="loss") == "lion.backward(loss, retain_graph=True)"
+    plain = spelling.spell("standard_optimizer", optimizer_class="SGD", params="ps", optimizer_kwargs="{'lr': 0.1}")
+    assert plain == "SGD(ps, lr=0.1)"
+
+
+def test_without_a_spelling_the_script_calls_what_was_tested() -> None:
+    call = {"optimizer_class": "SGD", "params": "ps", "optimizer_kwargs": "{}", "register_hook": "True"}
+    module, cls = Spelling("inbackward"), Spelling("mutants.naive:Naive")
+    assert module.imports == ["import inbackward"]
+    assert module.spell("apply", **call) == "inbackward.apply_optimizer_in_backward(SGD, ps, {})"
+    assert cls.imports == ["from mutants.naive import Naive", "implementation = Naive()"]
+    assert cls.spell("apply", **call) == "implementation.apply(SGD, ps, {})"
