@@ -95,6 +95,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", requires=[DEV])
+def mutants(session: nox.Session) -> None:
+    """Run every mutant over one case of every requirement, and print the score; `-- --accept` keeps what they fail."""
+    bin_dir = note_of_dev(session).read_text(encoding="utf-8")
+    session.run(str(Path(bin_dir, "python")), str(ROOT / "tests" / "score.py"), *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", requires=[DEV])
 def conformance(session: nox.Session) -> None:
     """Run the suite; what follows `--` goes to pytest (`--implementation`, `--device`, `-k`, ...)."""
     run_suite(session, "conformance.jsonl")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.matrix.render import Format, render
 from inbackward_conformance.matrix.table import merge
@@ -15,7 +16,7 @@ from inbackward_conformance.read_record import BadRecord, read_record
 from inbackward_conformance.specification import SPEC_VERSION, chapter_text, specification
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SUFFIXES = {".html": Format.HTML, ".md": Format.MARKDOWN, ".svg": Format.BADGE}
 
@@ -33,7 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing.set_defaults(run=lambda _: list_requirements())
 
     spec = commands.add_parser("spec", help="print the specification as Markdown")
-    spec.set_defaults(run=lambda _: print_specification())
+    spec.add_argument(
+        "--traces",
+        type=Path,
+        metavar="FILE.json",
+        help="cases and mutants by requirement, which this project's own tests write",
+    )
+    spec.set_defaults(run=print_specification)
 
     matrix = commands.add_parser("matrix", help="make a page, a Markdown table or a badge of records")
     matrix.add_argument("records", nargs="+", type=Path, metavar="FILE.jsonl", help="what --conformance-report wrote")
@@ -123,17 +130,31 @@ def list_requirements() -> None:
         print(f"{requirement.level:<6} {requirement.id}{refusal}{needs}{accelerator}")
 
 
-def print_specification() -> None:
+def print_specification(given: argparse.Namespace) -> None:
     """Print all chapters and normative texts."""
-    print(f"# Optimizer in backward: specification {SPEC_VERSION}")
+    print(specification_text(json.loads(given.traces.read_text(encoding="utf-8")) if given.traces else {}), end="")
+
+
+def specification_text(traces: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return all chapters and normative texts as Markdown.
+
+    `traces` says of requirements how many `cases` they have, which `mutants` are for them, broken implementations that
+    they must catch, and how many `others` they catch.
+    """
+    parts = [f"# Optimizer in backward: specification {SPEC_VERSION}"]
     chapter = ""
     for requirement in specification().values():
         if requirement.chapter != chapter:
             chapter = requirement.chapter
-            print(f"\n## {chapter}\n\n{chapter_text(chapter)}")
+            parts += [f"## {chapter}", chapter_text(chapter)]
         refusal = f", may refuse {requirement.may_refuse}" if requirement.may_refuse else ""
         accelerator = ", on an accelerator" if requirement.accelerator else ""
-        print(f"\n### {requirement.id} ({requirement.level}{refusal}{accelerator})\n\n{requirement.text}")
+        parts += [f"### {requirement.id} ({requirement.level}{refusal}{accelerator})", requirement.text]
+        if trace := traces.get(requirement.id):
+            others = f" and {trace['others']} more" if trace["others"] else ""
+            names = ", ".join(f"`{name}`" for name in trace["mutants"])
+            parts.append(f"*Cases: {trace['cases']}. Mutants caught: {names}{others}.*")
+    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

@@ -82,6 +82,10 @@ class SaveSharded(Printable):
         files = _files(run, self.folder)
         save(_sharded_state(run), checkpoint_id=files)
 
+    def spell(self, script: Script) -> None:
+        """Say that it cannot be: the folder is that of a test."""
+        raise _of_two_plans()
+
 
 @dataclass(frozen=True, repr=False)
 class LoadSharded(Printable):
@@ -111,6 +115,10 @@ class LoadSharded(Printable):
             options=_by_parameter(),
         )
 
+    def spell(self, script: Script) -> None:
+        """Say that it cannot be: the folder is that of a test."""
+        raise _of_two_plans()
+
 
 def _sharded_state(run: Run) -> dict[str, Any]:
     from torch.distributed.checkpoint.state_dict import get_state_dict
@@ -131,3 +139,9 @@ def _files(run: Run, folder: str, method: str = "") -> Path:
     if not Path(folder).is_dir():
         raise NotRun(f"rank {run.rank} does not see {folder}: name a folder that all machines share by --basetemp")
     return Path(folder, method or type(run.method).__name__)
+
+
+def _of_two_plans() -> Exception:
+    from inbackward_conformance.repro.spelling import Unspellable
+
+    return Unspellable("a checkpoint of shards goes from one plan to another, and a script is of one")

@@ -66,11 +66,19 @@ class RegisterCommHook(Printable):
         run.wrapper.register_comm_hook(None, getattr(default_hooks, self.hook))  # type: ignore[union-attr,operator]
 
     def spell(self, script: Script) -> None:
+        """Let gradients go this way from here on."""
+        script.add("from torch.distributed.algorithms.ddp_comm_hooks import default_hooks")
+        script.add(f"{script.forward}.register_comm_hook(None, default_hooks.{self.hook})")
+
+    def spell(self, script: Script) -> None:
         """Forward goes through the wrapper from here on."""
         wrap = "torch.nn.parallel.DistributedDataParallel"
         if self.ignored:
             script.add(f"{wrap}._set_params_and_buffers_to_ignore_for_model(model, {list(self.ignored)!r})")
         options = f"**{script.options(self.options)}"
+        if self.mixed_precision:
+            dtypes = ", ".join([f"torch.{self.mixed_precision}"] * 3)
+            options += f", mixed_precision=torch.nn.parallel.distributed._MixedPrecision({dtypes})"
         wrapped = f"{wrap}(model, {options})" if self.plainly else script.loop.wrap("wrap_ddp", "model", options)
         script.wrap(wrapped)
 
@@ -118,10 +126,15 @@ class FullyShard(Printable):
 
     def spell(self, script: Script) -> None:
         """Shard layers first, the whole last."""
-        options = [f"**{script.options(self.options)}"] * bool(self.options)
+        replicas = f"{self.replicas}, " if self.replicas > 1 else ""
+        names = ("replicate", "shard") if self.replicas > 1 else ("shard",)
+        sizes = f"({replicas}dist.get_world_size() // {self.replicas},)"
+        device = f"next(model.parameters()).device.type, {sizes}, mesh_dim_names={names!r}"
+        script.add(f"mesh = dist.init_device_mesh({device})")
+        options = ["mesh=mesh", *[f"**{script.options(self.options)}"] * bool(self.options)]
         if self.mixed_precision:
-            policy = f"MixedPrecisionPolicy(param_dtype=torch.{self.mixed_precision})"
-            options.append(f"mp_policy=torch.distributed.fsdp.{policy}")
+            dtypes = ", ".join(f"{argument}=torch.{name}" for argument, name in self.mixed_precision.items())
+            options.append(f"mp_policy=torch.distributed.fsdp.MixedPrecisionPolicy({dtypes})")
         if self.offload:
             options.append("offload_policy=torch.distributed.fsdp.CPUOffloadPolicy(pin_memory=False)")
         for module in map(script.attribute, (*self.layers, "")):
@@ -164,7 +177,11 @@ class WrapFSDP(Printable):
 
     def spell(self, script: Script) -> None:
         """Forward goes through the wrapper from here on."""
-        script.wrap(script.loop.wrap("wrap_fsdp", "model", f"**{script.options(self.options)}"))
+        options = [f"use_orig_params={self.use_orig_params}", "device_id=next(model.parameters()).device"]
+        options.append(f"sharding_strategy=torch.distributed.fsdp.ShardingStrategy.{self.strategy}")
+        if self.by_layer:
+            options.append("auto_wrap_policy=torch.distributed.fsdp.wrap.ModuleWrapPolicy([nn.Linear])")
+        script.wrap(script.loop.wrap("wrap_fsdp", "model", ", ".join(options)))
         script.attach_to_new_parameters()
 
 
