@@ -137,7 +137,8 @@ def test_every_event_can_be_written_down() -> None:
     for name in set(events.__all__) - {"Event"}:
         found: Any = getattr(events, name)
         if hasattr(found, "happen"):
-            assert inspect.signature(found.spell) == inspect.signature(Event.spell), f"{name} has no spelling"
+            assert hasattr(found, "spell"), f"{name} has no `spell`: CONTRIBUTING says what it is for"
+            assert inspect.signature(found.spell) == inspect.signature(Event.spell), name
 
 
 @pytest.mark.parametrize("example", PLANS, ids=["small", "large"])

@@ -48,6 +48,18 @@ class WrapDDP(Printable):
         wrap = DistributedDataParallel if self.plainly else run.method.wrap_ddp
         run.wrapper = wrap(run.model, **options)
 
+    def spell(self, script: Script) -> None:
+        """Forward goes through the wrapper from here on."""
+        wrap = "torch.nn.parallel.DistributedDataParallel"
+        if self.ignored:
+            script.add(f"{wrap}._set_params_and_buffers_to_ignore_for_model(model, {list(self.ignored)!r})")
+        options = f"**{script.options(self.options)}"
+        if self.mixed_precision:
+            dtypes = ", ".join([f"torch.{self.mixed_precision}"] * 3)
+            options += f", mixed_precision=torch.nn.parallel.distributed._MixedPrecision({dtypes})"
+        wrapped = f"{wrap}(model, {options})" if self.plainly else script.loop.wrap("wrap_ddp", "model", options)
+        script.wrap(wrapped)
+
 
 @dataclass(frozen=True, repr=False)
 class RegisterCommHook(Printable):
@@ -69,18 +81,6 @@ class RegisterCommHook(Printable):
         """Let gradients go this way from here on."""
         script.add("from torch.distributed.algorithms.ddp_comm_hooks import default_hooks")
         script.add(f"{script.forward}.register_comm_hook(None, default_hooks.{self.hook})")
-
-    def spell(self, script: Script) -> None:
-        """Forward goes through the wrapper from here on."""
-        wrap = "torch.nn.parallel.DistributedDataParallel"
-        if self.ignored:
-            script.add(f"{wrap}._set_params_and_buffers_to_ignore_for_model(model, {list(self.ignored)!r})")
-        options = f"**{script.options(self.options)}"
-        if self.mixed_precision:
-            dtypes = ", ".join([f"torch.{self.mixed_precision}"] * 3)
-            options += f", mixed_precision=torch.nn.parallel.distributed._MixedPrecision({dtypes})"
-        wrapped = f"{wrap}(model, {options})" if self.plainly else script.loop.wrap("wrap_ddp", "model", options)
-        script.wrap(wrapped)
 
 
 @dataclass(frozen=True, repr=False)
