@@ -114,13 +114,13 @@ def score(failures: Failures) -> str:
 
 def files(failures: Failures) -> dict[Path, str]:
     """Return what the files should hold."""
-    traces = json.dumps(traces_of(failures), indent=1) + "\n"
+    traced = json.dumps(traces(), indent=1) + "\n"
     before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     return {
         CAUGHT: golden(failures),
-        TRACES: traces,
+        TRACES: traced,
         README: f"{before}{BEGIN}\n\n{score(failures)}\n\n{END}{rest.partition(END)[2]}",
-        SPEC: specification_text(json.loads(traces)),
+        SPEC: specification_text(json.loads(traced)),
     }
 
 
@@ -138,15 +138,13 @@ def golden(failures: Failures) -> str:
     return "\n".join(lines) + "\n"
 
 
-def traces_of(failures: Failures) -> dict[str, dict[str, object]]:
-    """Return how many cases each requirement has, which mutants are for it, and how many others it catches."""
+def traces() -> dict[str, dict[str, object]]:
+    """Return how many cases each requirement has, and which mutants are for it."""
     cases = count_cases()
     return {
         name: {
             "cases": cases[name],
-            "mutants": [m.name.partition(":")[2] for m in MUTANTS if m.requirement == name],
-            "others": sum(name in failed for failed in failures.values())
-            - len([m for m in MUTANTS if m.requirement == name]),
+            "mutants": [mutant.name.partition(":")[2] for mutant in MUTANTS if mutant.requirement == name],
         }
         for name in specification()
     }

@@ -138,8 +138,8 @@ def print_specification(given: argparse.Namespace) -> None:
 def specification_text(traces: Mapping[str, Mapping[str, Any]]) -> str:
     """Return all chapters and normative texts as Markdown.
 
-    `traces` says of requirements how many `cases` they have, which `mutants` are for them, broken implementations that
-    they must catch, and how many `others` they catch.
+    `traces` says of requirements how many `cases` they have, and which `mutants` they catch: broken implementations that
+    are there to be caught.
     """
     parts = [f"# Optimizer in backward: specification {SPEC_VERSION}"]
     chapter = ""
@@ -151,9 +151,8 @@ def specification_text(traces: Mapping[str, Mapping[str, Any]]) -> str:
         accelerator = ", on an accelerator" if requirement.accelerator else ""
         parts += [f"### {requirement.id} ({requirement.level}{refusal}{accelerator})", requirement.text]
         if trace := traces.get(requirement.id):
-            others = f" and {trace['others']} more" if trace["others"] else ""
             names = ", ".join(f"`{name}`" for name in trace["mutants"])
-            parts.append(f"*Cases: {trace['cases']}. Mutants caught: {names}{others}.*")
+            parts.append(f"*Cases: {trace['cases']}. Mutants that it catches: {names}.*")
     return "\n\n".join(parts) + "\n"
 
 
