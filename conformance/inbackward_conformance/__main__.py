@@ -138,8 +138,7 @@ def print_specification(given: argparse.Namespace) -> None:
 def specification_text(traces: Mapping[str, Mapping[str, Any]]) -> str:
     """Return all chapters and normative texts as Markdown.
 
-    `traces` says of requirements how many `cases` they have, and which `mutants` they catch: broken implementations that
-    are there to be caught.
+    `traces` says of requirements how many `cases` they have, and which `mutants`, broken implementations, they catch.
     """
     parts = [f"# Optimizer in backward: specification {SPEC_VERSION}"]
     chapter = ""
