@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import inbackward_conformance.events  # noqa: F401 (plans are made of them)
-from inbackward_conformance.matrix import BadRecord, read_record
+from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.printable import read
+from inbackward_conformance.read_record import BadRecord, read_record
 from inbackward_conformance.repro.failure import Failure
 from inbackward_conformance.specification import specification
 
@@ -20,34 +21,30 @@ def find_failure(path: Path, requirement: str, implementation: str = "", case: s
     Raises:
         BadRecord: the file is no record, or holds no such failure.
     """
-    header, *lines = read_record(path)
-    failed = [line for line in lines if line["kind"] == "case" and not line["passed"] and line["outcome"] != "error"]
-    of_requirement = [line for line in failed if line["requirement"] == requirement]
-    found = [
-        line
-        for line in of_requirement
-        if implementation in {"", line["implementation"]} and case in {None, line["case"]}
+    run = read_record(path)
+    failed = [found for found in run.cases if not found.passed and found.outcome is not Outcome.ERROR]
+    of_requirement = [found for found in failed if found.requirement == requirement]
+    fitting = [
+        found for found in of_requirement if implementation in {"", found.implementation} and case in {None, found.case}
     ]
-    if len({line["implementation"] for line in found}) == 1:
-        return _failure(found[0], header["device"])
-    if found:
-        names = ", ".join(dict.fromkeys(line["implementation"] for line in found))
+    if len({found.implementation for found in fitting}) > 1:
+        names = ", ".join(dict.fromkeys(found.implementation for found in fitting))
         raise BadRecord(f"record {path}: {requirement} fails for {names}; add --implementation NAME")
-    if of_requirement:
-        known = ", ".join(f"{line['implementation']} [{line['case']}]" for line in of_requirement)
+    if not fitting and of_requirement:
+        known = ", ".join(f"{found.implementation} [{found.case}]" for found in of_requirement)
         raise BadRecord(f"record {path}: no such failure of {requirement}; there are {known}")
-    known = ", ".join(dict.fromkeys(line["requirement"] for line in failed)) or "nothing"
-    raise BadRecord(f"record {path}: {requirement} has not failed there; what has: {known}")
-
-
-def _failure(line: dict[str, Any], device: str) -> Failure:
+    if not fitting:
+        known = ", ".join(dict.fromkeys(found.requirement for found in failed)) or "nothing"
+        raise BadRecord(f"record {path}: {requirement} has not failed there; what has: {known}")
+    found = fitting[0]
+    plan = read(found.plan) if found.plan else None
     return Failure(
-        line["implementation"],
-        specification()[line["requirement"]],
-        line["case"],
-        line["outcome"],
-        line["detail"],
-        read(line["plan"]) if line["plan"] else None,
-        line["arguments"],
-        device,
+        found.implementation,
+        specification()[requirement],
+        found.case,
+        found.outcome,
+        found.detail,
+        plan,
+        found.arguments,
+        run.device,
     )
