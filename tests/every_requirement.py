@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SLOW = frozenset({"equivalence/long_run", "hazards/compile", "lifetime/rounds"})
 """Half of the time would be theirs: only mutants that are for them run them."""
 
+DRAWN = "properties"
+"""Plans that are drawn until one fails find nearly every mutant, and take as long: only mutants for it run it."""
+
 _NAMED = {(mutant.name, mutant.requirement): mutant.case for mutant in MUTANTS}
 _CHAPTERS = {
     name: {mutant.requirement.partition("/")[0] for mutant in MUTANTS if mutant.name == name} for name, _ in _NAMED
@@ -79,4 +82,4 @@ def is_for(name: str, requirement: str) -> bool:
         return True
     if chapter in DISTRIBUTED:
         return chapter in _CHAPTERS[name]
-    return requirement not in SLOW and not _CHAPTERS[name] <= DISTRIBUTED
+    return requirement not in SLOW and chapter != DRAWN and not _CHAPTERS[name] <= DISTRIBUTED

@@ -124,6 +124,8 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
         "passed": True,
         "detail": "",
         "expected": False,
+        "plan": "",
+        "arguments": {},
         "script": "",
         "drawn": 0,
     }

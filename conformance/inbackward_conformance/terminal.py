@@ -49,6 +49,8 @@ def _failure_lines(
         yield f"  and {untold} more; -v shows all", {"red": True}
     if expected and not verbose:
         yield f"  {len(expected)} failed as expected; -v shows them", {"yellow": True}
+    names = {found.requirement for found in told}
+    yield from ((f"    script: {case.script}", {}) for case in cases if case.script and case.requirement not in names)
 
 
 def _failure(

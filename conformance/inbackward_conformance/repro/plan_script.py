@@ -76,7 +76,7 @@ class _PlanScript:
         """Return an expression for the model, and what is changed in it then, as in `build_model`."""
         plan = self._plan
         return [
-            f"{plan.model}({', '.join(map(expression, getattr(plan, 'arguments', ())))})",
+            f"{plan.model}({', '.join(map(expression, plan.arguments))})",
             *[f"model.to(torch.{plan.dtype})"] * bool(plan.dtype),
             *[f"model.to({self._failure.device!r})"] * (self._failure.device != "cpu"),
             *(f"{Script.attribute(name)} = {Script.attribute(source)}" for name, source in plan.shared),

@@ -19,7 +19,7 @@ from inbackward_conformance.drawn import Drawn
 from inbackward_conformance.expected import covering, excuse
 from inbackward_conformance.judgement import finding_of
 from inbackward_conformance.on_ranks import OnRanks
-from inbackward_conformance.outcome import Finding, NotRun, Outcome
+from inbackward_conformance.outcome import BrokenPromise, Finding, NotRun, Outcome
 from inbackward_conformance.plugin import CLUSTER
 from inbackward_conformance.profiles import QUICK, drawing
 from inbackward_conformance.ranks.job import Ranks
@@ -204,7 +204,7 @@ def _reproduction(
         failure = Failure(name, requirement, case, finding.outcome, finding.detail, plan, arguments, device)
         script = str(write_script(failure, folder)) if folder else ""
     except Unspellable as error:
-        return {"plan": repr(plan) if plan else "", "script": f"none: {error}"}
+        return {"plan": repr(plan) if plan else "", "script": f"none: {error}" if folder else ""}
     return {"plan": repr(plan) if plan else "", "arguments": arguments, "script": script}
 
 
