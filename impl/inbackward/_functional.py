@@ -126,9 +126,7 @@ class FunctionalOptimizer:
             ValueError: The parameter is none of this optimizer's, or the gradient does not fit it.
             RuntimeError: The gradient is sparse, and the class takes none.
         """
-        held = self._held.get(param)
-        if held is None:
-            self._refuse_unknown(param)
+        held = self._held.get(param) or self._refuse_unknown(param)
         if grad is None:
             return
         # What follows is spelled out, without calls where that can be: with small parameters it is half of the time.
