@@ -26,6 +26,7 @@ from inbackward._fsdp import fully_shard
 from inbackward._fsdp1 import wrap_fsdp
 from inbackward._functional import FunctionalOptimizer
 from inbackward._functional_forms import functional_optimizer, register_functional_optimizer
+from inbackward._hook_then_optimizer import hook_then_optimizer
 
 __all__ = [
     "FunctionalOptimizer",
@@ -36,6 +37,7 @@ __all__ = [
     "fully_shard",
     "functional_optimizer",
     "get_in_backward_optimizers",
+    "hook_then_optimizer",
     "optimizers_of",
     "register_functional_optimizer",
     "wrap_ddp",
