@@ -10,7 +10,13 @@ from inbackward_conformance.outcome import NotRun
 
 
 def find_comm_hook(name: str) -> tuple[Any, Any]:
-    """Return a hook and the state to register it with."""
+    """Return a hook and the state to register it with.
+
+    Raises:
+        NotRun: torch has it not here.
+    """
+    if name == "bf16_compress":
+        return _bf16_compress, None
     if name != "powerSGD":
         return getattr(default_hooks, f"{name}_hook"), None
     try:
@@ -20,3 +26,8 @@ def find_comm_hook(name: str) -> tuple[Any, Any]:
     return power_sgd.powerSGD_hook, power_sgd.PowerSGDState(
         None, matrix_approximation_rank=1, start_powerSGD_iter=2, min_compression_rate=0.5
     )
+
+
+def _bf16_compress(state, bucket):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 (DDP reads annotations)
+    # By its own name DDP takes it on NCCL only; gloo reduces bfloat16 as well.
+    return default_hooks.bf16_compress_hook(state, bucket)
