@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 import inbackward
@@ -14,7 +13,7 @@ from mutants.of_functional import OffersFunctional
 from mutants.registry import fails
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class OffersHook(OffersFunctional):
@@ -107,7 +106,7 @@ class ForgetsWhatHasAccumulated(OffersHook):
 
     def hook_then_optimizer(self, ddp: nn.Module, *arguments: Any, **options: Any) -> None:
         super().hook_then_optimizer(ddp, *arguments, **options)
-        ddp.register_forward_pre_hook(lambda module, _: nn.Module.zero_grad(module))
+        ddp.register_forward_pre_hook(_zero_grad)
 
 
 @fails("hook_then_optimizer/many_buckets")
@@ -139,3 +138,7 @@ class RegistersInSilence(OffersHook):
     def hook_then_optimizer(self, ddp: Any, *arguments: Any, **options: Any) -> None:
         with suppress(ValueError):
             super().hook_then_optimizer(ddp, *arguments, **options)
+
+
+def _zero_grad(module: nn.Module, _: Any) -> None:
+    module.zero_grad()
