@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
@@ -91,7 +92,7 @@ class StepsAllThatItHolds(OffersHook):
     """Forgets `params`, and makes the optimizer hold what it lacks."""
 
     def functional_optimizer(self, optimizer_class: Any, params: Iterable[Any], **options: Any) -> Any:
-        self.make = lambda params: inbackward.functional_optimizer(optimizer_class, params, **options)
+        self.make: Callable[[Any], Any] = partial(inbackward.functional_optimizer, optimizer_class, **options)
         return super().functional_optimizer(optimizer_class, params, **options)
 
     def hook_then_optimizer(
