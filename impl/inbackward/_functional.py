@@ -71,7 +71,8 @@ class _Held:
 class FunctionalOptimizer:
     """An optimizer that is handed gradients; equal, bit by bit, to the class of `torch.optim` that it is made from.
 
-    `torch.compile(fullgraph=True)` takes `step` and `step_param`.
+    `torch.compile(fullgraph=True)` takes `step` and `step_param`; the latter is compiled for each parameter, of which
+    `torch._dynamo.config.recompile_limit` allows eight.
 
     Attributes:
         param_groups: As in `torch.optim`: parameters and options. To change lr is to set `param_groups[0]["lr"]`.

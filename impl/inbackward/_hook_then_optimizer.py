@@ -38,7 +38,8 @@ def hook_then_optimizer(
     """Registers a communication hook on a DDP, and has a functional optimizer step behind it, inside backward.
 
     The result is, bit for bit, that of the same hook and an ordinary optimizer that steps after backward. `.grad` holds
-    the reduced gradient afterwards, for the caller to zero. Under `no_sync()` nothing steps. A parameter steps when
+    the reduced gradient afterwards, for the caller to zero. A backward that DDP does not reduce steps nothing: under
+    `no_sync()`, of the module inside it, a second one over a graph. A parameter steps when
     its bucket is reduced; at the end of backward if its gradient is sparse, if the running graph may yet read its
     memory, or if DDP has `find_unused_parameters` or `static_graph`, since only then it knows what no rank has used.
 

@@ -44,8 +44,7 @@ class TorchCore:
             raise NotOffered(f"no functional {optimizer_class.__name__}")
         for option in options.keys() - inspect.signature(functional_class).parameters.keys():
             raise NotOffered(f"{functional_class.__name__} has no option {option}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of its TorchScript, which is not asked for
+        with warnings.catch_warnings(record=True):  # it warns of its TorchScript, past every filter
             return TorchFunctional(functional_class(list(params), **options))
 
     def hook_then_optimizer(
