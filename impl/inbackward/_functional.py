@@ -89,6 +89,7 @@ class FunctionalOptimizer:
         self._name = type(optimizer).__name__
         self._optimizer = optimizer
         self._keys = tuple((entry.key, (None,) if entry.initial is None else ()) for entry in form.entries)
+        self._initial = tuple((entry.key, entry.initial, entry.only_with) for entry in form.entries if entry.initial)
         self._made = tuple((index, entry.key) for index, entry in enumerate(form.entries) if entry.initial is None)
         takes = inspect.signature(form.function).parameters.keys() - {"params", *form.pairs}
         takes -= {key for entry in form.entries for key in (entry.key, f"{entry.key}s")}
@@ -206,11 +207,10 @@ class FunctionalOptimizer:
         return keywords
 
     def _start(self, param: torch.Tensor, group: Group) -> State:
-        state = {
-            entry.key: entry.initial(param, group)
-            for entry in self._form.entries
-            if entry.initial and (not entry.only_with or group[entry.only_with])
-        }
+        state: State = {}
+        for key, initial, only_with in self._initial:
+            if not only_with or group[only_with]:
+                state[key] = initial(param, group)
         if state:
             self.state[param] = state
         return state
