@@ -12,8 +12,13 @@ from mutants import MUTANTS
 if TYPE_CHECKING:
     from _pytest.python import Function
 
-SOUND = "mutants.naive:Naive"
-SOUND_ON_RANKS = {"ddp": "mutants.of_ddp:AfterBackward", "fsdp": "mutants.of_fsdp:OnShards"}
+SOUND = {
+    "ddp": "mutants.of_ddp:AfterBackward",
+    "fsdp": "mutants.of_fsdp:OnShards",
+    "functional": "mutants.of_functional:OffersFunctional",
+    "hook_then_optimizer": "mutants.of_hook_then_optimizer:OffersHook",
+}
+"""What the mutants of a chapter are made from, where it is not `Naive`."""
 
 
 @pytest.hookimpl(trylast=True)
@@ -36,4 +41,4 @@ def pytest_collection_modifyitems(items: list[Function]) -> None:
 
 def sound_for(requirement: str) -> str:
     """Name what the mutants of a requirement are made from."""
-    return SOUND_ON_RANKS.get(requirement.partition("/")[0], SOUND)
+    return SOUND.get(requirement.partition("/")[0], "mutants.naive:Naive")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,30 +14,39 @@ import torch
 
 from inbackward_conformance.specification import DISTRIBUTED, specification
 from mutants import MUTANTS, Mutant
-from one_case import SOUND, SOUND_ON_RANKS
+from one_case import sound_for
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def caught(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[str, str]]:
-    """Outcome and detail by mutant and requirement, from one run over all mutants, and one over those on ranks."""
-    on_ranks = {mutant for mutant in MUTANTS if mutant.requirement.partition("/")[0] in DISTRIBUTED}
+    """Outcome and detail by mutant and requirement, from a run over all mutants that are made from the same."""
     folder = tmp_path_factory.mktemp("mutants")
-    here = _run(folder / "here.jsonl", [SOUND, *(mutant.name for mutant in MUTANTS if mutant not in on_ranks)])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    ranks = [*SOUND_ON_RANKS.values(), *(mutant.name for mutant in MUTANTS if mutant in on_ranks)]
-    return here | _run(folder / "ranks.jsonl", ranks, "--distributed", "--device", device)
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for number, (sound, on_ranks) in enumerate(sorted({_made_from(mutant) for mutant in MUTANTS})):
+        mutants = [mutant for mutant in MUTANTS if _made_from(mutant) == (sound, on_ranks)]
+        chapters = {mutant.requirement.partition("/")[0] for mutant in mutants}
+        device = "cuda" if on_ranks and torch.cuda.is_available() else "cpu"
+        options = [*(["--distributed"] if on_ranks else []), "--device", device]
+        found |= _run(folder / f"{number}.jsonl", [sound, *(mutant.name for mutant in mutants)], chapters, options)
+    return found
 
 
-def _run(report: Path, names: list[str], *options: str) -> dict[tuple[str, str], tuple[str, str]]:
+def _made_from(mutant: Mutant) -> tuple[str, bool]:
+    return sound_for(mutant.requirement), mutant.requirement.partition("/")[0] in DISTRIBUTED
+
+
+def _run(
+    report: Path, names: list[str], chapters: Iterable[str], options: list[str]
+) -> dict[tuple[str, str], tuple[str, str]]:
     named = [argument for name in dict.fromkeys(names) for argument in ("--implementation", name)]
     command = [
         sys.executable,
         "-m",
         "pytest",
         "--pyargs",
-        "inbackward_conformance",
+        *(f"inbackward_conformance.requirements.test_{chapter}" for chapter in sorted(chapters)),
         "-q",
         "-p",
         "no:randomly",
@@ -68,7 +78,7 @@ def test_mutant_is_caught(mutant: Mutant, caught: dict[tuple[str, str], tuple[st
 
 def test_what_mutants_are_made_from_is_sound(caught: dict[tuple[str, str], tuple[str, str]]) -> None:
     """Without the one defect nothing is caught: a mutant fails for its own reason."""
-    sound = {SOUND, *SOUND_ON_RANKS.values()}
+    sound = {sound_for(mutant.requirement) for mutant in MUTANTS}
     unsound = {
         requirement
         for (implementation, requirement), (outcome, _) in caught.items()

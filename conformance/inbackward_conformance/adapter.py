@@ -9,16 +9,17 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inbackward_conformance.functional import Functional
+from inbackward_conformance.marked_errors import marking_errors
 from inbackward_conformance.outcome import NotOffered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     """The arguments of `apply`: optimizer class, parameters, options, whether to register a hook."""
 
 GROUP = "inbackward.implementations"
+
+FUNCTIONAL_OPTIMIZERS = ("SGD", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "RMSprop", "Rprop")
+"""The classes of `torch.optim` of which torch itself has a functional form."""
 
 SPELLINGS = {
     "apply": ("apply", "apply_optimizer_in_backward", "_apply_optimizer_in_backward"),
@@ -96,30 +100,30 @@ class Implementation:
     """
 
     def __init__(self, target: Any) -> None:
-        with _marking_errors("its constructor"):
+        with marking_errors("its constructor"):
             self._target = target() if inspect.isclass(target) else target
 
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
         """Return what is attached to the parameters of `module`."""
-        with _marking_errors("optimizers"):
+        with marking_errors("optimizers"):
             return list(self._required("optimizers")(module))
 
     def attach(self, module: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
         """Attach all assignments of a model; default: `apply` for each."""
         own = self._offered("attach")
         if own:
-            with _marking_errors("attach"):
+            with marking_errors("attach"):
                 own(module, assignments)
             return
         apply = self._required("apply")
         for optimizer_class, params, optimizer_kwargs, register_hook in assignments:
-            with _marking_errors("apply"):
+            with marking_errors("apply"):
                 apply(optimizer_class, params, optimizer_kwargs, register_hook=register_hook)
 
     def backward(self, loss: Tensor, module: nn.Module, **kwargs: Any) -> None:
         """Run backward; default: `loss.backward(**kwargs)`."""
         own = self._offered("backward")
-        with _marking_errors("backward"):
+        with marking_errors("backward"):
             if own:
                 own(loss, module, **kwargs)
             else:
@@ -141,7 +145,7 @@ class Implementation:
         Where a scheduler is made of others, `scheduler_class` is the function that builds it over one optimizer.
         """
         own = self._offered("schedule")
-        with _marking_errors("schedule"):
+        with marking_errors("schedule"):
             if own:
                 return list(own(module, scheduler_class, **kwargs))
             return [scheduler_class(optimizer, **kwargs) for optimizer in self.optimizers(module)]
@@ -149,13 +153,13 @@ class Implementation:
     def state_dict(self, module: nn.Module) -> Any:
         """Return the states of all that is attached; default: those of `optimizers(module)`, in that order."""
         own = self._offered("state_dict")
-        with _marking_errors("state_dict"):
+        with marking_errors("state_dict"):
             return own(module) if own else [optimizer.state_dict() for optimizer in self.optimizers(module)]
 
     def load_state_dict(self, module: nn.Module, state: Any) -> None:
         """Load what `state_dict` returned; default: into `optimizers(module)`, in that order."""
         own = self._offered("load_state_dict")
-        with _marking_errors("load_state_dict"):
+        with marking_errors("load_state_dict"):
             if own:
                 own(module, state)
             else:
@@ -166,7 +170,7 @@ class Implementation:
         """Return the module in DistributedDataParallel; default: torch's own call."""
         from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415 (a plugin loads this where no torch is)
 
-        with _marking_errors("wrap_ddp"):
+        with marking_errors("wrap_ddp"):
             wrap: Callable[..., nn.Module] = self._offered("wrap_ddp") or DistributedDataParallel
             return wrap(module, **kwargs)
 
@@ -174,7 +178,7 @@ class Implementation:
         """Shard the module by FSDP2; default: torch's own call."""
         from torch.distributed.fsdp import fully_shard  # noqa: PLC0415
 
-        with _marking_errors("fully_shard"):
+        with marking_errors("fully_shard"):
             shard: Callable[..., Any] = self._offered("fully_shard") or fully_shard
             sharded: nn.Module = shard(module, **kwargs)
             return sharded
@@ -183,7 +187,7 @@ class Implementation:
         """Return the module in FSDP1; default: torch's own call."""
         from torch.distributed.fsdp import FullyShardedDataParallel  # noqa: PLC0415
 
-        with _marking_errors("wrap_fsdp"):
+        with marking_errors("wrap_fsdp"):
             wrap: Callable[..., nn.Module] = self._offered("wrap_fsdp") or FullyShardedDataParallel
             return wrap(module, **kwargs)
 
@@ -192,8 +196,34 @@ class Implementation:
         own = self._offered("detach")
         if own is None:
             raise NotOffered("no detach")
-        with _marking_errors("detach"):
+        with marking_errors("detach"):
             own(module)
+
+    @property
+    def functional_optimizers(self) -> Sequence[str]:
+        """Names of the classes of which it has a functional form: of `torch.optim`, or `package.module:Class`."""
+        named: Sequence[str] = getattr(self._target, "functional_optimizers", FUNCTIONAL_OPTIMIZERS)
+        return named
+
+    def functional_optimizer(
+        self, optimizer_class: type[Optimizer], params: Iterable[Any], **kwargs: Any
+    ) -> Functional:
+        """Return the functional form of an optimizer; not offered by default."""
+        own = self._offered("functional_optimizer")
+        if own is None:
+            raise NotOffered("no functional_optimizer")
+        with marking_errors("functional_optimizer"):
+            return Functional(own(optimizer_class, params, **kwargs))
+
+    def hook_then_optimizer(
+        self, ddp: nn.Module, comm_hook: Any, state: Any, functional: Any, params: Iterable[Any] | None = None
+    ) -> None:
+        """Register a communication hook on a DDP, and a functional optimizer behind it; not offered by default."""
+        own = self._offered("hook_then_optimizer")
+        if own is None:
+            raise NotOffered("no hook_then_optimizer")
+        with marking_errors("hook_then_optimizer"):
+            own(ddp, comm_hook, state, functional, params=params)
 
     def offers(self, call: str) -> bool:
         """Whether the implementation has an optional call of its own."""
@@ -208,21 +238,3 @@ class Implementation:
             if found := self._offered(spelling):
                 return found
         raise NotOffered(f"no {call}")
-
-
-_CALL = "__inbackward_call__"
-
-
-@contextmanager
-def _marking_errors(call: str) -> Iterator[None]:
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        if not hasattr(error, _CALL):
-            setattr(error, _CALL, call)
-        raise
-
-
-def call_that_raised(error: BaseException) -> str | None:
-    """Return the implementation's call that `error` came out of; None for an error of the suite or its plans."""
-    return getattr(error, _CALL, None)

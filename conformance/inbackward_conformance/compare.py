@@ -91,7 +91,7 @@ def _states(expected: Snapshot, actual: Snapshot, tolerance: float) -> Iterator[
     if expected.states is None or actual.states is None:
         return
     for name, states in expected.states.items():
-        if not _same_states(states, actual.states[name], tolerance):
+        if not same_states(states, actual.states[name], tolerance):
             yield _broken(
                 Outcome.DIVERGES,
                 f"optimizer state of {name!r} differs from the standard loop after {actual.event}: "
@@ -180,7 +180,7 @@ def _changes(trace: Trace) -> list[str]:
         changed += [
             f"the state of {name}"
             for name, states in before.states.items()
-            if name in after.states and not _same_states(states, after.states[name])
+            if name in after.states and not same_states(states, after.states[name])
         ]
     return changed
 
@@ -197,7 +197,8 @@ def _attaching(trace: Trace) -> bool:
     return trace.raised is not None and trace.raised.attaching > 0
 
 
-def _same_states(expected: list[State], actual: list[State], tolerance: float = 0.0) -> bool:
+def same_states(expected: list[State], actual: list[State], tolerance: float = 0.0) -> bool:
+    """Whether two lists of states hold the same ones, in any order."""
     if len(expected) != len(actual):
         return False
     orders = itertools.permutations(actual) if len(actual) <= ENOUGH_TO_PERMUTE else iter([tuple(actual)])

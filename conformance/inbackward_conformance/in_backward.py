@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from inbackward_conformance.outcome import NotOffered
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
     from inbackward_conformance.adapter import BoundAssignment, Implementation
     from inbackward_conformance.events import Scheduler
+    from inbackward_conformance.functional import Functional
 
 
 class InBackward:
@@ -19,14 +22,18 @@ class InBackward:
 
     def __init__(self, implementation: Implementation) -> None:
         self._implementation = implementation
+        self._behind_hooks: list[tuple[Functional, list[Tensor]]] = []
 
     def attach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
         """Attach by the implementation."""
         self._implementation.attach(model, assignments)
 
     def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor], **kwargs: Any) -> None:
-        """Backward is all there is."""
+        """Backward is all there is; what stepped behind a communication hook leaves its gradients to be freed."""
         self._implementation.backward(compute_loss(), model, **kwargs)
+        for _, params in self._behind_hooks:
+            for param in params:
+                param.grad = None
 
     def accumulate(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
         """Run plain backward: the wrapper has been told that gradients are to stay."""
@@ -38,6 +45,17 @@ class InBackward:
     def wrap_ddp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
         """Wrap by the implementation."""
         return self._implementation.wrap_ddp(module, **kwargs)
+
+    def hook_then_optimizer(
+        self, ddp: Any, comm_hook: Any, state: Any, optimizer: BoundAssignment, params: list[Any] | None
+    ) -> None:
+        """Register both by the implementation; the optimizer is a functional one."""
+        optimizer_class, held, options, _ = optimizer
+        held = list(held)
+        functional = self._implementation.functional_optimizer(optimizer_class, held, **options)
+        functional.offered("step_param")
+        self._implementation.hook_then_optimizer(ddp, comm_hook, state, functional.target, params)
+        self._behind_hooks.append((functional, held))
 
     def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
         """Shard by the implementation."""
@@ -56,8 +74,11 @@ class InBackward:
             optimizer.zero_grad(set_to_none=True)
 
     def optimizers(self, model: nn.Module) -> list[Optimizer]:
-        """Return what is attached."""
-        return self._implementation.optimizers(model)
+        """Return what is attached, and what steps behind hooks: it has groups and state as an optimizer has."""
+        behind = [functional.target for functional, _ in self._behind_hooks]
+        if any("params" not in group for each in behind for group in getattr(each, "param_groups", [{}])):
+            raise NotOffered("a functional optimizer does not show its parameters")
+        return [*self._implementation.optimizers(model), *behind]
 
     def schedule(self, module: nn.Module, scheduler: Scheduler) -> list[Any]:
         """Start what the implementation makes of it; a composed scheduler is given as the function that builds it."""

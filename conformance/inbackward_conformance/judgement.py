@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from inbackward_conformance.adapter import call_that_raised
+from inbackward_conformance.marked_errors import call_that_raised
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, NotRun, Outcome, OutOfTime
 from inbackward_conformance.specification import REQUIREMENTS
 

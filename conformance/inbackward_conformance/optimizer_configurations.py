@@ -19,7 +19,7 @@ from inbackward_conformance.run import find_optimizer_class, live_options
 from inbackward_conformance.standard_loop import needs_closure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 VALUES: dict[str, tuple[Any, ...]] = {
     "lr": (0.01, TensorOption(0.01)),
@@ -124,9 +124,9 @@ def closure_free_optimizer_names() -> list[str]:
     return [name for name in optimizer_names() if not needs_closure(find_optimizer_class(name))]
 
 
-def configurations() -> Iterator[Configuration]:
-    """Yield every configuration that a constructor accepts, of every class that steps without a closure."""
-    for name in closure_free_optimizer_names():
+def configurations(names: Iterable[str] | None = None) -> Iterator[Configuration]:
+    """Yield every configuration that a constructor accepts, of these classes, or of all that need no closure."""
+    for name in closure_free_optimizer_names() if names is None else names:
         for configuration in _candidates(name):
             if _constructor_accepts(configuration):
                 yield configuration

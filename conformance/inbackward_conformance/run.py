@@ -52,6 +52,11 @@ class Method(Protocol):
     def wrap_ddp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
         """Return the module, wrapped in DistributedDataParallel."""
 
+    def hook_then_optimizer(
+        self, ddp: Any, comm_hook: Any, state: Any, optimizer: BoundAssignment, params: list[Any] | None
+    ) -> None:
+        """Register a communication hook, and an optimizer to step behind it; `params`: None, or those it steps."""
+
     def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
         """Shard the module by FSDP2."""
 

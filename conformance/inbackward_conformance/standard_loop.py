@@ -74,6 +74,13 @@ class StandardLoop:
         """Wrap by DistributedDataParallel."""
         return DistributedDataParallel(module, **kwargs)
 
+    def hook_then_optimizer(
+        self, ddp: Any, comm_hook: Any, state: Any, optimizer: BoundAssignment, params: list[Any] | None
+    ) -> None:
+        """Register the hook; the optimizer is one like any other."""
+        ddp.register_comm_hook(state, comm_hook)
+        self.attach(ddp, [optimizer])
+
     def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
         """Shard by fully_shard."""
         from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 (loads much that few plans need)

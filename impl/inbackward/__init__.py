@@ -24,15 +24,22 @@ from inbackward._api import (
 from inbackward._ddp import attach_to_ddp, wrap_ddp
 from inbackward._fsdp import fully_shard
 from inbackward._fsdp1 import wrap_fsdp
+from inbackward._functional import FunctionalOptimizer
+from inbackward._functional_forms import functional_optimizer, register_functional_optimizer
+from inbackward._hook_then_optimizer import hook_then_optimizer
 
 __all__ = [
+    "FunctionalOptimizer",
     "apply_optimizer_in_backward",
     "attach_to_ddp",
     "declare_local",
     "detach",
     "fully_shard",
+    "functional_optimizer",
     "get_in_backward_optimizers",
+    "hook_then_optimizer",
     "optimizers_of",
+    "register_functional_optimizer",
     "wrap_ddp",
     "wrap_fsdp",
 ]

@@ -1,16 +1,27 @@
-"""Torch's own `_apply_optimizer_in_backward`."""
+"""Torch's own: `_apply_optimizer_in_backward`, the functional optimizers, and the hook that runs them behind DDP's."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+import inspect
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from torch.distributed.algorithms.ddp_comm_hooks.optimizer_overlap_hooks import (
+    _hook_then_optimizer,
+    _OptimizerHookState,
+)
 from torch.distributed.optim.apply_optimizer_in_backward import (
     _apply_optimizer_in_backward,
     _get_in_backward_optimizers,
 )
+from torch.distributed.optim.utils import functional_optim_map
+
+from inbackward_conformance.outcome import NotOffered
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Iterable
+
+    from torch import Tensor, nn
     from torch.optim import Optimizer
 
 
@@ -31,3 +42,38 @@ class TorchCore:
         """Return what is attached to the parameters of `module`."""
         found: list[Optimizer] = _get_in_backward_optimizers(module)
         return found
+
+    def functional_optimizer(
+        self, optimizer_class: type[Optimizer], params: Iterable[Tensor], **options: Any
+    ) -> TorchFunctional:
+        """Return torch's functional class for `optimizer_class`."""
+        functional_class = functional_optim_map.get(optimizer_class)
+        if functional_class is None:
+            raise NotOffered(f"no functional {optimizer_class.__name__}")
+        for option in options.keys() - inspect.signature(functional_class).parameters.keys():
+            raise NotOffered(f"{functional_class.__name__} has no option {option}")
+        with warnings.catch_warnings(record=True):  # it warns of its TorchScript, past every filter
+            return TorchFunctional(functional_class(list(params), **options))
+
+    def hook_then_optimizer(
+        self,
+        ddp: nn.Module,
+        comm_hook: Any,
+        state: Any,
+        functional: Any,
+        params: Iterable[Tensor] | None = None,
+    ) -> None:
+        """Register torch's own hook, made of the communication hook and the optimizer."""
+        behind = _OptimizerHookState(functional, params)
+        ddp.register_comm_hook(state, _hook_then_optimizer(comm_hook, behind))  # type: ignore[operator]
+
+
+class TorchFunctional:
+    """A functional optimizer of torch, its options where an optimizer has them: the learning rate is changed there."""
+
+    def __init__(self, functional: Any) -> None:
+        self.param_groups = [functional.defaults]
+        self.state = functional.state
+        self.step = functional.step
+        if hasattr(functional, "step_param"):
+            self.step_param = functional.step_param

@@ -14,6 +14,7 @@ from inbackward_conformance.events.checkpoint import Load, LoadSharded, Save, Sa
 from inbackward_conformance.events.distributed import (
     AccumulateUnsynchronised,
     FullyShard,
+    HookThenOptimizer,
     Join,
     PerRank,
     RegisterCommHook,
@@ -68,6 +69,7 @@ __all__ = [
     "FullyShard",
     "FunctionalBackward",
     "Grow",
+    "HookThenOptimizer",
     "Join",
     "Load",
     "LoadSharded",

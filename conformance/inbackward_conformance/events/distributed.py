@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.events.backward import Backward
+from inbackward_conformance.plan import ALL, Assignment
 from inbackward_conformance.printable import Printable
 
 if TYPE_CHECKING:
@@ -81,6 +82,31 @@ class RegisterCommHook(Printable):
         """Let gradients go this way from here on."""
         script.add("from torch.distributed.algorithms.ddp_comm_hooks import default_hooks")
         script.add(f"{script.forward}.register_comm_hook(None, default_hooks.{self.hook})")
+
+
+@dataclass(frozen=True, repr=False)
+class HookThenOptimizer(Printable):
+    """Register a communication hook on the wrapped model, with an optimizer to step behind it.
+
+    In the standard loop the optimizer is an ordinary one. Gradients stay after the step; here the run frees them.
+
+    Attributes:
+        assignment: the optimizer, and the parameters that it steps.
+        comm_hook: name of the communication hook: allreduce, fp16_compress, bf16_compress or powerSGD.
+    """
+
+    assignment: Assignment
+    comm_hook: str = "allreduce"
+
+    def happen(self, run: Run) -> None:
+        """Register it, once."""
+        from inbackward_conformance.comm_hooks import find_comm_hook
+
+        hook, state = find_comm_hook(self.comm_hook)
+        optimizer_class, params, options, _ = run.bind(self.assignment)
+        some = None if self.assignment.params == ALL else list(params)
+        held = list(run.model.parameters()) if some is None else some
+        run.method.hook_then_optimizer(run.wrapper, hook, state, (optimizer_class, held, options, True), some)
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,0 +1,27 @@
+"""Errors that come out of an implementation are marked with the call, and so never taken for errors of the suite."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CALL = "__inbackward_call__"
+
+
+@contextmanager
+def marking_errors(call: str) -> Iterator[None]:
+    """Mark what the body of the with statement raises as coming out of `call`."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if not hasattr(error, _CALL):
+            setattr(error, _CALL, call)
+        raise
+
+
+def call_that_raised(error: BaseException) -> str | None:
+    """Return the implementation's call that `error` came out of; None for an error of the suite or its plans."""
+    return getattr(error, _CALL, None)
