@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from inbackward_conformance.adapter import BoundAssignment, Implementation
     from inbackward_conformance.events import Scheduler
+    from inbackward_conformance.trace import State
 
 
 class InBackward:
@@ -58,6 +59,10 @@ class InBackward:
     def optimizers(self, model: nn.Module) -> list[Optimizer]:
         """Return what is attached."""
         return self._implementation.optimizers(model)
+
+    def state_of(self, optimizer: Optimizer, param: Tensor) -> State:
+        """Return what the implementation takes for the state."""
+        return self._implementation.state_of(optimizer, param)
 
     def schedule(self, module: nn.Module, scheduler: Scheduler) -> list[Any]:
         """Start what the implementation makes of it; a composed scheduler is given as the function that builds it."""

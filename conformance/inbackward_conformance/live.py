@@ -32,7 +32,7 @@ class Live:
 
     def __init__(self, plan: Plan, implementation: Implementation, device: str) -> None:
         self.plan = plan
-        self._standard = _run(plan, StandardLoop(implementation.standard_optimizer), device)
+        self._standard = _run(plan, StandardLoop(implementation), device)
         self._observed = _run(plan, InBackward(implementation), device)
 
     def attach(self) -> None:

@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING, Any
 from torch.nn.parallel import DistributedDataParallel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from inbackward_conformance.adapter import BoundAssignment
+    from inbackward_conformance.adapter import BoundAssignment, Implementation
     from inbackward_conformance.events import Scheduler
 
 
 class StandardLoop:
-    """One ordinary optimizer for each assignment, stepped in the order of assignment."""
+    """One ordinary optimizer for each assignment, stepped in the order of assignment.
 
-    def __init__(self, make_optimizer: Callable[[type[Optimizer], Iterable[Any], dict[str, Any]], Optimizer]) -> None:
-        self._make_optimizer = make_optimizer
+    Of the implementation it takes the optimizer classes, and where their states are.
+    """
+
+    def __init__(self, implementation: Implementation) -> None:
+        self._make_optimizer = implementation.standard_optimizer
+        self.state_of = implementation.state_of
         self._after_backward: list[Optimizer] = []
         self._by_hand: list[Optimizer] = []
         self._optimizers: list[Optimizer] = []
