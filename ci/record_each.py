@@ -50,7 +50,7 @@ def record_not_run(name: str, path: Path, reason: str) -> None:
         lines = RecordFile(file, device="cpu", seed=0)
         for case in cases:
             lines.write_case(case)
-        lines.finish({name: summarize(name, cases, [])}, selection="nothing")
+        lines.finish({name: summarize(name, cases, [], "cpu")}, selection="nothing")
 
 
 if __name__ == "__main__":
