@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import optimi
 import torch
@@ -24,8 +24,33 @@ if TYPE_CHECKING:
     from inbackward_conformance.adapter import BoundAssignment
 
 
+RECIPE = """\
+import optimi
+
+optimizers = []
+
+def make(optimizer_class, params, optimizer_kwargs, **release):
+    return getattr(optimi, optimizer_class.__name__)(params, **optimizer_kwargs, **release)
+
+def attach(model, assignments):
+    for optimizer_class, params, optimizer_kwargs, _ in assignments:
+        optimizer = make(optimizer_class, params, optimizer_kwargs, gradient_release=True)
+        optimi.prepare_for_gradient_release(model, optimizer, ignore_existing_hooks=not optimizers)
+        optimizers.append(optimizer)
+"""
+"""What its users do with it, as a script has it."""
+
+
 class Optimi:
     """Each assignment is one optimizer of optimi's, prepared on the part of the model that holds its parameters."""
+
+    spelling: ClassVar = {
+        "import": RECIPE,
+        "attach": "attach({module}, {assignments})",
+        "optimizers": "optimizers",
+        "standard_optimizer": "make({optimizer_class}, {params}, {optimizer_kwargs})",
+        "detach": "optimi.remove_gradient_release({module})",
+    }
 
     def __init__(self) -> None:
         self._attached = Attached()

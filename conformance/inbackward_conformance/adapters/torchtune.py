@@ -6,7 +6,7 @@ the first of the optimizers, which the wrapper spreads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchtune.training import create_optim_in_bwd_wrapper, register_optim_in_bwd_hooks
 
@@ -23,8 +23,36 @@ if TYPE_CHECKING:
     from inbackward_conformance.adapter import BoundAssignment
 
 
+RECIPE = """\
+from torchtune.training import create_optim_in_bwd_wrapper, register_optim_in_bwd_hooks
+
+optim_dict = {}
+
+def attach(model, assignments):
+    own = {param: cls([param], **kwargs) for cls, params, kwargs, _ in assignments for param in params}
+    register_optim_in_bwd_hooks(model=model, optim_dict=own)
+    optim_dict.update(own)
+
+def schedule(model, scheduler_class, **options):
+    wrapper = create_optim_in_bwd_wrapper(model=model, optim_dict=optim_dict)
+    scheduler = scheduler_class(optimizer=next(iter(wrapper.optim_map.values())), **options)
+    wrapper.set_lr_scheduler(scheduler)
+    return [scheduler]
+"""
+"""What its recipes do with it, as a script has it."""
+
+
 class Torchtune:
     """All assignments of a model go into one dict of optimizers."""
+
+    spelling: ClassVar = {
+        "import": RECIPE,
+        "attach": "attach({module}, {assignments})",
+        "optimizers": "[optim_dict[param] for param in {module}.parameters() if param in optim_dict]",
+        "schedule": "schedule({module}, {scheduler_class}, {options})",
+        "state_dict": "create_optim_in_bwd_wrapper({module}, optim_dict).state_dict()",
+        "load_state_dict": "create_optim_in_bwd_wrapper({module}, optim_dict).load_state_dict({state})",
+    }
 
     def __init__(self) -> None:
         self._attached = Attached()

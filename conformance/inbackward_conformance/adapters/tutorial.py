@@ -6,7 +6,7 @@ https://docs.pytorch.org/tutorials/intermediate/optimizer_step_in_backward_tutor
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from inbackward_conformance.adapters.attached import Attached
 from inbackward_conformance.outcome import NotOffered
@@ -18,8 +18,31 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
+RECIPE = """\
+optimizers = {}
+
+def apply(optimizer_class, params, optimizer_kwargs):
+    optimizer_dict = {param: optimizer_class([param], **optimizer_kwargs) for param in params}
+
+    def optimizer_hook(param):
+        optimizer_dict[param].step()
+        optimizer_dict[param].zero_grad()
+
+    for param, optimizer in optimizer_dict.items():
+        param.register_post_accumulate_grad_hook(optimizer_hook)
+        optimizers.setdefault(param, []).append(optimizer)
+"""
+"""What `TutorialRecipe` does, as a script has it."""
+
+
 class TutorialRecipe:
     """The recipe, with the parameters that are given in the place of `model.parameters()`."""
+
+    spelling: ClassVar = {
+        "import": RECIPE,
+        "apply": "apply({optimizer_class}, {params}, {optimizer_kwargs})",
+        "optimizers": "[found for param in {module}.parameters() for found in optimizers.get(param, [])]",
+    }
 
     def __init__(self) -> None:
         self._attached = Attached()
