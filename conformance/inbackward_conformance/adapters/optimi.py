@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 RECIPE = """\
 import optimi
 
-optimizers = []
+made = []
+
+def optimizers(model):
+    return [each for each in made if not set(model.parameters()).isdisjoint(each.param_groups[0]["params"])]
 
 def make(optimizer_class, params, optimizer_kwargs, **release):
     return getattr(optimi, optimizer_class.__name__)(params, **optimizer_kwargs, **release)
@@ -35,8 +38,8 @@ def make(optimizer_class, params, optimizer_kwargs, **release):
 def attach(model, assignments):
     for optimizer_class, params, optimizer_kwargs, _ in assignments:
         optimizer = make(optimizer_class, params, optimizer_kwargs, gradient_release=True)
-        optimi.prepare_for_gradient_release(model, optimizer, ignore_existing_hooks=not optimizers)
-        optimizers.append(optimizer)
+        optimi.prepare_for_gradient_release(model, optimizer, ignore_existing_hooks=not optimizers(model))
+        made.append(optimizer)
 """
 """What its users do with it, as a script has it."""
 
@@ -47,7 +50,7 @@ class Optimi:
     spelling: ClassVar = {
         "import": RECIPE,
         "attach": "attach({module}, {assignments})",
-        "optimizers": "optimizers",
+        "optimizers": "optimizers({module})",
         "standard_optimizer": "make({optimizer_class}, {params}, {optimizer_kwargs})",
         "detach": "optimi.remove_gradient_release({module})",
     }
