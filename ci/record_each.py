@@ -47,10 +47,10 @@ def record_not_run(name: str, path: Path, reason: str) -> None:
         if found.chapter not in DISTRIBUTED
     ]
     with path.open("w", encoding="utf-8") as file:
-        lines = RecordFile(file, device="cpu", seed=0)
+        lines = RecordFile(file, device="cpu", seed=0, profile="")
         for case in cases:
             lines.write_case(case)
-        lines.finish({name: summarize(name, cases, [], "cpu")}, selection="nothing")
+        lines.finish({name: summarize(name, cases, [], "cpu")}, selection="nothing", whole=False)
 
 
 if __name__ == "__main__":

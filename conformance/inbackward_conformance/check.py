@@ -13,7 +13,7 @@ from inbackward_conformance.live import Live
 from inbackward_conformance.on_ranks import run_both, run_observed, run_standard
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
 from inbackward_conformance.run import run
-from inbackward_conformance.standard_loop import StandardLoop
+from inbackward_conformance.standard_loop import StandardLoop, proves_nothing
 from inbackward_conformance.trace import MISTAKES_OF_A_PLAN, Raised, take_snapshot
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Check:
     def _here(self, plan: Plan, standard_may_raise: bool) -> Finding:
         standard = run(plan, StandardLoop(self._implementation), self._device)
         if standard.raised and (not standard_may_raise or standard.raised.text.startswith(MISTAKES_OF_A_PLAN)):
-            raise self._proves_nothing(standard.raised)
+            raise proves_nothing(self._implementation, plan, standard.raised)
         observed = run(plan, InBackward(self._implementation), self._device)
         return compare(standard, observed, self._requirement.may_refuse)
 
@@ -111,7 +111,7 @@ class Check:
         standard, observed = map(list, zip(*traces, strict=True))
         raised = next((trace.raised for trace in standard if trace.raised), None)
         if raised and (not standard_may_raise or raised.text.startswith(MISTAKES_OF_A_PLAN)):
-            raise self._proves_nothing(raised)
+            raise proves_nothing(self._implementation, plan, raised)
         if raised:
             observed = self._call_on_ranks(size, run_observed, plan)
         return compare_ranks(standard, observed, self._requirement.may_refuse, plan.ranks.tolerance)
@@ -127,11 +127,6 @@ class Check:
         if self._ranks is None:
             raise NotRun(f"{world_size} ranks are needed, and this run has none")
         return self._ranks.call(world_size, call, *arguments)
-
-    def _proves_nothing(self, raised: Raised) -> Exception:
-        if self._implementation.offers("standard_optimizer"):
-            return NotOffered(f"its own optimizer class raises in the standard loop: {raised.text}")
-        return RuntimeError(f"the plan proves nothing, the standard loop itself raises: {raised.text}")
 
     @contextmanager
     def rejected(self, model: nn.Module, what: str, as_in: Callable[[], object] | None = None) -> Iterator[None]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch.nn.parallel import DistributedDataParallel
 
+from inbackward_conformance.outcome import NotOffered
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
     from inbackward_conformance.adapter import BoundAssignment, Implementation
     from inbackward_conformance.events import Scheduler
+    from inbackward_conformance.plan import Plan
+    from inbackward_conformance.trace import Raised
 
 
 class StandardLoop:
@@ -122,6 +126,13 @@ class StandardLoop:
         self._hooked.clear()
         self._after_backward.clear()
         self._by_hand.clear()
+
+
+def proves_nothing(implementation: Implementation, plan: Plan, raised: Raised) -> Exception:
+    """Return what is to be said where the standard loop has raised in a plan that does not mean to show that."""
+    if implementation.offers("standard_optimizer"):
+        return NotOffered(f"its own optimizer class raises in the standard loop: {raised.text}")
+    return RuntimeError(f"the plan proves nothing, the standard loop itself raises: {raised.text}, in {plan!r}")
 
 
 def parameters_of(optimizer: Optimizer) -> set[int]:
