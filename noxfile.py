@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "tests", "conformance", "distributed"]
@@ -25,6 +26,13 @@ CONSTRAINTS = ROOT / (os.environ.get("INBACKWARD_CONSTRAINTS") or DEFAULT_CONSTR
 DEV = f"dev-{sys.version_info.major}.{sys.version_info.minor}"
 if CONSTRAINTS != ROOT / DEFAULT_CONSTRAINTS:
     DEV += "-" + CONSTRAINTS.stem.removeprefix("constraints-")
+
+LIBRARIES = {
+    "torch": (["reference", "torch", "tutorial"], [], []),
+    "optimi": (["optimi"], ["torch-optimi==0.3.3"], []),
+    "torchtune": (["torchtune"], ["torchtune==0.6.1"], ["torchao==0.13.0"]),
+}
+"""Implementations of an environment, what they need, and what of that is installed without its dependencies."""
 
 FROM_SITE_PACKAGES = """
 import importlib.util, pathlib, sysconfig
@@ -127,6 +135,31 @@ def properties(session: nox.Session) -> None:
     chapter = "inbackward_conformance.requirements.test_properties"
     options = ["--implementation", "reference", "--hypothesis-profile", "thorough", "-p", "no:randomly", "-n", "2"]
     run_in_dev(session, "pytest", "--pyargs", chapter, *options, *session.posargs)
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)
+@nox.parametrize(
+    ("implementations", "requirements", "alone"),
+    [nox.param(*library, id=name) for name, library in LIBRARIES.items()],
+)
+def matrix(session: nox.Session, implementations: list[str], requirements: list[str], alone: list[str]) -> None:
+    """Run the suite on libraries of others, each in its own environment, and make a page of all records."""
+    session.install("-c", str(CONSTRAINTS), "-e", ".[conformance]")
+    try:
+        if requirements:
+            session.install("-c", str(CONSTRAINTS), *requirements)
+        if alone:
+            session.install("--no-deps", *alone)
+    except CommandFailed:  # a record says what that comes to
+        session.warn(f"cannot be installed here: {', '.join(requirements + alone)}")
+    folder = ROOT / "build" / "matrix"
+    columns = [folder / f"{name}.jsonl" for names, _, _ in LIBRARIES.values() for name in names]
+    options = ["-q", "-p", "no:randomly", "-n", "2", *session.posargs]
+    try:
+        session.run("python", str(ROOT / "ci" / "record_each.py"), str(folder), *implementations, "--", *options)
+    finally:
+        there = [str(column) for column in columns if column.exists()]
+        session.run("python", "-m", "inbackward_conformance", "matrix", *there, "-o", str(ROOT / "build/matrix.html"))
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=False, default=False)

@@ -65,11 +65,11 @@ def test_two_calls_are_enough(suite: Suite) -> None:
     [
         (
             "nope",
-            "*unknown implementation 'nope'; registered here: reference, torch. Use one of these names, *",
+            "*unknown implementation 'nope'; registered here: optimi, reference, torch, torchtune, tutorial. *",
         ),
         ("broken:x", "*'broken:x' cannot be imported*No module named 'nothing_of_that_name'. Check the spelling*"),
         ("x:missing", "*'x:missing' cannot be imported*no attribute 'missing'. Check the spelling*"),
-        ("x:z", "*'x:z' (x:z) has no `apply`. Give it apply(optimizer_class, params, *) and optimizers(module)"),
+        ("x:z", "*'x:z' (x:z) has no `apply`. Give it apply(*), or attach(*), and optimizers(module)"),
     ],
 )
 def test_what_cannot_be_driven_is_one_line(suite: Suite, name: str, line: str) -> None:

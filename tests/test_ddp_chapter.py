@@ -11,6 +11,7 @@ from torch import distributed
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from inbackward_conformance.adapter import Implementation
 from inbackward_conformance.events import Backward, WrapDDP
 from inbackward_conformance.models import MLP
 from inbackward_conformance.outcome import Outcome
@@ -49,7 +50,7 @@ def test_mixed_precision_needs_an_accelerator() -> None:
     """The standard loop of `ddp/mixed_precision` raises on a CPU, of whatever implementation."""
     wrap, sgd = WrapDDP(mixed_precision="bfloat16"), Assignment("SGD", {"lr": 0.1})
     plan = Plan("MLP", (sgd,), (Backward(),), before=(wrap,), ranks=Ranks(1))
-    standard = run(plan, StandardLoop(lambda cls, params, options: cls(params, **options)))
+    standard = run(plan, StandardLoop(Implementation(object())))
     assert standard.raised
     assert "cpu backend doesn't support events" in standard.raised.text
 

@@ -13,6 +13,7 @@ from hypothesis.errors import NoSuchExample
 from hypothesis.strategies import SearchStrategy  # noqa: TC002 (as in all tests)
 
 from conftest import Suite
+from inbackward_conformance.adapter import Implementation
 from inbackward_conformance.drawn import Drawn
 from inbackward_conformance.events import Backward, Detach, Load, Save
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome, OutOfTime
@@ -47,7 +48,7 @@ def test_the_standard_loop_can_follow_what_is_drawn(family: Callable[[], SearchS
     @FEW
     @given(family())
     def follows(plan: Plan) -> None:
-        trace = run(plan, StandardLoop(lambda cls, params, kwargs: cls(params, **kwargs)))
+        trace = run(plan, StandardLoop(Implementation(object())))
         assert trace.raised is None, trace.raised
 
     follows()

@@ -31,7 +31,7 @@ def test_some_configuration_of_every_class_can_be_stepped(optimizer: str) -> Non
     """Where the standard loop raises in all of them, agreeing with it would show nothing."""
     plain = next(found for found in configurations() if found.optimizer == optimizer)
     plan = Plan(plain.model, (plain.assignment,), (Backward(),))
-    trace = run(plan, StandardLoop(Implementation(object()).standard_optimizer))
+    trace = run(plan, StandardLoop(Implementation(object())))
     assert trace.raised is None
     after = trace.snapshots[-1]
     assert any(not value.equal(after.params[name]) for name, value in trace.start.params.items())

@@ -22,7 +22,7 @@ def _end(model: str, assignment: Assignment, *between: Save | Load) -> dict[str,
 
 
 def _standard_loop() -> StandardLoop:
-    return StandardLoop(Implementation(object()).standard_optimizer)
+    return StandardLoop(Implementation(object()))
 
 
 OWN: list[tuple[str, str, str | tuple[str, ...]]] = [

@@ -67,10 +67,11 @@ def find_implementation(name: str) -> Any:
             f"implementation {name!r} cannot be imported from {entry.value!r}: {type(error).__name__}: {error}. "
             f"Check the spelling, and that the module can be imported from here"
         ) from error
-    if not any(callable(getattr(target, spelling, None)) for spelling in SPELLINGS["apply"]):
+    if not any(callable(getattr(target, spelling, None)) for spelling in ("attach", *SPELLINGS["apply"])):
         raise UnusableImplementation(
             f"implementation {name!r} ({entry.value}) has no `apply`. Give it "
-            f"apply(optimizer_class, params, optimizer_kwargs, register_hook=True) and optimizers(module)"
+            f"apply(optimizer_class, params, optimizer_kwargs, register_hook=True), or attach(module, assignments), "
+            f"and optimizers(module)"
         )
     return target
 
@@ -136,6 +137,17 @@ class Implementation:
         own = self._offered("standard_optimizer")
         make: Callable[..., Optimizer] = own or (lambda cls, params, kwargs: cls(params, **kwargs))
         return make(optimizer_class, params, optimizer_kwargs)
+
+    def state_of(self, optimizer: Optimizer, param: Tensor) -> dict[str, Any]:
+        """Return what `optimizer` knows of `param` from earlier steps; default: `optimizer.state[param]`.
+
+        For optimizer classes that keep it in another layout where they step inside backward. The standard loop's
+        optimizers are asked by it as well.
+        """
+        own = self._offered("state_of")
+        with marking_errors("state_of"):
+            state: dict[str, Any] = own(optimizer, param) if own else optimizer.state[param]
+            return state
 
     def schedule(
         self, module: nn.Module, scheduler_class: Callable[..., LRScheduler], **kwargs: Any

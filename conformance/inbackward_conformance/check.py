@@ -13,7 +13,7 @@ from inbackward_conformance.live import Live
 from inbackward_conformance.on_ranks import run_both, run_observed, run_standard
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
 from inbackward_conformance.run import run
-from inbackward_conformance.standard_loop import StandardLoop
+from inbackward_conformance.standard_loop import StandardLoop, proves_nothing
 from inbackward_conformance.trace import MISTAKES_OF_A_PLAN, Raised, take_snapshot
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class Check:
 
         Raises:
             BrokenPromise: the implementation is not equal, and did not refuse where it may.
-            RuntimeError: the standard loop raised, unforeseen.
+            NotOffered: the standard loop raised, unforeseen, with an optimizer class of the implementation's own.
+            RuntimeError: it raised with one of torch's.
         """
         self.plan = plan = replace(plan, seed=plan.seed + self._seed)
         try:
@@ -90,9 +91,9 @@ class Check:
         self.findings.append(CONFORMS)
 
     def _here(self, plan: Plan, standard_may_raise: bool) -> Finding:
-        standard = run(plan, StandardLoop(self._implementation.standard_optimizer), self._device)
+        standard = run(plan, StandardLoop(self._implementation), self._device)
         if standard.raised and (not standard_may_raise or standard.raised.text.startswith(MISTAKES_OF_A_PLAN)):
-            raise _proves_nothing(standard.raised)
+            raise proves_nothing(self._implementation, plan, standard.raised)
         observed = run(plan, InBackward(self._implementation), self._device)
         return compare(standard, observed, self._requirement.may_refuse)
 
@@ -110,7 +111,7 @@ class Check:
         standard, observed = map(list, zip(*traces, strict=True))
         raised = next((trace.raised for trace in standard if trace.raised), None)
         if raised and (not standard_may_raise or raised.text.startswith(MISTAKES_OF_A_PLAN)):
-            raise _proves_nothing(raised)
+            raise proves_nothing(self._implementation, plan, raised)
         if raised:
             observed = self._call_on_ranks(size, run_observed, plan)
         return compare_ranks(standard, observed, self._requirement.may_refuse, plan.ranks.tolerance)
@@ -154,10 +155,6 @@ class Check:
         if _listed(self._implementation, model) != listed:
             raise _broken(f"{what} is rejected, but something is attached")
         self.findings.append(CONFORMS)
-
-
-def _proves_nothing(raised: Raised) -> RuntimeError:
-    return RuntimeError(f"the plan proves nothing, the standard loop itself raises: {raised.text}")
 
 
 def _error_of(call: Callable[[], object] | None) -> str:

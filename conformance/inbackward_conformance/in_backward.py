@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from inbackward_conformance.adapter import BoundAssignment, Implementation
     from inbackward_conformance.events import Scheduler
     from inbackward_conformance.functional import Functional
+    from inbackward_conformance.trace import State
 
 
 class InBackward:
@@ -79,6 +80,10 @@ class InBackward:
         if any("params" not in group for each in behind for group in getattr(each, "param_groups", [{}])):
             raise NotOffered("a functional optimizer does not show its parameters")
         return [*self._implementation.optimizers(model), *behind]
+
+    def state_of(self, optimizer: Optimizer, param: Tensor) -> State:
+        """Return what the implementation takes for the state."""
+        return self._implementation.state_of(optimizer, param)
 
     def schedule(self, module: nn.Module, scheduler: Scheduler) -> list[Any]:
         """Start what the implementation makes of it; a composed scheduler is given as the function that builds it."""

@@ -13,7 +13,7 @@ from inbackward_conformance.events import Attach
 from inbackward_conformance.in_backward import InBackward
 from inbackward_conformance.outcome import BrokenPromise
 from inbackward_conformance.run import Run
-from inbackward_conformance.standard_loop import StandardLoop
+from inbackward_conformance.standard_loop import StandardLoop, proves_nothing
 from inbackward_conformance.trace import Trace
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class Live:
 
     def __init__(self, plan: Plan, implementation: Implementation, device: str) -> None:
         self.plan = plan
-        self._standard = _run(plan, StandardLoop(implementation.standard_optimizer), device)
+        self._implementation = implementation
+        self._standard = _run(plan, StandardLoop(implementation), device)
         self._observed = _run(plan, InBackward(implementation), device)
 
     def attach(self) -> None:
@@ -44,7 +45,8 @@ class Live:
 
         Raises:
             BrokenPromise: they differ.
-            RuntimeError: the standard loop raised.
+            NotOffered: the standard loop raised, with an optimizer class of the implementation's own.
+            RuntimeError: it raised with one of torch's.
         """
         self.plan = replace(self.plan, events=(*self.plan.events, event))
         self._both(event)
@@ -55,7 +57,7 @@ class Live:
                 warnings.simplefilter("ignore")
                 run.let_happen(event)
         if raised := self._standard.trace.raised:
-            raise RuntimeError(f"{self.plan!r} proves nothing, the standard loop itself raises: {raised.text}")
+            raise proves_nothing(self._implementation, self.plan, raised)
         finding = compare(_latest(self._standard.trace), _latest(self._observed.trace))
         if not finding.passed:
             raise BrokenPromise(finding, self.plan)

@@ -47,7 +47,7 @@ class OnRanks:
 
 def run_standard(rank: Rank, name: str, plan: Plan) -> Trace:
     """Carry out a rank's share of a plan by the standard loop."""
-    return run(plan, StandardLoop(implementation(name).standard_optimizer), rank.device, rank.number)
+    return run(plan, StandardLoop(implementation(name)), rank.device, rank.number)
 
 
 def run_observed(rank: Rank, name: str, plan: Plan) -> Trace:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from inbackward_conformance.adapter import BoundAssignment
     from inbackward_conformance.events import Event, Scheduler
+    from inbackward_conformance.trace import State
 
 
 CATALOGUES = (models, hazardous_models, unusual_parameters, layer_graph)
@@ -42,6 +43,9 @@ class Method(Protocol):
 
     def optimizers(self, model: nn.Module) -> list[Optimizer]:
         """Return the optimizers in use; raises `NotOffered` where they are not to be had."""
+
+    def state_of(self, optimizer: Optimizer, param: Tensor) -> State:
+        """Return the state that one of them holds for a parameter."""
 
     def accumulate(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
         """Run backward where gradients are to be left for the next one."""
@@ -110,7 +114,8 @@ class Run:
         except Exception as error:  # noqa: BLE001 (whatever an implementation raises is an observation)
             attaching = len(event.assignments(self.plan)) if isinstance(event, Attach) else 0
             self.trace.raised = Raised.observe(error, name, attaching=attaching)
-        self.trace.snapshots.append(take_snapshot(name, self.model, _listed(self.method, self.model)))
+        listed = _listed(self.method, self.model)
+        self.trace.snapshots.append(take_snapshot(name, self.model, listed, self.method.state_of))
 
     def next_batch(self) -> tuple[Tensor, ...]:
         """Draw the next batch; its values depend on seed, count of batches and rank alone."""

@@ -8,21 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 from torch.nn.parallel import DistributedDataParallel
 
+from inbackward_conformance.outcome import NotOffered
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from inbackward_conformance.adapter import BoundAssignment
+    from inbackward_conformance.adapter import BoundAssignment, Implementation
     from inbackward_conformance.events import Scheduler
+    from inbackward_conformance.plan import Plan
+    from inbackward_conformance.trace import Raised
 
 
 class StandardLoop:
-    """One ordinary optimizer for each assignment, stepped in the order of assignment."""
+    """One ordinary optimizer for each assignment, stepped in the order of assignment.
 
-    def __init__(self, make_optimizer: Callable[[type[Optimizer], Iterable[Any], dict[str, Any]], Optimizer]) -> None:
-        self._make_optimizer = make_optimizer
+    Of the implementation it takes the optimizer classes, and where their states are.
+    """
+
+    def __init__(self, implementation: Implementation) -> None:
+        self._make_optimizer = implementation.standard_optimizer
+        self.state_of = implementation.state_of
         self._after_backward: list[Optimizer] = []
         self._by_hand: list[Optimizer] = []
         self._optimizers: list[Optimizer] = []
@@ -125,6 +133,13 @@ class StandardLoop:
         self._hooked.clear()
         self._after_backward.clear()
         self._by_hand.clear()
+
+
+def proves_nothing(implementation: Implementation, plan: Plan, raised: Raised) -> Exception:
+    """Return what is to be said where the standard loop has raised in a plan that does not mean to show that."""
+    if implementation.offers("standard_optimizer"):
+        return NotOffered(f"its own optimizer class raises in the standard loop: {raised.text}")
+    return RuntimeError(f"the plan proves nothing, the standard loop itself raises: {raised.text}, in {plan!r}")
 
 
 def parameters_of(optimizer: Optimizer) -> set[int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from torch import Tensor, nn
@@ -79,8 +79,19 @@ class Trace:
     raised: Raised | None = None
 
 
-def take_snapshot(event: str, model: nn.Module, optimizers: Iterable[Optimizer] | None) -> Snapshot:
-    """Copy what an observer can see of `model` and of its `optimizers`."""
+def state_in(optimizer: Optimizer, param: Tensor) -> State:
+    """Return the state that `optimizer` holds for `param`, where torch's own classes have it."""
+    state: State = optimizer.state[param]
+    return state
+
+
+def take_snapshot(
+    event: str,
+    model: nn.Module,
+    optimizers: Iterable[Optimizer] | None,
+    state_of: Callable[[Optimizer, Tensor], State] = state_in,
+) -> Snapshot:
+    """Copy what an observer can see of `model` and of its `optimizers`, whose states `state_of` returns."""
     named = dict(model.named_parameters())
     params = {name: _copy(param) for name, param in named.items()}
     buffers = {name: _copy(buffer) for name, buffer in model.named_buffers()}
@@ -94,8 +105,8 @@ def take_snapshot(event: str, model: nn.Module, optimizers: Iterable[Optimizer] 
         for param in (param for group in optimizer.param_groups for param in group["params"]):
             if id(param) in name_of:
                 attached[name_of[id(param)]] += 1
-        for param, state in optimizer.state.items():
-            if state and id(param) in name_of:
+        for param in list(optimizer.state):
+            if id(param) in name_of and (state := state_of(optimizer, param)):
                 states[name_of[id(param)]].append(copy_state(state))
     return Snapshot(event, params, buffers, grads, states, attached)
 

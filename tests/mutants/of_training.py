@@ -33,12 +33,12 @@ def options_of(optimizer: Optimizer) -> dict[str, Any]:
 class OptionsOfAttachmentForEver(Naive):
     def build(self, optimizer_class: type[Optimizer], params: list[Any], kwargs: dict[str, Any]) -> Optimizer:
         optimizer = super().build(optimizer_class, params, kwargs)
-        optimizer.__dict__["at_attachment"] = options_of(optimizer)
+        optimizer.__dict__["for_ever"] = options_of(optimizer)
         return optimizer
 
     def step(self, optimizer: Optimizer, param: Tensor) -> None:
         now = options_of(optimizer)
-        optimizer.param_groups[0].update(optimizer.__dict__["at_attachment"])
+        optimizer.param_groups[0].update(optimizer.__dict__.get("for_ever", now))
         super().step(optimizer, param)
         optimizer.param_groups[0].update(now)
 
@@ -142,6 +142,17 @@ class StatesLoadedWithoutOptions(Naive):
     def load_state_dict(self, module: nn.Module, state: Any) -> None:
         for optimizer, saved in zip(self.optimizers(module), state, strict=True):
             optimizer.load_state_dict({**saved, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@fails("state/resume_options", "number")
+class OptionsOfTheCheckpointForEver(OptionsOfAttachmentForEver):
+    def build(self, optimizer_class: type[Optimizer], params: list[Any], kwargs: dict[str, Any]) -> Optimizer:
+        return optimizer_class(params, **kwargs)
+
+    def load_state_dict(self, module: nn.Module, state: Any) -> None:
+        for optimizer, saved in zip(self.optimizers(module), state, strict=True):
+            optimizer.load_state_dict(saved)
+            optimizer.__dict__["for_ever"] = options_of(optimizer)
 
 
 @fails("state/roll_back")

@@ -108,6 +108,12 @@ class HookThenOptimizer(Printable):
         held = list(run.model.parameters()) if some is None else some
         run.method.hook_then_optimizer(run.wrapper, hook, state, (optimizer_class, held, options, True), some)
 
+    def spell(self, script: Script) -> None:
+        """Say that it cannot be, yet: no loop of a script has it."""
+        from inbackward_conformance.repro.spelling import Unspellable
+
+        raise Unspellable("a script does not know how an optimizer runs behind a communication hook")
+
 
 @dataclass(frozen=True, repr=False)
 class FullyShard(Printable):

@@ -215,7 +215,7 @@ def test_options_of_the_caller(implementation: Implementation, device: str) -> N
     model = MLP().to(device)
     ordinary_model = copy.deepcopy(model)
     options: dict[str, Any] = {"lr": 0.1, "momentum": 0.9}
-    ordinary = torch.optim.SGD(ordinary_model.parameters(), **options)
+    ordinary = implementation.standard_optimizer(torch.optim.SGD, ordinary_model.parameters(), dict(options))
     implementation.attach(model, [(torch.optim.SGD, model.parameters(), options, True)])
     assert options == {"lr": 0.1, "momentum": 0.9}, f"attaching has changed the caller's options to {options}"
     options.update(lr=1.0, weight_decay=0.5)

@@ -151,7 +151,7 @@ def test_seen_by_hook(implementation: Implementation, device: str, by: str, when
     """
     model = LayerUsedTwice().to(device)
     ordinary_model = copy.deepcopy(model)
-    ordinary = torch.optim.SGD(ordinary_model.parameters(), lr=0.1)
+    ordinary = implementation.standard_optimizer(torch.optim.SGD, ordinary_model.parameters(), {"lr": 0.1})
     expected = _watch(ordinary_model, by)
     if when == "before":
         seen = _watch(model, by)

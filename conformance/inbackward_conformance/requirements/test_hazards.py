@@ -162,8 +162,9 @@ def test_grad_scaler(check: Check, implementation: Implementation, device: str) 
     model = MLP().to(device)
     ordinary_model = _twin(model)
     features = torch.linspace(-1.0, 1.0, 8, device=device).reshape(2, 4)
-    implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.1, "momentum": 0.9}, True)])
-    ordinary = torch.optim.SGD(ordinary_model.parameters(), lr=0.1, momentum=0.9)
+    options = {"lr": 0.1, "momentum": 0.9}
+    implementation.attach(model, [(torch.optim.SGD, model.parameters(), dict(options), True)])
+    ordinary = implementation.standard_optimizer(torch.optim.SGD, ordinary_model.parameters(), options)
     scaler, ordinary_scaler = (torch.amp.GradScaler(torch.device(device).type) for _ in range(2))
     ordinary_scaler.scale(ordinary_model(features).square().mean()).backward()
     ordinary_scaler.step(ordinary)
@@ -238,8 +239,9 @@ def test_two_threads(check: Check, implementation: Implementation, device: str) 
     trained = [MLP().to(device) for _ in choices]
     starts, ordinary_models = ([_twin(model) for model in trained] for _ in range(2))
     for (optimizer_class, options), model, ordinary_model in zip(choices, trained, ordinary_models, strict=True):
-        implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
-        _train(ordinary_model, Tensor.backward, optimizer_class(ordinary_model.parameters(), **options))
+        implementation.attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
+        ordinary = implementation.standard_optimizer(optimizer_class, ordinary_model.parameters(), dict(options))
+        _train(ordinary_model, Tensor.backward, ordinary)
     meeting = threading.Barrier(len(trained), timeout=2)
 
     raised: list[Exception] = []

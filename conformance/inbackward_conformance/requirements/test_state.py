@@ -83,8 +83,9 @@ def test_resume_shared_parameter(check: Check) -> None:
 @pytest.mark.must
 @pytest.mark.parametrize("lr", [0.01, TensorOption(0.01)], ids=["number", "tensor"])
 def test_resume_options(check: Check, lr: Any) -> None:
-    """Options that were changed in training survive: the learning rate goes on from where it was."""
-    events = (*THREE_STEPS, SetOption("lr", 0.002), SetOption("weight_decay", 0.3), Save(), Load(), *THREE_STEPS)
+    """Options that were changed in training survive, and can be changed again: the learning rate goes on as ever."""
+    changed = (SetOption("lr", 0.002), SetOption("weight_decay", 0.3))
+    events = (*THREE_STEPS, *changed, Save(), Load(), *THREE_STEPS, SetOption("lr", 0.05), *THREE_STEPS)
     check(Plan("MLP", (Assignment("Adam", {"lr": lr}),), events))
 
 
@@ -231,8 +232,9 @@ def _go_on_alike(
     """Compare both as they are now, and after each of three more steps."""
     for step in range(4):
         event = f"step {step} with the loaded checkpoint" if step else "loading the checkpoint"
-        expected = take_snapshot(event, standard, [optimizer])
-        if found := difference(expected, take_snapshot(event, attached, implementation.optimizers(attached))):
+        expected = take_snapshot(event, standard, [optimizer], implementation.state_of)
+        actual = take_snapshot(event, attached, implementation.optimizers(attached), implementation.state_of)
+        if found := difference(expected, actual):
             raise BrokenPromise(found)
         _standard_step(standard, optimizer)
         implementation.backward(_loss(attached), attached)

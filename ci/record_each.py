@@ -1,0 +1,59 @@
+"""Runs the suite on each of some implementations, and leaves a record of each.
+
+    python ci/record_each.py FOLDER NAME... [-- options of pytest]
+
+One that cannot be imported here is no reason to say nothing of it: in its record every requirement is `not run`, with
+the reason. The exit status is 1 if something failed that was not expected to.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from inbackward_conformance.adapter import UnusableImplementation, find_implementation
+from inbackward_conformance.outcome import Outcome
+from inbackward_conformance.record import CaseRecord, RecordFile, summarize
+from inbackward_conformance.specification import DISTRIBUTED, specification
+
+
+def main(folder: Path, names: list[str], options: list[str]) -> int:
+    """Record all of them, and return the exit status."""
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = [name for name in names if not record(name, folder / f"{name}.jsonl", options)]
+    if failed:
+        print(f"not as expected: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def record(name: str, path: Path, options: list[str]) -> bool:
+    """Run the suite on one, and return whether all that failed was expected to."""
+    try:
+        find_implementation(name)
+    except UnusableImplementation as error:
+        print(f"{name} is not run: {error}")
+        record_not_run(name, path, str(error))
+        return True
+    command = [sys.executable, "-m", "pytest", "--pyargs", "inbackward_conformance", "--implementation", name]
+    return not subprocess.run([*command, "--conformance-report", str(path), *options], check=False).returncode
+
+
+def record_not_run(name: str, path: Path, reason: str) -> None:
+    """Write the record of an implementation of which nothing ran."""
+    cases = [
+        CaseRecord(name, found.id, "", found.level, Outcome.NOT_RUN, passed=True, detail=reason)
+        for found in specification().values()
+        if found.chapter not in DISTRIBUTED
+    ]
+    with path.open("w", encoding="utf-8") as file:
+        lines = RecordFile(file, device="cpu", seed=0, profile="")
+        for case in cases:
+            lines.write_case(case)
+        lines.finish({name: summarize(name, cases, [], "cpu")}, selection="nothing", whole=False)
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    end = given.index("--") if "--" in given else len(given)
+    sys.exit(main(Path(given[0]), given[1:end], given[end + 1 :]))

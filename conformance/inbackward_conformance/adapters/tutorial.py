@@ -1,0 +1,75 @@
+"""The recipe of PyTorch's tutorial "How to save memory by fusing the optimizer step into the backward pass".
+
+A dict holds one optimizer for each parameter; a post-accumulate-grad hook looks its parameter up, steps and zeroes:
+https://docs.pytorch.org/tutorials/intermediate/optimizer_step_in_backward_tutorial.html
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from inbackward_conformance.adapters.attached import Attached
+from inbackward_conformance.outcome import NotOffered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+
+RECIPE = """\
+optimizers = {}
+
+def apply(optimizer_class, params, optimizer_kwargs):
+    optimizer_dict = {param: optimizer_class([param], **optimizer_kwargs) for param in params}
+
+    def optimizer_hook(param):
+        optimizer_dict[param].step()
+        optimizer_dict[param].zero_grad()
+
+    for param, optimizer in optimizer_dict.items():
+        param.register_post_accumulate_grad_hook(optimizer_hook)
+        optimizers.setdefault(param, []).append(optimizer)
+"""
+"""What `TutorialRecipe` does, as a script has it."""
+
+
+class TutorialRecipe:
+    """The recipe, with the parameters that are given in the place of `model.parameters()`."""
+
+    spelling: ClassVar = {
+        "import": RECIPE,
+        "apply": "apply({optimizer_class}, {params}, {optimizer_kwargs})",
+        "optimizers": "[found for param in {module}.parameters() for found in optimizers.get(param, [])]",
+    }
+
+    def __init__(self) -> None:
+        self._attached = Attached()
+
+    def apply(
+        self,
+        optimizer_class: type[Optimizer],
+        params: Iterable[Any],
+        optimizer_kwargs: dict[str, Any],
+        register_hook: bool = True,
+    ) -> None:
+        """Make an optimizer for each parameter, then register the hook that steps it."""
+        params = list(params)
+        if not register_hook:
+            raise NotOffered("the recipe is its hook")
+        if any(isinstance(param, dict | tuple) for param in params):
+            raise NotOffered("the recipe makes its dict of parameters, not of groups or named parameters")
+        optimizer_dict = {param: optimizer_class([param], **optimizer_kwargs) for param in params}
+
+        def optimizer_hook(param: Tensor) -> None:
+            optimizer_dict[param].step()
+            optimizer_dict[param].zero_grad()
+
+        for param, optimizer in optimizer_dict.items():
+            param.register_post_accumulate_grad_hook(optimizer_hook)
+            self._attached.add(optimizer)
+
+    def optimizers(self, module: nn.Module) -> list[Optimizer]:
+        """Return what the dicts hold for the parameters of `module`."""
+        return self._attached.of(module)

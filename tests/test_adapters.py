@@ -1,0 +1,140 @@
+"""The adapters that ship with the suite, as far as they need no library; `nox -s matrix` runs all of them."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import read_record
+from inbackward_conformance.adapter import Implementation, UnusableImplementation, find_implementation
+from inbackward_conformance.adapters.attached import Attached, part_with
+from inbackward_conformance.adapters.tutorial import TutorialRecipe
+from inbackward_conformance.check import Check
+from inbackward_conformance.events import Backward
+from inbackward_conformance.expected import SHIPPED, load_expectations
+from inbackward_conformance.models import MLP
+from inbackward_conformance.outcome import BrokenPromise, NotOffered, Outcome
+from inbackward_conformance.plan import Assignment, Plan
+from inbackward_conformance.specification import specification
+
+ROOT = Path(__file__).parents[1]
+ADAM = Assignment("Adam", {"lr": 0.01})
+
+
+def check_of(target: Any) -> Check:
+    return Check(Implementation(target), specification()["gradients/freed"], "cpu")
+
+
+def test_the_recipe_of_the_tutorial_trains_as_the_standard_loop() -> None:
+    check = check_of(TutorialRecipe)
+    check(Plan("MLP", (ADAM,), (Backward(),) * 3))
+    assert [finding.outcome for finding in check.findings] == [Outcome.CONFORMS]
+
+
+def test_the_recipe_of_the_tutorial_never_steps_a_second_optimizer() -> None:
+    with pytest.raises(BrokenPromise, match=r"diverges: parameter '0\.weight' differs .* after event 1"):
+        check_of(TutorialRecipe)(Plan("MLP", (ADAM, ADAM), (Backward(),)))
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [Assignment("Adam", {"lr": 0.01}, hook=False), Assignment("Adam", {"lr": 0.01}, named=True)],
+    ids=["unhooked", "named"],
+)
+def test_what_the_recipe_cannot_say_is_not_offered(assignment: Assignment) -> None:
+    with pytest.raises(NotOffered, match="the recipe"):
+        check_of(TutorialRecipe)(Plan("MLP", (assignment,), (Backward(),)))
+
+
+def test_optimizers_are_listed_for_as_long_as_something_else_keeps_them() -> None:
+    model, attached = MLP(), Attached()
+    last, first = (torch.optim.SGD(model[number].parameters()) for number in (4, 0))
+    attached.add(last)
+    attached.add(first)
+    assert attached.of(model) == [first, last]
+    assert attached.of(model[4]) == [last]
+    assert attached.of(model[2]) == []
+    del last
+    gc.collect()
+    assert attached.of(model) == [first]
+
+
+def test_the_module_to_hook_is_the_smallest_that_holds_the_parameters() -> None:
+    model = MLP()
+    assert part_with(model, model[2].parameters()) is model[2]
+    assert part_with(model, [model[0].weight, model[2].weight]) is model
+    assert part_with(model, nn.Linear(1, 1).parameters()) is model
+
+
+class CountsElsewhere(TutorialRecipe):
+    """Its optimizers have an entry more than those of the standard loop."""
+
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        class Counting(optimizer_class):  # type: ignore[misc]
+            def step(self, closure: Any = None) -> None:
+                super().step(closure)
+                for state in self.state.values():
+                    state["bookkeeping"] = "of its own"
+
+        super().apply(Counting, params, optimizer_kwargs, register_hook)
+
+
+class TellsItsState(CountsElsewhere):
+    def state_of(self, optimizer: torch.optim.Optimizer, param: torch.Tensor) -> dict[str, Any]:
+        return {key: value for key, value in optimizer.state[param].items() if key != "bookkeeping"}
+
+
+def test_states_of_another_layout_are_compared_by_what_the_adapter_says() -> None:
+    plan = Plan("MLP", (ADAM,), (Backward(),) * 3)
+    with pytest.raises(BrokenPromise, match="'bookkeeping' is unexpected"):
+        check_of(CountsElsewhere)(plan)
+    check_of(TellsItsState)(plan)
+
+
+class HasNoSuchOptimizer(TutorialRecipe):
+    def standard_optimizer(self, optimizer_class: Any, params: Any, options: Any) -> torch.optim.Optimizer:
+        raise ValueError("no weight decay here")
+
+
+def test_what_its_own_class_cannot_do_in_the_standard_loop_is_not_offered() -> None:
+    with pytest.raises(NotOffered, match=r"its own optimizer class raises .* no weight decay here"):
+        check_of(HasNoSuchOptimizer)(Plan("MLP", (ADAM,), (Backward(),)))
+
+
+def registered() -> dict[str, str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found: dict[str, str] = project["entry-points"]["inbackward.implementations"]
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
+def test_expected_failures_that_ship_are_of_what_is_registered(path: Path) -> None:
+    assert path.stem in registered()
+    assert load_expectations([path.stem], [], "cpu")[path.stem]
+
+
+@pytest.mark.parametrize("name", ["optimi", "torchtune"])
+def test_a_library_that_is_not_installed_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, f"inbackward_conformance.adapters.{name}", raising=False)
+    with pytest.raises(UnusableImplementation, match=rf"cannot be imported .*ModuleNotFoundError.*{name}"):
+        find_implementation(registered()[name])
+
+
+def test_what_cannot_be_imported_is_recorded_as_not_run(tmp_path: Path) -> None:
+    script = str(ROOT / "ci" / "record_each.py")
+    done = subprocess.run(
+        [sys.executable, script, str(tmp_path), "absent:Library"], text=True, capture_output=True, check=True
+    )
+    assert "absent:Library is not run: implementation 'absent:Library' cannot be imported" in done.stdout
+    record = read_record(tmp_path / "absent:Library.jsonl")
+    assert record[-1]["implementations"]["absent:Library"]["verdict"] == "incomplete"
+    assert {line["outcome"] for line in record if line["kind"] == "case"} == {"not run"}
