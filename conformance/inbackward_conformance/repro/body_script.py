@@ -117,7 +117,9 @@ class _SpellOut(ast.NodeTransformer):
         given = [ast.unparse(argument) for argument in node.args]
         options = ", ".join(ast.unparse(keyword) for keyword in node.keywords)
         if call == "offers":
-            return ast.Constant(self._spelling.offers(ast.literal_eval(node.args[0])))
+            if not isinstance(node.args[0], ast.Constant):
+                raise Unspellable(f"which call is meant is not written there: {ast.unparse(node)}")
+            return ast.Constant(self._spelling.offers(str(node.args[0].value)))
         if call == "attach" and not self._spelling.offers("attach"):
             return self._attached(node)
         names = list(inspect.signature(getattr(Implementation, call)).parameters)[1:]
