@@ -17,6 +17,7 @@ SOUND = {
     "fsdp": "mutants.of_fsdp:OnShards",
     "functional": "mutants.of_functional:OffersFunctional",
     "hook_then_optimizer": "mutants.of_hook_then_optimizer:OffersHook",
+    "properties_on_ranks": "mutants.of_ddp:AfterBackward",
 }
 """What the mutants of a chapter are made from, where it is not `Naive`."""
 
