@@ -99,7 +99,7 @@ def types(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=[DEV])
 def tests(session: nox.Session) -> None:
     """Run the project's own tests, in random order; what follows `--` goes to pytest."""
-    run_in_dev(session, "pytest", "-n", "2", "--dist", "loadgroup", *session.posargs)
+    run_in_dev(session, "pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=[DEV])

@@ -13,8 +13,6 @@ import pytest
 from conftest import Suite, read_record
 from inbackward_conformance.specification import DISTRIBUTED
 
-pytestmark = pytest.mark.xdist_group("ranks")  # one worker has all the ranks: they are processes enough
-
 OPTIONS = ("--distributed", "--case-seconds", "40", "-p", "no:cacheprovider")
 
 

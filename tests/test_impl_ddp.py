@@ -28,8 +28,6 @@ from impl_ddp_runs import (
 )
 from impl_ranks import Ranks, shared
 
-pytestmark = pytest.mark.xdist_group("ranks")  # one worker has all the ranks: they are processes enough
-
 MANY_BUCKETS: dict[str, Any] = {"bucket_cap_mb": 0.0001}
 UNUSED = {"find_unused_parameters": True}
 

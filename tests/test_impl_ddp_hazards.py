@@ -18,8 +18,6 @@ import inbackward
 from impl_ddp_runs import assert_equal, attached, batch, equals_plain_ddp, make, plain
 from impl_ranks import Ranks, shared
 
-pytestmark = pytest.mark.xdist_group("ranks")  # one worker has all the ranks: they are processes enough
-
 MANY_BUCKETS: dict[str, Any] = {"bucket_cap_mb": 0.0001}
 
 

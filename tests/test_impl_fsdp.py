@@ -13,8 +13,6 @@ from torch.distributed.device_mesh import DeviceMesh
 import inbackward
 from impl_ranks import Ranks, shared
 
-pytestmark = pytest.mark.xdist_group("ranks")  # one worker has all the ranks: they are processes enough
-
 ADAM = {"lr": 0.01, "weight_decay": 0.1}
 
 

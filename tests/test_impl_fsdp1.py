@@ -15,8 +15,6 @@ import inbackward
 from impl_ranks import Ranks, shared
 from test_impl_fsdp import ADAM, batch, make, plain
 
-pytestmark = pytest.mark.xdist_group("ranks")  # one worker has all the ranks: they are processes enough
-
 BY_LAYER = {"auto_wrap_policy": ModuleWrapPolicy([nn.Linear])}
 
 

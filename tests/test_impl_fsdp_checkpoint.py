@@ -18,8 +18,6 @@ import inbackward
 from impl_ranks import Ranks, shared
 from test_impl_fsdp import ADAM, by_layer, make, plain
 
-pytestmark = pytest.mark.xdist_group("ranks")  # one worker has all the ranks: they are processes enough
-
 
 @pytest.fixture
 def ranks() -> Ranks:

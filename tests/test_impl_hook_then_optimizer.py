@@ -14,8 +14,6 @@ import inbackward
 from impl_ddp_runs import batch, make
 from impl_ranks import Ranks, shared
 
-pytestmark = pytest.mark.xdist_group("ranks")  # one worker has all the ranks: they are processes enough
-
 SGD: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
 
 

@@ -16,8 +16,6 @@ from inbackward_conformance.specification import DISTRIBUTED, specification
 from mutants import MUTANTS, Mutant
 from one_case import sound_for
 
-pytestmark = pytest.mark.xdist_group("mutants")  # one worker has the fixture: it is most of the time
-
 HERE = Path(__file__).parent
 
 

@@ -21,8 +21,6 @@ from inbackward_conformance.outcome import BrokenPromise, Finding, Outcome
 from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.ranks.pool import Pool
 
-pytestmark = pytest.mark.xdist_group("ranks")  # one worker has all the ranks: they are processes enough
-
 SECONDS = 15.0
 """For those that misbehave, on ranks that are up; whoever has to load torch first gets more."""
 

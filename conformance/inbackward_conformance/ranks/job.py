@@ -91,7 +91,7 @@ def carry_out(job: Job, number: int, store: Store) -> Answer:
     """Do a job as rank `number`; `store` is for this job alone."""
     rank = Rank(number, job.world_size, _device(job.device, number))
     try:
-        with _process_group(job, rank, store):
+        with torch.enable_grad(), _process_group(job, rank, store):  # whatever the job before has left
             return Answer(job.call(rank, *job.arguments))
     except Exception as error:  # noqa: BLE001 (whatever is raised is an observation)
         return Answer(finding=finding_of(error))

@@ -81,6 +81,13 @@ def warm_torch() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def grad_mode() -> Iterator[None]:
+    """Begin each case with grad mode on, whatever an implementation has left behind in the one before."""
+    with torch.enable_grad():
+        yield
+
+
 @pytest.fixture
 def implementation(request: pytest.FixtureRequest) -> Implementation:
     """The implementation under test, new for each case."""
