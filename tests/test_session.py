@@ -13,11 +13,17 @@ from conftest import Suite
 
 MODULE = """
 import ctypes, os, time
+import torch
 import mutants.naive
 from inbackward_conformance import NotOffered
 
 class Sound(mutants.naive.Naive):
     pass
+
+class TurnsGradientsOff(Sound):
+    def optimizers(self, module):
+        torch.set_grad_enabled(False)
+        return super().optimizers(module)
 
 class UnlistedOptimizers(Sound):
     def optimizers(self, module):
@@ -228,6 +234,12 @@ def test_quiet_is_a_line_an_implementation(suite: Suite) -> None:
 x:Sound: conformant (MUST 4 of 4 kept, 5 cases)
 x:Unhooked: not conformant (MUST 1 of 4 kept, 5 cases)""",
     )
+
+
+def test_a_case_begins_with_grad_mode_on(suite: Suite) -> None:
+    """What one implementation leaves behind is not held against the next."""
+    suite.run("--implementation=x:TurnsGradientsOff", "--implementation=x:Sound")
+    assert suite.verdicts() == {"x:TurnsGradientsOff": "not conformant", "x:Sound": "conformant"}
 
 
 def test_a_case_that_does_not_end_hangs(suite: Suite) -> None:
