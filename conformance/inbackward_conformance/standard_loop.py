@@ -136,8 +136,12 @@ class StandardLoop:
 
 
 def proves_nothing(implementation: Implementation, plan: Plan, raised: Raised) -> Exception:
-    """Return what is to be said where the standard loop has raised in a plan that does not mean to show that."""
-    if implementation.offers("standard_optimizer"):
+    """Return what is to be said where the standard loop has raised in a plan that does not mean to show that.
+
+    A class of the implementation's own need not be able to step whatever torch's can. One that cannot even be made is
+    the adapter's affair, which knows `NotOffered`.
+    """
+    if implementation.offers("standard_optimizer") and not raised.attaching:
         return NotOffered(f"its own optimizer class raises in the standard loop: {raised.text}")
     return RuntimeError(f"the plan proves nothing, the standard loop itself raises: {raised.text}, in {plan!r}")
 
