@@ -61,6 +61,7 @@ def note_of_dev(session: nox.Session) -> Path:
 def suite_arguments(report: Path, posargs: list[str]) -> list[str]:
     """Say how pytest runs the suite: both of our implementations, unless the caller names others."""
     args = ["--pyargs", "inbackward_conformance", "-p", "no:randomly", "-n", "2"]
+    args += ["--case-seconds", "300"]  # on a busy machine inductor's first compilation takes more than a minute
     given = {arg.partition("=")[0] for arg in posargs}
     if "--implementation" not in given:
         args += ["--implementation", "reference", "--implementation", "torch"]
