@@ -52,6 +52,7 @@ def _run(
         "no:randomly",
         *options,
     ]
+    command += ["--case-seconds", "300"]  # a first compilation by inductor takes its time
     command += ["-p", "one_case", "-p", "no:xdist", "--conformance-report", str(report), *named]
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
