@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from inbackward_conformance.__main__ import specification_text
+from inbackward_conformance.read_record import read_record
 from inbackward_conformance.specification import DISTRIBUTED, specification
 from mutants import MUTANTS
 
@@ -72,12 +73,9 @@ def run_all() -> Failures:
         reports = [Path(folder, f"{number}.jsonl") for number in range(len(jobs))]
         list(pool.map(_run, reports, *zip(*jobs, strict=True)))
         failures: Failures = {name: {} for name in names}
-        for line in (
-            json.loads(line) for report in reports for line in report.read_text(encoding="utf-8").splitlines()
-        ):
-            if line["kind"] == "case" and not line["passed"]:
-                detail = NUMBERS.sub(lambda found: f"{found[1] or ''} …".strip(), line["detail"])
-                failures[line["implementation"]][line["requirement"]] = (line["case"], line["outcome"], detail)
+        for case in (case for report in reports for case in read_record(report).cases if not case.passed):
+            detail = NUMBERS.sub(lambda found: f"{found[1] or ''} …".strip(), case.detail)
+            failures[case.implementation][case.requirement] = (case.case, case.outcome, detail)
     return failures
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from inbackward_conformance.read_record import read_record
 from inbackward_conformance.specification import DISTRIBUTED, specification
 from mutants import MUTANTS, Mutant
 from one_case import sound_for
@@ -59,12 +59,7 @@ def _run(
         command, cwd=report.parent, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
     )
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
-    records = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
-    return {
-        (record["implementation"], record["requirement"]): (record["outcome"], record["detail"])
-        for record in records
-        if record["kind"] == "case"
-    }
+    return {(case.implementation, case.requirement): (case.outcome, case.detail) for case in read_record(report).cases}
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.name.partition(':')[2]}-{mutant.requirement}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import torch
 from torch import distributed
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
+from mutants import of_ddp
 from mutants.naive import Naive
 from mutants.of_ddp import AfterBackward
 from mutants.registry import fails
@@ -154,12 +154,8 @@ class LooksOnce(OnShards):
 
 
 @fails("fsdp/two_optimizers")
-class LastComeFirstServedOnShards(OnShards):
+class LastComeFirstServedOnShards(of_ddp.LastComeFirstServed, OnShards):
     """Steps in the reverse order of attachment."""
-
-    def step(self, module: nn.Module) -> None:
-        for optimizer in reversed(self.attached):
-            optimizer.step()
 
 
 @fails("fsdp/different_optimizers")
@@ -174,27 +170,13 @@ class OneOptimizerForAll(OnShards):
 
 
 @fails("fsdp/shared_parameter")
-class StepsForEachNameOfAShard(OnShards):
+class StepsForEachNameOfAShard(of_ddp.StepsForEachName, OnShards):
     """Goes through modules instead of parameters."""
-
-    def step(self, module: nn.Module) -> None:
-        super().step(module)
-        names = Counter(param for _, param in module.named_parameters(remove_duplicate=False))
-        for param in names:
-            if names[param] == 1:
-                param.grad = None
-        super().step(module)
 
 
 @fails("fsdp/unused_parameters")
-class FillsUpGradients(OnShards):
+class FillsUpGradients(of_ddp.TakesNoGradientForZeros, OnShards):
     """Has a gradient for whatever is sharded together, zeros if need be."""
-
-    def step(self, module: nn.Module) -> None:
-        for param in module.parameters():
-            if param.grad is None:
-                param.grad = torch.zeros_like(param)
-        super().step(module)
 
 
 @fails("fsdp/checkpoint")
