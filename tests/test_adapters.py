@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -99,14 +99,28 @@ def test_states_of_another_layout_are_compared_by_what_the_adapter_says() -> Non
     check_of(TellsItsState)(plan)
 
 
-class HasNoSuchOptimizer(TutorialRecipe):
+class CannotBeMade(TutorialRecipe):
     def standard_optimizer(self, optimizer_class: Any, params: Any, options: Any) -> torch.optim.Optimizer:
         raise ValueError("no weight decay here")
 
 
+class CannotStep(TutorialRecipe):
+    def standard_optimizer(self, optimizer_class: Any, params: Any, options: Any) -> torch.optim.Optimizer:
+        class Strict(optimizer_class):  # type: ignore[misc]
+            def step(self, closure: Any = None) -> None:
+                raise ValueError("no step without a scale")
+
+        return cast("torch.optim.Optimizer", Strict(params, **options))
+
+
 def test_what_its_own_class_cannot_do_in_the_standard_loop_is_not_offered() -> None:
-    with pytest.raises(NotOffered, match=r"its own optimizer class raises .* no weight decay here"):
-        check_of(HasNoSuchOptimizer)(Plan("MLP", (ADAM,), (Backward(),)))
+    with pytest.raises(NotOffered, match=r"its own optimizer class raises .* no step without a scale"):
+        check_of(CannotStep)(Plan("MLP", (ADAM,), (Backward(),)))
+
+
+def test_its_own_class_that_cannot_be_made_is_an_error_of_the_adapter() -> None:
+    with pytest.raises(RuntimeError, match="the plan proves nothing, .* no weight decay here"):
+        check_of(CannotBeMade)(Plan("MLP", (ADAM,), (Backward(),)))
 
 
 def registered() -> dict[str, str]:
