@@ -119,7 +119,7 @@ def test_what_its_own_class_cannot_do_in_the_standard_loop_is_not_offered() -> N
 
 
 def test_its_own_class_that_cannot_be_made_is_an_error_of_the_adapter() -> None:
-    with pytest.raises(RuntimeError, match="the plan proves nothing, .* no weight decay here"):
+    with pytest.raises(RuntimeError, match=r"the plan proves nothing, .* no weight decay here"):
         check_of(CannotBeMade)(Plan("MLP", (ADAM,), (Backward(),)))
 
 
