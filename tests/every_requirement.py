@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,16 +20,24 @@ if TYPE_CHECKING:
     from inbackward_conformance.run import Method
     from inbackward_conformance.trace import Trace
 
-SLOW = frozenset({"equivalence/long_run", "hazards/compile", "lifetime/rounds"})
-"""Half of the time would be theirs: only mutants that are for them run them."""
+APART = DISTRIBUTED | {"functional"}
+"""Chapters of calls that the others do not make: their mutants run them alone, and no other mutant does."""
+
+SLOW = frozenset({"ddp/early_step", "equivalence/long_run", "fsdp/early_step", "hazards/compile", "lifetime/rounds"})
+"""Most of the time would be theirs: only mutants that are for them run them."""
 
 DRAWN = "properties"
 """Plans that are drawn until one fails find nearly every mutant, and take as long: only mutants for it run it."""
 
-_NAMED = {(mutant.name, mutant.requirement): mutant.case for mutant in MUTANTS}
-_CHAPTERS = {
-    name: {mutant.requirement.partition("/")[0] for mutant in MUTANTS if mutant.name == name} for name, _ in _NAMED
-}
+_CASES: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+"""By requirement: the cases of each mutant that is for it, and for a base those of all that are made from it."""
+
+_CHAPTERS: dict[str, set[str]] = defaultdict(set)
+
+for mutant in MUTANTS:
+    for name in filter(None, (mutant.name, mutant.made_from)):
+        _CASES[mutant.requirement][name].append(mutant.case)
+        _CHAPTERS[name].add(mutant.chapter)
 
 
 def pytest_configure() -> None:
@@ -53,13 +62,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, object, 
     """
     result = yield
     requirement = requirement_id(str(metafunc.definition.path), metafunc.function.__name__)
-    chosen: dict[str, Any] = {}
+    chosen: dict[tuple[str, str], Any] = {}
     for call in metafunc._calls:
         name = str(call.params["implementation"])
         case = call.id.removeprefix(name).removeprefix("-")
-        if case_for(name, requirement) in {"", case}:
-            chosen.setdefault(name, call)
-    metafunc._calls[:] = [call for name, call in chosen.items() if is_for(name, requirement)]
+        for wanted in cases_for(name, requirement):
+            if wanted in {"", case}:
+                chosen.setdefault((name, wanted), call)
+    metafunc._calls[:] = {id(call): call for call in chosen.values()}.values()
     return result
 
 
@@ -69,17 +79,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for item in items if hasattr(item, "callspec")]
 
 
-def case_for(name: str, requirement: str) -> str:
-    """Return the case that shows best what a mutant does: its own, or that of the first mutant of the requirement."""
-    others = (mutant.case for mutant in MUTANTS if mutant.requirement == requirement)
-    return _NAMED.get((name, requirement), next(others, ""))
-
-
-def is_for(name: str, requirement: str) -> bool:
-    """Whether a mutant runs a requirement: on ranks, those of its own chapter alone."""
+def cases_for(name: str, requirement: str) -> list[str]:
+    """Return the cases that show best what a mutant does, or none where the requirement is not for it to run."""
+    cases = _CASES[requirement]
+    if name in cases:
+        return cases[name]
     chapter = requirement.partition("/")[0]
-    if (name, requirement) in _NAMED:
-        return True
-    if chapter in DISTRIBUTED:
-        return chapter in _CHAPTERS[name]
-    return requirement not in SLOW and chapter != DRAWN and not _CHAPTERS[name] <= DISTRIBUTED
+    if chapter in APART:
+        runs = chapter in _CHAPTERS[name]
+    else:
+        runs = requirement not in SLOW and chapter != DRAWN and not _CHAPTERS[name] <= APART
+    return next(iter(cases.values()), [""])[:1] if runs else []

@@ -16,15 +16,23 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import pytest
 
 from inbackward_conformance.__main__ import specification_text
 from inbackward_conformance.read_record import read_record
 from inbackward_conformance.specification import DISTRIBUTED, specification
-from mutants import MUTANTS
+from mutants import MUTANTS, Mutant
+
+if TYPE_CHECKING:
+    from inbackward_conformance.record import CaseRecord
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -35,11 +43,52 @@ SPEC = ROOT / "conformance" / "SPEC.md"
 
 RUN_HERE = [mutant for mutant in MUTANTS if specification()[mutant.requirement].applies_to("cpu")]
 WORKERS = 2
+PARTS = 3
+"""The run on ranks takes as long as one of these, or two."""
 BEGIN, END = "<!-- mutants: written by nox -s mutants -->", "<!-- /mutants -->"
 NUMBERS = re.compile(r"(largest difference|loss|step) -?[\d.e+-]+|nan\b|0x[0-9a-f]+")
+LONGEST_DETAIL = 160
+DEFECTS = frozenset({"diverges", "fails", "refuses"})
+"""What a mutant is caught by; an error would be one of the suite, or of the mutant's own text."""
 
-Failures = dict[str, dict[str, tuple[str, str, str]]]
-"""Case, outcome and detail by mutant and requirement."""
+
+@dataclass(frozen=True)
+class Failure:
+    """What came of a case that did not pass."""
+
+    outcome: str
+    detail: str
+
+    @classmethod
+    def of(cls, case: CaseRecord) -> Failure:
+        """Leave out what is not the same everywhere, and the mutant's own name, which its base has not."""
+        detail = NUMBERS.sub(lambda found: f"{found[1] or ''} …".strip(), case.detail)
+        detail = detail.replace(case.implementation.replace(":", "."), "its class")
+        detail = detail.replace(case.implementation.partition(":")[2], "its class")
+        return cls(case.outcome, textwrap.shorten(detail, LONGEST_DETAIL, placeholder=" …"))
+
+
+class Seen:
+    """All that the suite saw of mutants, and of what they are made from."""
+
+    def __init__(self, reports: list[Path]) -> None:
+        self._failures: dict[str, dict[tuple[str, str], Failure | None]] = {}
+        for case in (case for report in reports for case in read_record(report).cases):
+            failure = None if case.passed else Failure.of(case)
+            self._failures.setdefault(case.implementation, {})[case.requirement, case.case] = failure
+
+    def departures(self, name: str, made_from: str) -> dict[tuple[str, str], Failure | None]:
+        """Return what a mutant comes to where its base comes to something else, by requirement and case."""
+        base = self._failures.get(made_from, {})
+        return {key: failure for key, failure in self._failures[name].items() if failure != base.get(key)}
+
+    def is_caught(self, mutant: Mutant) -> bool:
+        """Whether its requirement fails, and not as it does for the base."""
+        found = self.departures(mutant.name, mutant.made_from)
+        failed = [
+            failure for (requirement, _), failure in found.items() if failure and requirement == mutant.requirement
+        ]
+        return any(failure.outcome in DEFECTS for failure in failed)
 
 
 def main() -> int:
@@ -48,93 +97,95 @@ def main() -> int:
     parser.add_argument("--accept", action="store_true", help="write what was found into the files")
     accept = parser.parse_args().accept
     started = time.monotonic()
-    failures = run_all()
-    escaped = [mutant for mutant in RUN_HERE if mutant.requirement not in failures[mutant.name]]
-    print(score(failures))
-    print(f"{len(RUN_HERE) - len(escaped)} of {len(RUN_HERE)} caught, in {time.monotonic() - started:.0f} s")
+    seen = run_all()
+    print(score(seen))
+    caught = sum(map(seen.is_caught, RUN_HERE))
+    print(f"{caught} of {len(RUN_HERE)} caught, in {time.monotonic() - started:.0f} s")
     print(f"{len(MUTANTS) - len(RUN_HERE)} are for requirements that take an accelerator")
-    for mutant in escaped:
-        print(f"escaped: {mutant.name}, which is for {mutant.requirement}")
-    stale = sum(bring_up_to_date(path, text, accept=accept) for path, text in files(failures).items())
-    return int(bool(escaped or stale))
-
-
-def run_all() -> Failures:
-    """Return what every mutant fails."""
-    names = list(dict.fromkeys(mutant.name for mutant in MUTANTS))
-    on_ranks = [
-        name for name in names if all(chapter_of(m.requirement) in DISTRIBUTED for m in MUTANTS if m.name == name)
+    wrong = [
+        f"escaped: {mutant.name}, which is for {mutant.requirement}"
+        for mutant in RUN_HERE
+        if not seen.is_caught(mutant)
     ]
-    here = [name for name in names if name not in on_ranks]
+    wrong += [line for mutant in RUN_HERE if mutant.only_drawn for line in named_that_catch(mutant, seen)]
+    print("\n".join(wrong), end="\n" * bool(wrong))
+    stale = [path for path, text in files(seen).items() if not bring_up_to_date(path, text, accept=accept)]
+    return int(bool(wrong or stale))
+
+
+def run_all() -> Seen:
+    """Run mutants and what they are made from; say so, since it takes minutes."""
+    chapters: dict[str, set[str]] = {}
+    for mutant in MUTANTS:
+        for name in filter(None, (mutant.name, mutant.made_from)):
+            chapters.setdefault(name, set()).add(mutant.chapter)
+    on_ranks = [name for name in chapters if chapters[name] <= DISTRIBUTED]
+    here = [name for name in chapters if name not in on_ranks]
+    jobs = [(on_ranks, ["--distributed"]), *((here[number::PARTS], []) for number in range(PARTS))]
+    started = time.monotonic()
+    print(f"{len(chapters)} implementations, in {len(jobs)} runs", flush=True)
     with TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(WORKERS) as pool:
-        jobs: list[tuple[list[str], tuple[str, ...]]]
-        jobs = [(here[number::WORKERS], ()) for number in range(WORKERS)]
-        jobs += [(on_ranks, ("--distributed",))] * bool(on_ranks)
         reports = [Path(folder, f"{number}.jsonl") for number in range(len(jobs))]
-        list(pool.map(_run, reports, *zip(*jobs, strict=True)))
-        failures: Failures = {name: {} for name in names}
-        for case in (case for report in reports for case in read_record(report).cases if not case.passed):
-            detail = NUMBERS.sub(lambda found: f"{found[1] or ''} …".strip(), case.detail)
-            failures[case.implementation][case.requirement] = (case.case, case.outcome, detail)
-    return failures
+        running = [pool.submit(run, report, *job) for report, job in zip(reports, jobs, strict=True)]
+        for number, job in enumerate(as_completed(running), 1):
+            job.result()
+            print(f"run {number} of {len(jobs)} has ended after {time.monotonic() - started:.0f} s", flush=True)
+        return Seen(reports)
 
 
-def _run(report: Path, names: list[str], options: tuple[str, ...]) -> None:
-    named = [argument for name in names for argument in ("--implementation", name)]
-    command = [sys.executable, "-m", "pytest", "--pyargs", "inbackward_conformance", "-q", "--tb=native"]
-    command += [
-        "-p",
-        "no:randomly",
-        "-p",
-        "no:xdist",
-        "-p",
-        "every_requirement",
-        *options,
-        "--conformance-report",
-        str(report),
-        *named,
-    ]
-    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    env = os.environ | {"PYTHONPATH": path}
+def run(report: Path, names: list[str], options: list[str]) -> None:
+    """Run the suite on mutants."""
+    command = [sys.executable, "-m", "pytest", "--pyargs", "inbackward_conformance", "-q", "--tb=no"]
+    command += ["-p", "every_requirement", *(f"-pno:{plugin}" for plugin in ("logging", "randomly", "xdist"))]
+    command += ["--case-seconds", "300"]  # a first compilation by inductor takes its time
+    command += ["--conformance-report", str(report), *options]
+    command += [argument for name in names for argument in ("--implementation", name)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, cwd=report.parent, env=env, capture_output=True, text=True, check=False)
-    if done.returncode != 1:  # mutants fail
-        sys.exit(done.stdout[-3000:] + done.stderr)
+    if done.returncode != pytest.ExitCode.TESTS_FAILED:  # mutants fail
+        raise RuntimeError(f"pytest ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr}")
 
 
-def score(failures: Failures) -> str:
+def named_that_catch(mutant: Mutant, seen: Seen) -> list[str]:
+    """Return a line for each requirement that sees a mutant though only drawn plans should."""
+    found = seen.departures(mutant.name, mutant.made_from)
+    named = sorted({requirement for requirement, _ in found if not requirement.startswith("properties")})
+    return [f"not by drawn plans alone: {mutant.name} is seen by {requirement}" for requirement in named]
+
+
+def score(seen: Seen) -> str:
     """Return a table: caught of all mutants, by chapter."""
+    chapters = dict.fromkeys(requirement.chapter for requirement in specification().values())
+    counted = {chapter: [mutant for mutant in RUN_HERE if mutant.chapter == chapter] for chapter in chapters}
     rows = ["| chapter | mutants | caught |", "| --- | --- | --- |"]
-    for chapter in dict.fromkeys(requirement.chapter for requirement in specification().values()):
-        of_chapter = [mutant for mutant in RUN_HERE if chapter_of(mutant.requirement) == chapter]
-        caught = sum(mutant.requirement in failures[mutant.name] for mutant in of_chapter)
-        rows.append(f"| {chapter} | {len(of_chapter)} | {caught} |")
-    caught = sum(mutant.requirement in failures[mutant.name] for mutant in RUN_HERE)
-    return "\n".join([*rows, f"| **all** | {len(RUN_HERE)} | {caught} |"])
+    for chapter, mutants in [*counted.items(), ("**all**", RUN_HERE)]:
+        rows.append(f"| {chapter} | {len(mutants)} | {sum(map(seen.is_caught, mutants))} |")
+    return "\n".join(rows)
 
 
-def files(failures: Failures) -> dict[Path, str]:
+def files(seen: Seen) -> dict[Path, str]:
     """Return what the files should hold."""
     traced = json.dumps(traces(), indent=1) + "\n"
     before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     return {
-        CAUGHT: golden(failures),
+        CAUGHT: golden(seen),
         TRACES: traced,
-        README: f"{before}{BEGIN}\n\n{score(failures)}\n\n{END}{rest.partition(END)[2]}",
+        README: f"{before}{BEGIN}\n\n{score(seen)}\n\n{END}{rest.partition(END)[2]}",
         SPEC: specification_text(json.loads(traced)),
     }
 
 
-def golden(failures: Failures) -> str:
-    """Return all that every mutant fails; a star is where it has to."""
-    lines = [
-        "All that each mutant fails, of one case a requirement; * is what it has to fail. Written by nox -s mutants."
-    ]
-    for name, failed in failures.items():
+def golden(seen: Seen) -> str:
+    """Return all that every mutant fails and what it is made from does not, or not so."""
+    lines = ["One case of each requirement, for each mutant: what it fails, and its base does not, or not so."]
+    lines += ["* is what it has to fail; 'keeps' is where its base fails. Written by nox -s mutants -- --accept."]
+    for name, made_from in dict.fromkeys((mutant.name, mutant.made_from) for mutant in MUTANTS):
         named = {mutant.requirement for mutant in MUTANTS if mutant.name == name}
-        lines += ["", name.removeprefix("mutants.")]
-        for requirement, (case, outcome, detail) in sorted(failed.items()):
-            star = "*" if requirement in named else " "
-            lines.append(f"{star} {outcome} {requirement}{f'[{case}]' if case else ''}: {detail}")
+        lines += ["", " from ".join(each.removeprefix("mutants.") for each in (name, made_from) if each)]
+        for (requirement, case), failure in sorted(seen.departures(name, made_from).items()):
+            where = f"{requirement}{f'[{case}]' if case else ''}"
+            star = "*" if failure and requirement in named else " "
+            lines.append(f"{star} {failure.outcome} {where}: {failure.detail}" if failure else f"  keeps {where}")
     return "\n".join(lines) + "\n"
 
 
@@ -162,23 +213,18 @@ def count_cases() -> dict[str, int]:
     return counted
 
 
-def chapter_of(requirement: str) -> str:
-    """Return the chapter of a requirement."""
-    return requirement.partition("/")[0]
-
-
 def bring_up_to_date(path: Path, text: str, *, accept: bool) -> bool:
-    """Write a file, or show how it differs; return whether it is not up to date."""
+    """Write a file, or show how it differs; return whether it is up to date."""
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     if before == text:
-        return False
+        return True
     if accept:
         path.write_text(text, encoding="utf-8")
-        return False
+        return True
     name = str(path.relative_to(ROOT))
     sys.stdout.writelines(difflib.unified_diff(before.splitlines(True), text.splitlines(True), name, f"{name}, now"))
     print(f"{name} is not up to date: look at the difference, then nox -s mutants -- --accept")
-    return True
+    return False
 
 
 if __name__ == "__main__":

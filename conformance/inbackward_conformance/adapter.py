@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,8 +45,12 @@ class UnusableImplementation(LookupError):
     """No implementation can be driven under the name that was given; the message is one line with the remedy."""
 
 
+@cache
 def known_implementations() -> dict[str, EntryPoint]:
-    """Return the implementations that are registered in this environment, by name."""
+    """Return the implementations that are registered in this environment, by name.
+
+    Looked up once: that reads the metadata of every installed distribution, longer than a case takes.
+    """
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 

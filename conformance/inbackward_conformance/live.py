@@ -12,7 +12,7 @@ from inbackward_conformance.compare import compare
 from inbackward_conformance.events import Attach
 from inbackward_conformance.in_backward import InBackward
 from inbackward_conformance.outcome import BrokenPromise
-from inbackward_conformance.run import Run
+from inbackward_conformance.run import Run, seed_random_numbers
 from inbackward_conformance.standard_loop import StandardLoop, proves_nothing
 from inbackward_conformance.trace import Trace
 
@@ -65,7 +65,7 @@ class Live:
 
 def _run(plan: Plan, method: Method, device: str) -> Run:
     with torch.random.fork_rng():
-        torch.manual_seed(plan.seed)
+        seed_random_numbers(plan.seed, device)
         return Run(plan, method, device)
 
 

@@ -9,7 +9,7 @@ import torch
 from inbackward_conformance.compare import close, describe_difference, describe_states, same_states
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome
 from inbackward_conformance.plan import Plan
-from inbackward_conformance.run import build_model, find_optimizer_class, live_options
+from inbackward_conformance.run import build_model, find_optimizer_class, live_options, seed_random_numbers
 from inbackward_conformance.trace import copy_state
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class SideBySide:
 
     def _make_params(self, device: str) -> list[Tensor]:
         with torch.random.fork_rng():
-            torch.manual_seed(0)
+            seed_random_numbers(0, device)
             model = build_model(Plan(self._model, (), ()), torch.device(device))
         names = self._configuration.assignment.params
         return [param for name, param in model.named_parameters() if isinstance(names, str) or name in names]

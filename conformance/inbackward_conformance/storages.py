@@ -42,7 +42,8 @@ class Storages:
         return sum(self._alive())
 
     def _alive(self) -> list[int]:
-        return [size for reference, size in self._seen.values() if not reference.expired()]
+        self._seen = {address: seen for address, seen in self._seen.items() if not seen[0].expired()}
+        return [size for _, size in self._seen.values()]
 
 
 class Allocations(TorchDispatchMode):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from mutants.registry import base
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
+@base
 class Naive:
     """One optimizer a parameter and call, kept on the parameter."""
 

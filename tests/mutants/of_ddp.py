@@ -13,7 +13,7 @@ from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from mutants.naive import Naive
-from mutants.registry import fails
+from mutants.registry import base, fails
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 @fails("ddp/early_step")
+@base
 class AfterBackward:
     """What the others are made from: an ordinary optimizer for each call, equal, but stepped when all is over."""
 

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from mutants import of_ddp
 from mutants.naive import Naive
 from mutants.of_ddp import AfterBackward
-from mutants.registry import fails
+from mutants.registry import base, fails
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 @fails("fsdp/early_step")
+@base
 class OnShards(AfterBackward):
     """What the others are made from: ordinary optimizers that follow to the shards, stepped when all is over."""
 
@@ -65,8 +66,14 @@ class StepsOnUnreducedGradients(OnShards):
 
 @fails("fsdp/attached_before")
 @fails("fsdp/flat_parameters", "before")
-class StepsStaleParameters(AfterBackward):
+class StepsStaleParameters(OnShards):
     """Goes on with what it was given, which is nobody's any more."""
+
+    def fully_shard(self, module: nn.Module, **options: Any) -> Any:
+        return fully_shard(module, **options)
+
+    def wrap_fsdp(self, module: nn.Module, **options: Any) -> nn.Module:
+        return FullyShardedDataParallel(module, **options)
 
 
 @fails("fsdp/mixed_precision", "float32")

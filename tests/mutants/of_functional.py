@@ -12,7 +12,7 @@ from torch import Tensor
 import inbackward
 from inbackward import FunctionalOptimizer
 from mutants.naive import Naive
-from mutants.registry import fails
+from mutants.registry import base, fails
 
 
 class Wrapped:
@@ -50,6 +50,7 @@ class Wrapped:
         self.functional.load_state_dict(state)
 
 
+@base
 class OffersFunctional(Naive):
     """Sound; a mutant replaces what it hands out."""
 

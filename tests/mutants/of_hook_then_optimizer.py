@@ -11,12 +11,13 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 
 import inbackward
 from mutants.of_functional import OffersFunctional
-from mutants.registry import fails
+from mutants.registry import base, fails
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+@base
 class OffersHook(OffersFunctional):
     """Sound; a mutant replaces one of the methods."""
 

@@ -19,7 +19,7 @@ from mutants.of_structure import (
     UnhookedOptimizersLeftOutByTheHook,
 )
 from mutants.of_training import HookOnTheNode
-from mutants.registry import fails
+from mutants.registry import base, fails
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +39,7 @@ fails("properties/gradients_from_before")(Naive)
 fails("properties_on_ranks/ddp")(ForgetsWhatHasAccumulated)
 
 
+@base
 class Reference:
     """The reference implementation, each call of which a mutant can replace."""
 
@@ -58,7 +59,7 @@ class Reference:
         inbackward.detach(module)
 
 
-@fails("properties/checkpoints")
+@fails("properties/checkpoints", only_drawn=True)
 class StatesSavedInOrderOfAttachment(Reference):
     """And loaded in the order of the model: another one where a list of parameters has an order of its own."""
 
@@ -80,7 +81,7 @@ class StatesSavedInOrderOfAttachment(Reference):
         return [optimizer.state_dict() for optimizer in listed]
 
 
-@fails("properties/checkpoints")
+@fails("properties/checkpoints", only_drawn=True)
 class StatesOfTrainableParametersSaved(Reference):
     """Those of parameters that are frozen for a while are lost."""
 
@@ -97,7 +98,7 @@ class StatesOfTrainableParametersSaved(Reference):
                 optimizer.load_state_dict(one)
 
 
-@fails("properties/attachments")
+@fails("properties/attachments", only_drawn=True)
 class FirstOptimizerDetached(Reference):
     """Of several on a parameter the others stay."""
 
@@ -111,7 +112,7 @@ class FirstOptimizerDetached(Reference):
                 self.apply(type(optimizer), [param], options)
 
 
-@fails("properties/checkpoints")
+@fails("properties/checkpoints", only_drawn=True)
 class EmptyStatesNotLoaded(Reference):
     """A model that is taken back to before its first step keeps the states of later ones."""
 

@@ -11,21 +11,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mutant:
-    """One broken implementation, `--implementation NAME`, and the requirement that has to catch it."""
+    """One broken implementation, `--implementation NAME`, and the requirement that has to catch it.
+
+    Attributes:
+        case: the one that shows it best; empty: the first.
+        made_from: the name of the base that it departs from; empty for a base that is broken itself.
+        only_drawn: whether no requirement but those of drawn plans can see it.
+    """
 
     name: str
     requirement: str
     case: str
+    made_from: str
+    only_drawn: bool
+
+    @property
+    def chapter(self) -> str:
+        """The chapter of its requirement."""
+        return self.requirement.partition("/")[0]
 
 
 MUTANTS: list[Mutant] = []
+_BASES: set[str] = set()
 
 
-def fails(requirement: str, case: str = "") -> Callable[[type], type]:
+def base(cls: type) -> type:
+    """Register a class that mutants are made from: what it keeps, they are caught by."""
+    _BASES.add(_name_of(cls))
+    return cls
+
+
+def fails(requirement: str, case: str = "", *, only_drawn: bool = False) -> Callable[[type], type]:
     """Register a class as a mutant that `requirement` catches, best in `case` (by default its first)."""
 
     def register(cls: type) -> type:
-        MUTANTS.append(Mutant(f"{cls.__module__}:{cls.__name__}", requirement, case))
+        name = _name_of(cls)
+        made_from = next(above for above in map(_name_of, cls.__mro__) if above in _BASES)
+        MUTANTS.append(Mutant(name, requirement, case, "" if made_from == name else made_from, only_drawn))
         return cls
 
     return register
+
+
+def _name_of(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__name__}"
