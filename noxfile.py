@@ -14,7 +14,7 @@ import nox
 from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "tests", "conformance", "distributed"]
+nox.options.sessions = ["lint", "types", "tests", "mutants", "conformance", "distributed"]
 
 ROOT = Path(__file__).parent
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")

@@ -46,7 +46,7 @@ WORKERS = 2
 PARTS = 3
 """The run on ranks takes as long as one of these, or two."""
 BEGIN, END = "<!-- mutants: written by nox -s mutants -->", "<!-- /mutants -->"
-NUMBERS = re.compile(r"(largest difference|loss|step) -?[\d.e+-]+|nan\b|0x[0-9a-f]+")
+NUMBERS = re.compile(r"(largest difference|loss|step) -?[\d.e+-]+|nan\b|0x[0-9a-f]+|(?<=\.py:)\d+")
 LONGEST_DETAIL = 160
 DEFECTS = frozenset({"diverges", "fails", "refuses"})
 """What a mutant is caught by; an error would be one of the suite, or of the mutant's own text."""
@@ -183,9 +183,8 @@ def golden(seen: Seen) -> str:
         named = {mutant.requirement for mutant in MUTANTS if mutant.name == name}
         lines += ["", " from ".join(each.removeprefix("mutants.") for each in (name, made_from) if each)]
         for (requirement, case), failure in sorted(seen.departures(name, made_from).items()):
-            where = f"{requirement}{f'[{case}]' if case else ''}"
-            star = "*" if failure and requirement in named else " "
-            lines.append(f"{star} {failure.outcome} {where}: {failure.detail}" if failure else f"  keeps {where}")
+            line = f"{failure.outcome if failure else 'keeps'} {requirement}{f'[{case}]' if case else ''}"
+            lines.append(f"* {line}: {failure.detail}" if failure and requirement in named else f"  {line}")
     return "\n".join(lines) + "\n"
 
 
