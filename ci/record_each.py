@@ -47,7 +47,7 @@ def record_not_run(name: str, path: Path, reason: str) -> None:
         if found.chapter not in DISTRIBUTED
     ]
     with path.open("w", encoding="utf-8") as file:
-        lines = RecordFile(file, device="cpu", seed=0, profile="")
+        lines = RecordFile(file, {name: ""}, device="cpu", seed=0, profile="")
         for case in cases:
             lines.write_case(case)
         lines.finish({name: summarize(name, cases, [], "cpu")}, selection="nothing", whole=False)

@@ -28,10 +28,11 @@ def write_record(
 ) -> Path:
     """Write the record of a run with these cases; `header` replaces what its first line says."""
     with path.open("w", encoding="utf-8") as file, mock.patch("inbackward_conformance.record.version", VERSIONS.get):
-        record = RecordFile(file, device="cpu", seed=0, profile="quick")
+        names = dict.fromkeys(found.implementation for found in cases)
+        versions = {name: f"{name}-library 1.2" for name in names}
+        record = RecordFile(file, versions, device="cpu", seed=0, profile="quick")
         for found in cases:
             record.write_case(found)
-        names = dict.fromkeys(found.implementation for found in cases)
         own = {name: [found for found in cases if found.implementation == name] for name in names}
         results = {name: summarize(name, found, not_run, "cpu") for name, found in own.items()}
         record.finish(results, selection="", whole=whole)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 
 from conftest import Suite
@@ -20,6 +22,14 @@ def step(param):
 
 def {listing}(module):
     return [optimizer for param in module.parameters() for optimizer in getattr(param, "own", [])]
+"""
+
+OF_A_DISTRIBUTION = """
+from functions import apply, optimizers
+
+class y:
+    distribution = "{distribution}"
+    apply, optimizers = staticmethod(apply), staticmethod(optimizers)
 """
 
 ONLY_TWO_CALLS = """
@@ -83,3 +93,16 @@ def test_nothing_named_is_one_line(suite: Suite) -> None:
     result = suite.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: name what is to be tested: --implementation NAME or *"])
+
+
+def test_the_record_names_the_version_of_what_is_adapted(suite: Suite, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        functions=TWO_FUNCTIONS.format(suffix="", listing="optimizers"),
+        x=OF_A_DISTRIBUTION.format(distribution="torch"),
+        z=OF_A_DISTRIBUTION.format(distribution="not-there"),
+    )
+    suite.run("--implementation=x:y", "--implementation=reference", "-k", "backward_steps_nothing")
+    versions = suite.record()[0]["versions"]
+    assert versions == {"x:y": f"torch {version('torch')}", "reference": f"inbackward {version('inbackward')}"}
+    result = suite.run("--implementation=z:y")
+    result.stderr.fnmatch_lines("ERROR: *'z:y' says that it is of distribution 'not-there', which is not installed; *")

@@ -90,6 +90,13 @@ def test_runs_of_different_chapters_are_one_column(tmp_path: Path, capsys: pytes
     assert "| **verdict** | not conformant |" in capsys.readouterr().out
 
 
+def test_the_page_names_the_versions_of_what_was_tested(record: Path, tmp_path: Path) -> None:
+    main(["matrix", str(record), "-o", str(tmp_path / "m.html")])
+    page = (tmp_path / "m.html").read_text(encoding="utf-8")
+    assert "one-library 1.2, torch 2.13.0 on cpu" in page
+    assert "one (one-library 1.2), two (two-library 1.2)" in page
+
+
 @pytest.mark.parametrize("reverse", [False, True], ids=["in order", "in reverse"])
 def test_a_later_run_of_a_chapter_replaces_it(
     reverse: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -116,6 +116,7 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
         "device": "cpu",
         "seed": 7,
         "profile": "quick",
+        "versions": {"x:Sound": ""},
     }
     cases = [line for line in lines if line["kind"] == "case"]
     requirements = [line for line in lines if line["kind"] == "requirement"]

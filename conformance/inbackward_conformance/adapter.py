@@ -10,7 +10,7 @@ import inspect
 import sys
 import warnings
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +79,28 @@ def find_implementation(name: str) -> Any:
             f"and optimizers(module)"
         )
     return target
+
+
+def version_of(name: str) -> str:
+    """Return which distribution an implementation is of, and its version: `torch-optimi 0.3.3`; empty: of none.
+
+    An adapter that is not part of what it adapts says whose versions are told: `distribution = "torch-optimi"`.
+    """
+    target = find_implementation(name)
+    told = getattr(target, "distribution", None)
+    module = target.__name__ if inspect.ismodule(target) else getattr(target, "__module__", type(target).__module__)
+    package = module.partition(".")[0]
+    # One that is installed editable lists no packages: mostly it is called as its package is.
+    distribution = told or next(iter(packages_distributions().get(package, [])), package)
+    try:
+        return f"{distribution} {version(distribution)}"
+    except PackageNotFoundError as error:
+        if not told:
+            return ""
+        raise UnusableImplementation(
+            f"implementation {name!r} says that it is of distribution {told!r}, which is not installed; "
+            f"correct its attribute `distribution`, or remove it"
+        ) from error
 
 
 def _from_here(name: str, registered: list[str]) -> EntryPoint:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inbackward_conformance.adapter import UnusableImplementation, find_implementation
+from inbackward_conformance.adapter import UnusableImplementation, version_of
 from inbackward_conformance.expected import BadExpectations, load_expectations
 from inbackward_conformance.session import ConformanceSession
 
@@ -88,7 +88,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         if not hasattr(config, "workerinput"):
             for name in names:
-                find_implementation(name)
+                version_of(name)  # and all that can be wrong with a name
             _check_device(config.getoption("device"))
         expectations = load_expectations(names, config.getoption("expected"), config.getoption("device"))
     except (UnusableImplementation, BadExpectations) as error:

@@ -32,6 +32,7 @@ class Run:
         torch: the version of torch, with its build.
         python: the version of Python.
         device: the device.
+        versions: the distribution of each implementation, with its version; empty: it is of none.
         implementations: what was tested, in the order of the command line.
         cases: all cases.
         requirements: all requirements of all implementations.
@@ -45,6 +46,7 @@ class Run:
     torch: str
     python: str
     device: str
+    versions: dict[str, str]
     implementations: tuple[str, ...]
     cases: tuple[CaseRecord, ...]
     requirements: tuple[RequirementRecord, ...]
@@ -82,6 +84,7 @@ def _run(path: Path, lines: list[Line]) -> Run:
         path=path,
         date=datetime.fromisoformat(header["date"]).astimezone(UTC),
         **{name: str(header[name]) for name in ("spec", "inbackward", "torch", "python", "device")},
+        versions=dict(header["versions"]),
         implementations=tuple(footer["implementations"]),
         cases=tuple(CaseRecord(**_values(CaseRecord, line)) for line in lines if line["kind"] == "case"),
         requirements=tuple(

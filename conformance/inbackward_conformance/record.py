@@ -139,7 +139,8 @@ def kept(requirement: RequirementRecord) -> bool:
 class RecordFile:
     """Writes the record line by line; a file without its footer is of a run that died."""
 
-    def __init__(self, file: TextIO, *, device: str, seed: int, profile: str) -> None:
+    def __init__(self, file: TextIO, versions: dict[str, str], *, device: str, seed: int, profile: str) -> None:
+        """Write the header; `versions` is of each implementation, with the name of its distribution."""
         self._file = file
         self._write(
             "header",
@@ -151,6 +152,7 @@ class RecordFile:
             device=device,
             seed=seed,
             profile=profile,
+            versions=versions,
         )
 
     def write_case(self, case: CaseRecord) -> None:

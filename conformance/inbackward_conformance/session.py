@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from inbackward_conformance.adapter import version_of
 from inbackward_conformance.expected import Expectations, covering, excuse, stale
 from inbackward_conformance.outcome import Finding, Outcome
 from inbackward_conformance.record import CaseRecord, RecordFile, RequirementRecord, summarize
@@ -52,7 +53,10 @@ class ConformanceSession:
                 raise pytest.UsageError(f"--conformance-report {path}: cannot be written ({error.strerror})") from error
             option = self._config.getoption
             profile = option("hypothesis_profile", None) or "quick"
-            self._file = RecordFile(file, device=option("device"), seed=option("conformance_seed"), profile=profile)
+            versions = {name: version_of(name) for name in self.implementations}
+            self._file = RecordFile(
+                file, versions, device=option("device"), seed=option("conformance_seed"), profile=profile
+            )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record a case when its last phase is over."""

@@ -47,6 +47,7 @@ def attach(model, assignments):
 class Optimi:
     """Each assignment is one optimizer of optimi's, prepared on the part of the model that holds its parameters."""
 
+    distribution = "torch-optimi"
     spelling: ClassVar = {
         "import": RECIPE,
         "attach": "attach({module}, {assignments})",

@@ -29,6 +29,7 @@ class TorchCore:
     """Torch's own functions, under their own names."""
 
     apply = staticmethod(_apply_optimizer_in_backward)
+    distribution = "torch"
     spelling: ClassVar = {
         "import": "from torch.distributed.optim import _apply_optimizer_in_backward, _get_in_backward_optimizers",
         "apply": (

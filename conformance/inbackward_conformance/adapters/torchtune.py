@@ -45,6 +45,7 @@ def schedule(model, scheduler_class, **options):
 class Torchtune:
     """All assignments of a model go into one dict of optimizers."""
 
+    distribution = "torchtune"
     spelling: ClassVar = {
         "import": RECIPE,
         "attach": "attach({module}, {assignments})",

@@ -38,6 +38,7 @@ def apply(optimizer_class, params, optimizer_kwargs):
 class TutorialRecipe:
     """The recipe, with the parameters that are given in the place of `model.parameters()`."""
 
+    distribution = "torch"
     spelling: ClassVar = {
         "import": RECIPE,
         "apply": "apply({optimizer_class}, {params}, {optimizer_kwargs})",

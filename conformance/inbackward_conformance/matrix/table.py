@@ -62,6 +62,12 @@ class Column:
         return sorted({id(cell.run): cell.run for cell in self.cells.values()}.values(), key=lambda run: run.date)
 
     @property
+    def version(self) -> str:
+        """The distribution that the implementation is of, with its version; empty where that is torch, or none."""
+        versions = dict.fromkeys(run.versions[self.implementation] for run in self.runs)
+        return ", ".join(told for told in versions if told and not told.startswith("torch "))
+
+    @property
     def verdict(self) -> str:
         """The verdict on what it shows; a run in which cases were picked out never makes it `conformant`."""
         found = verdict(cell.requirement for cell in self.cells.values())
