@@ -1,6 +1,6 @@
-"""Runs the suite many times in random order and says whether every case came to the same each time.
+"""Runs the suite many times in random order and says whether all records are the same, times and order aside.
 
-python ci/same_outcomes.py --runs 20 -- --implementation reference --implementation torch -n 2
+python ci/same_records.py --runs 20 -- --implementation reference --implementation torch -n 2
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-Outcomes = dict[tuple[str, str, str], tuple[str, bool]]
+TIMES = {"seconds"}
+
+Cases = dict[tuple[str, str, str], dict[str, Any]]
+"""What the record has of each case, by implementation, requirement and case."""
 
 
 def main() -> int:
@@ -22,24 +26,22 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=20, help="how many (default 20); run N has the seed N")
     parser.add_argument("arguments", nargs="*", help="for pytest: --implementation and the like")
     given = parser.parse_args()
-    first: Outcomes = {}
+    first: Cases = {}
     for seed in range(given.runs):
         began = time.monotonic()
-        outcomes = run(seed, given.arguments)
-        first = first or outcomes
-        differing = sorted(case for case in first.keys() | outcomes.keys() if first.get(case) != outcomes.get(case))
-        print(
-            f"run {seed}: {len(outcomes)} cases, {len(differing)} differ, {time.monotonic() - began:.0f} s", flush=True
-        )
+        cases = run(seed, given.arguments)
+        first = first or cases
+        differing = sorted(case for case in first.keys() | cases.keys() if first.get(case) != cases.get(case))
+        print(f"run {seed}: {len(cases)} cases, {len(differing)} differ, {time.monotonic() - began:.0f} s", flush=True)
         for case in differing:
-            print(f"  {' '.join(case)}: {outcomes.get(case)}, in run 0 {first.get(case)}")
+            print(f"  {' '.join(case)}: {cases.get(case)}, in run 0 {first.get(case)}")
         if differing:
             return 1
     return 0
 
 
-def run(seed: int, arguments: list[str]) -> Outcomes:
-    """Run the suite in the order of `seed` and return what each case came to."""
+def run(seed: int, arguments: list[str]) -> Cases:
+    """Run the suite in the order of `seed` and return what the record has of each case."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "record.jsonl")
         command = [sys.executable, "-m", "pytest", "--pyargs", "inbackward_conformance", "-q"]
@@ -49,7 +51,9 @@ def run(seed: int, arguments: list[str]) -> Outcomes:
     if lines[-1]["kind"] != "footer":
         raise RuntimeError(f"the run with seed {seed} did not reach its end; its last line is {lines[-1]}")
     return {
-        (line["implementation"], line["requirement"], line["case"]): (line["outcome"], line["passed"])
+        (line["implementation"], line["requirement"], line["case"]): {
+            key: value for key, value in line.items() if key not in TIMES
+        }
         for line in lines
         if line["kind"] == "case"
     }
