@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.adapter import Implementation
@@ -55,6 +56,8 @@ def source_of(value: Any, module: ModuleType) -> str:
         return expression(value)
     if isinstance(value, tuple):
         return f"({', '.join(source_of(item, module) for item in value)},)"
+    if is_dataclass(value) and type(value).__name__ in vars(module):
+        return repr(value)
     if name := next((name for name, found in vars(module).items() if found is value), ""):
         return name
     of_torch = inspect.getmodule(value)
@@ -92,11 +95,26 @@ class _SpellOut(ast.NodeTransformer):
             return None
         return self.generic_visit(node)
 
+    def visit_With(self, node: ast.With) -> ast.AST | list[ast.stmt]:
+        """Let errors through."""
+        self.generic_visit(node)
+        node.items = [item for item in node.items if not ast.unparse(item).startswith("going_through(")]
+        return node if node.items else node.body
+
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        """Drop what only the record needs."""
+        """Drop what only the record needs, and write out what changes a learning rate."""
         if ast.unparse(node).startswith("check.findings."):
             return ast.Pass()
+        match node.value:
+            case ast.Call(ast.Attribute(functional, "set_lr"), [lr]):
+                groups = self._spelling.spell("param_groups", functional_optimizer=ast.unparse(functional))
+                return ast.parse(f"for group in {groups}:\n    group['lr'] = {ast.unparse(lr)}").body[0]
         return self.generic_visit(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        """Take a functional optimizer as it is."""
+        self.generic_visit(node)
+        return node.value if node.attr == "target" else node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """Spell a call out."""
@@ -108,6 +126,8 @@ class _SpellOut(ast.NodeTransformer):
                 listed = self._spelling.spell("optimizers", module="module")
                 lister = ast.parse(f"lambda module: {listed}", mode="eval").body
                 return ast.Call(ast.Name("rejected", ast.Load()), [node.args[0], lister, *node.args[1:]], node.keywords)
+            case ast.Attribute(functional, "offered"):
+                return self._attribute(functional, node.args[0])
             case ast.Attribute(ast.Name("check"), call):
                 return ast.Call(ast.Name(call, ast.Load()), node.args, node.keywords)
         node.args = [each for each in node.args if not (isinstance(each, ast.Name) and each.id in FIXTURES[:2])]
@@ -127,6 +147,12 @@ class _SpellOut(ast.NodeTransformer):
         if call in {"schedule", "state_dict", "load_state_dict"} and not self._spelling.offers(call):
             return self._over_optimizers(call, options, **arguments)
         return _expression(self._spelling.spell(call, options, **arguments))
+
+    @staticmethod
+    def _attribute(functional: ast.expr, name: ast.expr) -> ast.AST:
+        if isinstance(name, ast.Constant):
+            return ast.Attribute(functional, str(name.value), ast.Load())
+        return ast.Call(ast.Name("getattr", ast.Load()), [functional, name], [])
 
     def _attached(self, node: ast.Call) -> ast.AST:
         match node.args[1]:

@@ -6,20 +6,32 @@ tell less of it.
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import traceback
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
+
+from inbackward_conformance.models import MLP
+from inbackward_conformance.run import find_optimizer_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch.optim import Optimizer
+
+    from inbackward_conformance.adapter import Implementation
+
+implementation: Implementation
+"""Whose calls are spelled out before a script has them."""
 
 BrokenPromise = AssertionError
 
@@ -57,12 +69,6 @@ def is_accidental(error: Exception) -> bool:
     return isinstance(error, accidents) or not line.startswith("raise")
 
 
-@contextmanager
-def going_through(_what: str) -> Iterator[None]:
-    """The body raises nothing."""
-    yield
-
-
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are equal."""
     return a.dtype == b.dtype and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
@@ -94,6 +100,78 @@ def difference(expected: dict[str, Any], actual: dict[str, Any]) -> str:
     return ""
 
 
+def TensorOption(value: float) -> Tensor:  # noqa: N802 (a class in plans)
+    """A tensor as an option."""
+    return torch.tensor(value)
+
+
+class Configuration:
+    """An optimizer class by name, and its options."""
+
+    def __init__(self, optimizer: str, options: dict[str, Any], kind: str = "") -> None:
+        self.optimizer = optimizer
+        self.options = options
+        self.model = "SparseEmbedding" if optimizer == "SparseAdam" else "MLP"
+        self.standard_may_raise = kind in {"differentiable", "capturable", "fused"}
+
+
+class SideBySide:
+    """A functional optimizer and the ordinary one of its class, over equal parameters, fed the same gradients."""
+
+    def __init__(self, configuration: Configuration, device: str, model: str = "") -> None:
+        self.configuration = configuration
+        self.model = model or configuration.model
+        self.generator = torch.Generator().manual_seed(0)
+        self.expected, self.params = self.make_params(device), self.make_params(device)
+        self.functional = self.make_functional(self.params)
+        self.standard = self.make_standard(self.expected)
+
+    def make_params(self, device: str) -> list[Tensor]:
+        torch.manual_seed(0)
+        return list((MLP() if self.model == "MLP" else nn.Embedding(10, 4)).to(device).parameters())
+
+    def make_functional(self, params: list[Tensor]) -> Any:
+        optimizer_class = find_optimizer_class(self.configuration.optimizer)
+        return implementation.functional_optimizer(optimizer_class, params, **copy.deepcopy(self.configuration.options))
+
+    def make_standard(self, params: list[Tensor]) -> Optimizer:
+        optimizer_class = find_optimizer_class(self.configuration.optimizer)
+        return implementation.standard_optimizer(optimizer_class, params, copy.deepcopy(self.configuration.options))
+
+    def draw(self, *, sparse: bool = False) -> list[Tensor]:
+        drawn = [torch.randn(param.shape, generator=self.generator).to(param.device) for param in self.params]
+        if sparse:
+            return [(grad * (torch.arange(len(grad)) % 3 > 0).unsqueeze(1)).to_sparse(1) for grad in drawn]
+        return drawn
+
+    def feed(self, gradients: Sequence[Tensor | None], *, one_by_one: bool = False) -> None:
+        self.step_standard(gradients)
+        self.step_functional(gradients, one_by_one=one_by_one)
+        self.compare()
+
+    def step_standard(self, gradients: Sequence[Tensor | None]) -> None:
+        for param, grad in zip(self.expected, gradients, strict=True):
+            param.grad = None if grad is None else grad.clone()
+        self.standard.step()
+        self.standard.zero_grad()
+
+    def step_functional(self, gradients: Sequence[Tensor | None], *, one_by_one: bool) -> None:
+        handed = [None if grad is None else grad.clone() for grad in gradients]
+        if not one_by_one:
+            self.functional.step(handed)
+            return
+        for param, grad in zip(self.params, handed, strict=True):
+            self.functional.step_param(param, grad)
+
+    def compare(self, tolerance: float = 0.0) -> None:
+        shows_state = hasattr(self.functional, "state")
+        for param, expected in zip(self.params, self.expected, strict=True):
+            close = partial(torch.testing.assert_close, rtol=0, atol=tolerance * expected.abs().max().item())
+            close(param, expected, equal_nan=True)
+            if shows_state:
+                close(self.functional.state.get(param) or {}, self.standard.state.get(expected) or {}, equal_nan=True)
+
+
 def on_ranks(world_size: int, body: Callable[..., None], *arguments: Any) -> None:
     """Call `body` on so many ranks."""
     with tempfile.TemporaryDirectory() as folder:
@@ -103,6 +181,5 @@ def on_ranks(world_size: int, body: Callable[..., None], *arguments: Any) -> Non
 
 
 def _on_rank(number: int, world_size: int, folder: str, body: Callable[..., None], *arguments: Any) -> None:
-    store = f"file://{folder}/rendezvous"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=world_size)
+    dist.init_process_group("gloo", f"file://{folder}/store", timedelta(seconds=20), world_size, number)
     body(SimpleNamespace(number=number, world_size=world_size, device="cpu"), *arguments)

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.events import Attach, AttachMore, Detach
-from inbackward_conformance.outcome import Refusal
+from inbackward_conformance.outcome import Outcome, Refusal
 from inbackward_conformance.printable import expression
 from inbackward_conformance.repro import loops
-from inbackward_conformance.repro.comparison import STATES_OF, Comparison, let_refusals_through
+from inbackward_conformance.repro.comparison import Comparison, let_refusals_through
 from inbackward_conformance.repro.failure import Kind
 from inbackward_conformance.repro.file import script
 from inbackward_conformance.repro.inline import Inlined
 from inbackward_conformance.repro.script import Script
+from inbackward_conformance.repro.spelling import Unspellable
 from inbackward_conformance.run import model_class
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import nn
 
     from inbackward_conformance.events import Event
     from inbackward_conformance.plan import Plan
     from inbackward_conformance.repro.failure import Failure
     from inbackward_conformance.repro.spelling import Spelling
 
+SECONDS_TO_HANG = 20
+
 ON_RANKS = """
 def main(rank, folder):
-    store = f"file://{{folder}}/rendezvous"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size={world_size})
+    dist.init_process_group("gloo", f"file://{{folder}}/store", timedelta(seconds=20), {world_size}, rank)
 {comparison}
 
 
@@ -52,6 +59,12 @@ class _PlanScript:
         self._inlined.add(model_class(plan))
         self._rank = "rank" if plan.ranks else ""
         self._raised = failure.kind is Kind.RAISED_AND_THE_STANDARD_LOOP_HAS_NOT
+        self._comparison = Comparison(
+            failure.kind,
+            self._rank,
+            plan.ranks.tolerance if plan.ranks else 0.0,
+            may_refuse=self._may_refuse(at_attachment=False),
+        )
 
     def text(self) -> str:
         """Return the file."""
@@ -67,8 +80,7 @@ class _PlanScript:
             *self._inlined.definitions,
             self._function("build", "", [f"model = {made}", *changes, "return model"]) if changes else "",
             *trainings,
-            *[STATES_OF.strip()] * (self._failure.kind is Kind.STATES),
-            self._comparison(plain=standard.plain),
+            self._tail(),
         ]
         return script(self._failure, [*self._inlined.imports, *self._spelling.imports], parts)
 
@@ -89,12 +101,13 @@ class _PlanScript:
         if name == "in_backward" and self._may_refuse(at_attachment=True):
             attach = let_refusals_through(attach)
         trained = "\n".join(part for part in (before, attach, after) if part)
+        returned = self._comparison.returned(written)
         lines = [
             f"torch.manual_seed({self._plan.seed})",
             f"model = {written.built}",
             *[self._batches()] * ("next(batches)" in trained),
             trained,
-            f"return model, {written.loop.optimizers()}" if self._failure.kind is Kind.STATES else "return model",
+            *[f"return {returned}"] * bool(returned),
         ]
         return self._function(name, self._rank, lines)
 
@@ -102,17 +115,18 @@ class _PlanScript:
         """Return the line that draws batches, as `Run.next_batch` does."""
         first = ("1_000_000 * rank + " if self._rank else "") + str(1000 * self._plan.seed + 1)
         device = "" if self._failure.device == "cpu" else f".to({self._failure.device!r})"
-        batch = f"model.batch(torch.Generator().manual_seed(seed))[0]{device}"
-        return f"batches = ({batch} for seed in itertools.count({first}))"
+        batch = _batch_of(model_class(self._plan), "torch.Generator().manual_seed(seed)")
+        return f"batches = ({batch}{device} for seed in itertools.count({first}))"
 
-    def _comparison(self, *, plain: str) -> str:
+    def _tail(self) -> str:
         """Return what calls both loops, and asserts that they are equal; several ranks do so side by side."""
-        ranks, refused = self._plan.ranks, self._may_refuse(at_attachment=False)
-        tolerance = ranks.tolerance if ranks else 0.0
-        compared = Comparison(self._failure.kind, self._rank, tolerance, plain, may_refuse=refused).source()
-        if not ranks:
+        compared = self._comparison.source()
+        if self._failure.outcome == Outcome.HANGS:
+            compared = f"faulthandler.dump_traceback_later({SECONDS_TO_HANG}, exit=True)\n{compared}"
+        if not self._plan.ranks:
             return compared
-        return ON_RANKS.format(world_size=ranks.world_size, comparison=textwrap.indent(compared, "    ")).strip()
+        size = self._plan.ranks.world_size
+        return ON_RANKS.format(world_size=size, comparison=textwrap.indent(compared, "    ")).strip()
 
     def _may_refuse(self, *, at_attachment: bool) -> bool:
         """Whether a refusal, in attachment or anywhere, would pass, and is not what has failed here."""
@@ -126,6 +140,15 @@ class _PlanScript:
     @staticmethod
     def _function(name: str, argument: str, lines: list[str]) -> str:
         return f"def {name}({argument}):\n" + textwrap.indent("\n".join(lines), "    ")
+
+
+def _batch_of(model: type[nn.Module], generator: str) -> str:
+    """Return the expression for a batch, which is the one thing that `batch` of a model returns."""
+    function = ast.parse(textwrap.dedent(inspect.getsource(getattr(model, "batch")))).body[0]
+    match function:
+        case ast.FunctionDef(body=[*_, ast.Return(ast.Tuple([batch]))]):
+            return re.sub(r"\bgenerator\b(?!=)", generator, ast.unparse(batch))
+    raise Unspellable(f"{model.__name__}.batch does more than to return a tuple of one")
 
 
 def _up_to(plan: Plan, last: int | None) -> tuple[Sequence[Event], Sequence[Event], Sequence[Event]]:

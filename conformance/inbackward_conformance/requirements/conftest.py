@@ -205,14 +205,17 @@ def _reproduction(
         plan = item.stash[CHECK].plan
     given = {key: value for key, value in item.callspec.params.items() if key != "implementation"}
     folder: Path | None = item.config.getoption("conformance_repro")
-    device = str(item.config.getoption("device"))
+    found: dict[str, Any] = {"plan": repr(plan) if plan else ""}
     try:
-        arguments = {} if plan else sources_of(given, requirement.id)
-        failure = Failure(name, requirement, case, finding.outcome, finding.detail, plan, arguments, device)
-        script = str(write_script(failure, folder)) if folder else ""
+        found["arguments"] = {} if plan else sources_of(given, requirement.id)
+        device = str(item.config.getoption("device"))
+        failure = Failure(name, requirement, case, finding.outcome, finding.detail, plan, found["arguments"], device)
+        found["script"] = str(write_script(failure, folder)) if folder else ""
     except Unspellable as error:
-        return {"plan": repr(plan) if plan else "", "script": f"none: {error}" if folder else ""}
-    return {"plan": repr(plan) if plan else "", "arguments": arguments, "script": script}
+        found["script"] = f"none: {error}" if folder else ""
+    except Exception as error:  # noqa: BLE001 (a run goes on, whatever is wrong with a script of it)
+        found["script"] = f"none, by a defect of the suite: {type(error).__name__}: {error}" if folder else ""
+    return found
 
 
 def _worst(findings: list[Finding]) -> Finding:
