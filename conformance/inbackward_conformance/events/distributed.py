@@ -51,15 +51,15 @@ class WrapDDP(Printable):
 
     def spell(self, script: Script) -> None:
         """Forward goes through the wrapper from here on."""
-        wrap = "torch.nn.parallel.DistributedDataParallel"
         if self.ignored:
-            script.add(f"{wrap}._set_params_and_buffers_to_ignore_for_model(model, {list(self.ignored)!r})")
+            script.add(
+                f"DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, {list(self.ignored)!r})"
+            )
         options = f"**{script.options(self.options)}"
         if self.mixed_precision:
             dtypes = ", ".join([f"torch.{self.mixed_precision}"] * 3)
             options += f", mixed_precision=torch.nn.parallel.distributed._MixedPrecision({dtypes})"
-        wrapped = f"{wrap}(model, {options})" if self.plainly else script.loop.wrap("wrap_ddp", "model", options)
-        script.wrap(wrapped)
+        script.wrap(script.loop.wrap("wrap_ddp", "model", options, plainly=self.plainly))
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,11 +160,11 @@ class FullyShard(Printable):
 
     def spell(self, script: Script) -> None:
         """Shard layers first, the whole last."""
-        replicas = f"{self.replicas}, " if self.replicas > 1 else ""
-        names = ("replicate", "shard") if self.replicas > 1 else ("shard",)
-        sizes = f"({replicas}dist.get_world_size() // {self.replicas},)"
-        device = f"next(model.parameters()).device.type, {sizes}, mesh_dim_names={names!r}"
-        script.add(f"mesh = dist.init_device_mesh({device})")
+        size = f"dist.get_world_size() // {self.replicas}" if self.replicas > 1 else "dist.get_world_size()"
+        shape = (
+            f'({self.replicas}, {size}), mesh_dim_names=("replicate", "shard")' if self.replicas > 1 else f"({size},)"
+        )
+        script.add(f"mesh = dist.init_device_mesh({script.device!r}, {shape})")
         options = ["mesh=mesh", *[f"**{script.options(self.options)}"] * bool(self.options)]
         if self.mixed_precision:
             dtypes = ", ".join(f"{argument}=torch.{name}" for argument, name in self.mixed_precision.items())
@@ -211,7 +211,7 @@ class WrapFSDP(Printable):
 
     def spell(self, script: Script) -> None:
         """Forward goes through the wrapper from here on."""
-        options = [f"use_orig_params={self.use_orig_params}", "device_id=next(model.parameters()).device"]
+        options = [f"use_orig_params={self.use_orig_params}", f"device_id=torch.device({script.device!r})"]
         options.append(f"sharding_strategy=fsdp.ShardingStrategy.{self.strategy}")
         if self.by_layer:
             options.append("auto_wrap_policy=fsdp.wrap.ModuleWrapPolicy([nn.Linear])")

@@ -32,13 +32,13 @@ else:
 
 EQUAL = """
 for name, value in expected.items():
-    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
 """
 
 CLOSE = """
 for name, value in expected.items():
     atol = {tolerance} * value.abs().max().item()
-    torch.testing.assert_close(actual[name], value, rtol=0, atol=atol, msg=lambda text: f"{{name}}: {{text}}")
+    assert_close(actual[name], value, rtol=0, atol=atol, msg=lambda text: f"{{name}}: {{text}}")
 """
 
 RANKS_APART = """

@@ -19,19 +19,21 @@ ALWAYS_AT_HAND = """
 import copy
 import faulthandler
 import io
-import itertools
 import sys
 import tempfile
 import torch
 import torch.distributed as dist
 from datetime import timedelta
+from itertools import count
 from torch import nn
 from torch.distributed import checkpoint as dcp
 from torch.distributed import fsdp
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as power_sgd
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import lr_scheduler
+from torch.testing import assert_close
 """
 
 

@@ -52,8 +52,8 @@ class Loop(Protocol):
     def reattach(self, script: Script, assignments: Sequence[Assigned]) -> None:
         """Follow the model to the new Parameter objects of sharding."""
 
-    def wrap(self, call: str, module: str, options: str) -> str:
-        """Wrap a module: `wrap_ddp`, `fully_shard` or `wrap_fsdp`."""
+    def wrap(self, call: str, module: str, options: str, *, plainly: bool = False) -> str:
+        """Wrap a module: `wrap_ddp`, `fully_shard` or `wrap_fsdp`; `plainly`: by torch's own call in any case."""
 
     def schedule(self, script: Script, module: str, scheduler: Scheduler) -> str:
         """Return the list of started schedulers."""
@@ -90,7 +90,7 @@ class StandardLoop:
         """Make the optimizers: those that step after backward, and those that are stepped by hand."""
         self._made = [*(self._made if more else []), *assignments]
         if self._alone:
-            script.add(f"optimizer = {self._make(assignments[0])}")
+            script.add(*(f"optimizer = {self._make(made)}" for made in assignments))
             return
         for name, found in (("optimizers", self._stepped()), ("by_hand", self._by_hand())):
             made = [self._make(one) for one in found if any(one is new for new in assignments)]
@@ -126,7 +126,7 @@ class StandardLoop:
         """Make the optimizers anew."""
         self.attach(script, assignments)
 
-    def wrap(self, call: str, module: str, options: str) -> str:
+    def wrap(self, call: str, module: str, options: str, *, plainly: bool = False) -> str:
         """Wrap by torch's own call."""
         return _plain(call, options, module=module)
 
@@ -220,9 +220,9 @@ class InBackward:
     def reattach(self, script: Script, assignments: Sequence[Assigned]) -> None:
         """Leave it to the implementation."""
 
-    def wrap(self, call: str, module: str, options: str) -> str:
+    def wrap(self, call: str, module: str, options: str, *, plainly: bool = False) -> str:
         """Wrap by the implementation."""
-        return self._spelling.spell(call, options, module=module)
+        return _plain(call, options, module=module) if plainly else self._spelling.spell(call, options, module=module)
 
     def schedule(self, script: Script, module: str, scheduler: Scheduler) -> str:
         """Start one for each optimizer, or what the implementation makes of it."""

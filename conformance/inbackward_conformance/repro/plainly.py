@@ -6,12 +6,10 @@ tell less of it.
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import traceback
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -105,71 +103,74 @@ def TensorOption(value: float) -> Tensor:  # noqa: N802 (a class in plans)
     return torch.tensor(value)
 
 
-class Configuration:
+def Configuration(optimizer: str, options: dict[str, Any], kind: str = "") -> SimpleNamespace:  # noqa: N802
     """An optimizer class by name, and its options."""
-
-    def __init__(self, optimizer: str, options: dict[str, Any], kind: str = "") -> None:
-        self.optimizer = optimizer
-        self.options = options
-        self.model = "SparseEmbedding" if optimizer == "SparseAdam" else "MLP"
-        self.standard_may_raise = kind in {"differentiable", "capturable", "fused"}
+    model = "SparseEmbedding" if optimizer == "SparseAdam" else "MLP"
+    may_raise = kind in {"differentiable", "capturable", "fused"}
+    return SimpleNamespace(optimizer=optimizer, options=options, model=model, standard_may_raise=may_raise)
 
 
 class SideBySide:
     """A functional optimizer and the ordinary one of its class, over equal parameters, fed the same gradients."""
 
-    def __init__(self, configuration: Configuration, device: str, model: str = "") -> None:
-        self.configuration = configuration
-        self.model = model or configuration.model
-        self.generator = torch.Generator().manual_seed(0)
-        self.expected, self.params = self.make_params(device), self.make_params(device)
+    def __init__(self, configuration: SimpleNamespace, device: str, model: str = "") -> None:
+        self._configuration = configuration
+        self._model = model or configuration.model
+        self._generator = torch.Generator().manual_seed(0)
+        self.expected, self.params = self._make_params(device), self._make_params(device)
         self.functional = self.make_functional(self.params)
         self.standard = self.make_standard(self.expected)
 
-    def make_params(self, device: str) -> list[Tensor]:
+    def _make_params(self, device: str) -> list[Tensor]:
         torch.manual_seed(0)
-        return list((MLP() if self.model == "MLP" else nn.Embedding(10, 4)).to(device).parameters())
+        model = MLP() if self._model == "MLP" else nn.Embedding(10, 4)
+        return list(model.to(device).parameters())
 
     def make_functional(self, params: list[Tensor]) -> Any:
-        optimizer_class = find_optimizer_class(self.configuration.optimizer)
-        return implementation.functional_optimizer(optimizer_class, params, **copy.deepcopy(self.configuration.options))
+        """Make a functional optimizer of the configuration."""
+        optimizer_class = find_optimizer_class(self._configuration.optimizer)
+        return implementation.functional_optimizer(optimizer_class, params, **self._configuration.options)
 
     def make_standard(self, params: list[Tensor]) -> Optimizer:
-        optimizer_class = find_optimizer_class(self.configuration.optimizer)
-        return implementation.standard_optimizer(optimizer_class, params, copy.deepcopy(self.configuration.options))
+        """Make an ordinary optimizer of the configuration."""
+        optimizer_class = find_optimizer_class(self._configuration.optimizer)
+        return implementation.standard_optimizer(optimizer_class, params, self._configuration.options)
 
     def draw(self, *, sparse: bool = False) -> list[Tensor]:
-        drawn = [torch.randn(param.shape, generator=self.generator).to(param.device) for param in self.params]
-        if sparse:
-            return [(grad * (torch.arange(len(grad)) % 3 > 0).unsqueeze(1)).to_sparse(1) for grad in drawn]
-        return drawn
+        """Return the next gradients."""
+        drawn = [torch.randn(param.shape, generator=self._generator).to(param.device) for param in self.params]
+        return [(grad * (torch.arange(10) % 3 > 0).unsqueeze(1)).to_sparse(1) for grad in drawn] if sparse else drawn
 
     def feed(self, gradients: Sequence[Tensor | None], *, one_by_one: bool = False) -> None:
+        """Step both and compare."""
         self.step_standard(gradients)
         self.step_functional(gradients, one_by_one=one_by_one)
         self.compare()
 
     def step_standard(self, gradients: Sequence[Tensor | None]) -> None:
+        """Step as ever."""
         for param, grad in zip(self.expected, gradients, strict=True):
             param.grad = None if grad is None else grad.clone()
         self.standard.step()
         self.standard.zero_grad()
 
     def step_functional(self, gradients: Sequence[Tensor | None], *, one_by_one: bool) -> None:
+        """Hand the gradients over, all at once or one by one."""
         handed = [None if grad is None else grad.clone() for grad in gradients]
-        if not one_by_one:
+        if one_by_one:
+            for param, grad in zip(self.params, handed, strict=True):
+                self.functional.step_param(param, grad)
+        else:
             self.functional.step(handed)
-            return
-        for param, grad in zip(self.params, handed, strict=True):
-            self.functional.step_param(param, grad)
 
     def compare(self, tolerance: float = 0.0) -> None:
-        shows_state = hasattr(self.functional, "state")
+        """Compare parameters and states."""
         for param, expected in zip(self.params, self.expected, strict=True):
-            close = partial(torch.testing.assert_close, rtol=0, atol=tolerance * expected.abs().max().item())
-            close(param, expected, equal_nan=True)
-            if shows_state:
-                close(self.functional.state.get(param) or {}, self.standard.state.get(expected) or {}, equal_nan=True)
+            pairs = [(param, expected)]
+            if hasattr(self.functional, "state"):
+                pairs.append((self.functional.state.get(param) or {}, self.standard.state.get(expected) or {}))
+            for pair in pairs:
+                torch.testing.assert_close(*pair, rtol=0, atol=tolerance * expected.abs().max().item(), equal_nan=True)
 
 
 def on_ranks(world_size: int, body: Callable[..., None], *arguments: Any) -> None:

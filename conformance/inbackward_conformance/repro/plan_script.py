@@ -8,7 +8,7 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.events import Attach, AttachMore, Detach
+from inbackward_conformance.events import Attach, AttachMore, Detach, HookThenOptimizer
 from inbackward_conformance.outcome import Outcome, Refusal
 from inbackward_conformance.printable import expression
 from inbackward_conformance.repro import loops
@@ -35,6 +35,7 @@ SECONDS_TO_HANG = 20
 ON_RANKS = """
 def main(rank, folder):
     dist.init_process_group("gloo", f"file://{{folder}}/store", timedelta(seconds=20), {world_size}, rank)
+    {set_device}
 {comparison}
 
 
@@ -71,8 +72,9 @@ class _PlanScript:
         alone = _never_more_than_one(self._plan)
         made, *changes = self._building()
         built = "build()" if changes else made
-        standard = Script(self._plan, loops.StandardLoop(self._spelling, alone=alone), built)
-        in_backward = Script(self._plan, loops.InBackward(self._spelling), built)
+        device = self._failure.device
+        standard = Script(self._plan, loops.StandardLoop(self._spelling, alone=alone), built, device)
+        in_backward = Script(self._plan, loops.InBackward(self._spelling), built, device)
         trainings = [self._training("standard_loop", standard), self._training("in_backward", in_backward)]
         for found in sorted(standard.needs, key=lambda found: str(found.__name__)):
             self._inlined.add(found)
@@ -113,10 +115,10 @@ class _PlanScript:
 
     def _batches(self) -> str:
         """Return the line that draws batches, as `Run.next_batch` does."""
-        first = ("1_000_000 * rank + " if self._rank else "") + str(1000 * self._plan.seed + 1)
+        first = ("1000000 * rank + " if self._rank else "") + str(1000 * self._plan.seed + 1)
         device = "" if self._failure.device == "cpu" else f".to({self._failure.device!r})"
         batch = _batch_of(model_class(self._plan), "torch.Generator().manual_seed(seed)")
-        return f"batches = ({batch}{device} for seed in itertools.count({first}))"
+        return f"batches = ({batch}{device} for seed in count({first}))"
 
     def _tail(self) -> str:
         """Return what calls both loops, and asserts that they are equal; several ranks do so side by side."""
@@ -126,7 +128,9 @@ class _PlanScript:
         if not self._plan.ranks:
             return compared
         size = self._plan.ranks.world_size
-        return ON_RANKS.format(world_size=size, comparison=textwrap.indent(compared, "    ")).strip()
+        set_device = "torch.cuda.set_device(rank % torch.cuda.device_count())" * (self._failure.device == "cuda")
+        compared = textwrap.indent(compared, "    ")
+        return ON_RANKS.format(world_size=size, set_device=set_device, comparison=compared).strip()
 
     def _may_refuse(self, *, at_attachment: bool) -> bool:
         """Whether a refusal, in attachment or anywhere, would pass, and is not what has failed here."""
@@ -160,6 +164,9 @@ def _up_to(plan: Plan, last: int | None) -> tuple[Sequence[Event], Sequence[Even
 
 
 def _never_more_than_one(plan: Plan) -> bool:
-    """Whether the standard loop has the one optimizer of the plan, from attachment to the end."""
-    others = any(isinstance(event, AttachMore | Detach) for event in (*plan.before, *plan.events))
-    return len(plan.assignments) == 1 and plan.assignments[0].hook and not others
+    """Whether the standard loop has one optimizer, from attachment to the end."""
+    happening = (*plan.before, *plan.events)
+    others = any(isinstance(event, AttachMore | Detach) for event in happening)
+    behind_hooks = [event.assignment for event in happening if isinstance(event, HookThenOptimizer)]
+    assigned = [*plan.assignments, *behind_hooks]
+    return len(assigned) == 1 and assigned[0].hook and not others

@@ -38,16 +38,18 @@ class Script:
     Attributes:
         loop: the way to train.
         built: an expression for a new model.
+        device: where it trains.
         forward: the name of what forward goes through.
         needs: objects of the suite that the source refers to by name, for their source to be put above.
         attached: whether the assignments of the plan were made.
         plain: the call that gives a plain tensor of a parameter, where it is none itself.
     """
 
-    def __init__(self, plan: Plan, loop: Loop, built: str) -> None:
+    def __init__(self, plan: Plan, loop: Loop, built: str, device: str = "cpu") -> None:
         self.plan = plan
         self.loop = loop
         self.built = built
+        self.device = device
         self.forward = "model"
         self.needs: set[Any] = set()
         self.attached = False

@@ -5,17 +5,18 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from inbackward_conformance.repro.specialize import CALLED_BY_TORCH, specialize
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CALLED_BY_TORCH = {"forward", "backward", "step"}
 CALLED_BY_SPAWN = {"main"}
 
 
 def shortened(source: str) -> str:
     """Return the source, shorter, that does the same."""
     tree = ast.parse(source)
-    while _drop_unused(tree) or _replace_by_bases(tree) or _replace_sequentials(tree):
+    while specialize(tree) or _drop_unused(tree) or _replace_by_bases(tree) or _replace_sequentials(tree):
         pass
     return ast.unparse(ast.fix_missing_locations(tree))
 

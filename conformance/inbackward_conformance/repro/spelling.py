@@ -28,7 +28,7 @@ DEFAULTS = {
     "standard_optimizer": "{optimizer_class}({params}, **{optimizer_kwargs})",
     "state_of": "{optimizer}.state[{param}]",
     "param_groups": "{functional_optimizer}.param_groups",
-    "wrap_ddp": "torch.nn.parallel.DistributedDataParallel({module}, {options})",
+    "wrap_ddp": "DistributedDataParallel({module}, {options})",
     "fully_shard": "fsdp.fully_shard({module}, {options})",
     "wrap_fsdp": "fsdp.FullyShardedDataParallel({module}, {options})",
 }
