@@ -19,11 +19,11 @@ except (RuntimeError, TypeError, ValueError) as error:
 
 ONLY_THE_STANDARD_LOOP_RAISES = """
 try:
-    standard_loop({rank})
+    standard_loop({arguments})
 except Exception as error:
     expected = f"{{type(error).__name__}}: {{error}}"
 try:
-    in_backward({rank})
+    in_backward({arguments})
 except Exception as error:
     print(f"raises, as the standard loop does: {{type(error).__name__}}: {{error}}")
 else:
@@ -54,13 +54,13 @@ class Comparison:
     """How two trainings are compared.
 
     Attributes:
-        rank: the argument of both: `rank`, or nothing.
+        arguments: of both: nothing, or, on ranks, `rank` and what else they need.
         tolerance: the largest difference that passes, relative to the largest value.
         may_refuse: whether an error of the implementation passes.
     """
 
     kind: Kind
-    rank: str = ""
+    arguments: str = ""
     tolerance: float = 0.0
     may_refuse: bool = False
 
@@ -86,9 +86,9 @@ class Comparison:
     def source(self) -> str:
         """Return the lines that call both and compare."""
         if self.kind is Kind.THE_STANDARD_LOOP_ALONE_RAISED:
-            return ONLY_THE_STANDARD_LOOP_RAISES.strip().format(rank=self.rank)
-        call = f"actual = in_backward({self.rank})"
-        calls = [f"expected = standard_loop({self.rank})", let_refusals_through(call) if self.may_refuse else call]
+            return ONLY_THE_STANDARD_LOOP_RAISES.strip().format(arguments=self.arguments)
+        call = f"actual = in_backward({self.arguments})"
+        calls = [f"expected = standard_loop({self.arguments})", let_refusals_through(call) if self.may_refuse else call]
         return "\n".join([*calls, self._equal()])
 
     def _equal(self) -> str:

@@ -71,7 +71,7 @@ class Loop(Protocol):
         """Return the state that an optimizer holds for a parameter."""
 
     def hook_then_optimizer(self, script: Script, comm_hook: str, state: str, made: Assigned, *, some: bool) -> None:
-        """Register a communication hook, with an optimizer to step behind it; `some`: it is not given all parameters."""
+        """Register a communication hook, with an optimizer to step behind it; `some`: not for all parameters."""
 
 
 class StandardLoop:

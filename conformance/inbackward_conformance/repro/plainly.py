@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from inbackward_conformance.adapter import Implementation
 
-implementation: Implementation
+implementation: Implementation = None  # type: ignore[assignment]
 """Whose calls are spelled out before a script has them."""
 
 BrokenPromise = AssertionError
@@ -166,7 +166,7 @@ class SideBySide:
     def compare(self, tolerance: float = 0.0) -> None:
         """Compare parameters and states."""
         for param, expected in zip(self.params, self.expected, strict=True):
-            pairs = [(param, expected)]
+            pairs: list[tuple[Any, Any]] = [(param, expected)]
             if hasattr(self.functional, "state"):
                 pairs.append((self.functional.state.get(param) or {}, self.standard.state.get(expected) or {}))
             for pair in pairs:

@@ -8,7 +8,15 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.events import Attach, AttachMore, Detach, HookThenOptimizer
+from inbackward_conformance.events import (
+    Attach,
+    AttachMore,
+    Backward,
+    Detach,
+    HookThenOptimizer,
+    LoadSharded,
+    SaveSharded,
+)
 from inbackward_conformance.outcome import Outcome, Refusal
 from inbackward_conformance.printable import expression
 from inbackward_conformance.repro import loops
@@ -21,7 +29,7 @@ from inbackward_conformance.repro.spelling import Unspellable
 from inbackward_conformance.run import model_class
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import nn
 
@@ -30,18 +38,22 @@ if TYPE_CHECKING:
     from inbackward_conformance.repro.failure import Failure
     from inbackward_conformance.repro.spelling import Spelling
 
+    Events = tuple[Sequence[Event], Sequence[Event], Sequence[Event]]
+    """What happens before attachment, attachment, and what follows."""
+
 SECONDS_TO_HANG = 20
 
 ON_RANKS = """
-def main(rank, folder):
-    dist.init_process_group("gloo", f"file://{{folder}}/store", timedelta(seconds=20), {world_size}, rank)
+def {name}(rank, folder):
+    dist.init_process_group("gloo", f"file://{{folder}}/{name}", timedelta(seconds=20), {world_size}, rank)
     {set_device}
-{comparison}
+{body}
+"""
 
-
+START = """
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(main, (folder,), nprocs={world_size})
+{spawned}
 """
 
 
@@ -58,33 +70,52 @@ class _PlanScript:
         self._spelling = spelling
         self._inlined = Inlined()
         self._inlined.add(model_class(plan))
-        self._rank = "rank" if plan.ranks else ""
+        checkpoints = any(isinstance(event, SaveSharded | LoadSharded) for event in plan.events)
+        self._arguments = ("rank, folder" if checkpoints else "rank") if plan.ranks else ""
+        self._built = ""
         self._raised = failure.kind is Kind.RAISED_AND_THE_STANDARD_LOOP_HAS_NOT
         self._comparison = Comparison(
             failure.kind,
-            self._rank,
+            self._arguments,
             plan.ranks.tolerance if plan.ranks else 0.0,
             may_refuse=self._may_refuse(at_attachment=False),
         )
 
     def text(self) -> str:
         """Return the file."""
-        alone = _never_more_than_one(self._plan)
         made, *changes = self._building()
-        built = "build()" if changes else made
-        device = self._failure.device
-        standard = Script(self._plan, loops.StandardLoop(self._spelling, alone=alone), built, device)
-        in_backward = Script(self._plan, loops.InBackward(self._spelling), built, device)
-        trainings = [self._training("standard_loop", standard), self._training("in_backward", in_backward)]
-        for found in sorted(standard.needs, key=lambda found: str(found.__name__)):
-            self._inlined.add(found)
-        parts = [
-            *self._inlined.definitions,
+        self._built = "build()" if changes else made
+        before, attach, after = _up_to(self._plan, self._failure.event)
+        loaded = next((event for event in after if isinstance(event, LoadSharded)), None)
+        functions = [
             self._function("build", "", [f"model = {made}", *changes, "return model"]) if changes else "",
-            *trainings,
-            self._tail(),
+            *(self._saved_before(loaded) if loaded else ()),
+            *self._trainings("standard_loop", "in_backward", (before, attach, after), self._comparison.returned),
         ]
+        parts = [*self._inlined.definitions, *functions, *self._tail(loaded)]
         return script(self._failure, [*self._inlined.imports, *self._spelling.imports], parts)
+
+    def _trainings(
+        self, standard: str, in_backward: str, events: Events, returned: Callable[[Script], str]
+    ) -> Iterator[str]:
+        """Yield the functions that train a model by each of the loops."""
+        alone = _never_more_than_one(self._plan)
+        for name, loop in (
+            (standard, loops.StandardLoop(self._spelling, alone=alone)),
+            (in_backward, loops.InBackward(self._spelling)),
+        ):
+            written = Script(self._plan, loop, self._built, self._failure.device)
+            yield self._training(name, written, events, returned)
+            for found in sorted(written.needs, key=lambda found: str(found.__name__)):
+                self._inlined.add(found)
+
+    def _saved_before(self, loaded: LoadSharded) -> Iterator[str]:
+        """Yield what saves the checkpoint that is loaded, by other ranks."""
+        trained: list[Event] = [*(Backward(),) * loaded.steps, SaveSharded(loaded.folder)]
+        events: Events = (self._plan.before, (Attach(),), trained)
+        names = ("save_by_standard_loop", "save_in_backward")
+        yield from self._trainings(*names, events, lambda _: "")
+        yield self._on_ranks("save", loaded.ranks, "\n".join(f"{name}(rank, folder)" for name in names))
 
     def _building(self) -> list[str]:
         """Return an expression for the model, and what is changed in it then, as in `build_model`."""
@@ -97,40 +128,48 @@ class _PlanScript:
             *(f"{Script.attribute(name)}.requires_grad_(False)" for name in plan.frozen),
         ]
 
-    def _training(self, name: str, written: Script) -> str:
+    def _training(self, name: str, written: Script, events: Events, returned: Callable[[Script], str]) -> str:
         """Return the function that trains a model by one of the loops, and returns what is compared."""
-        before, attach, after = (written.write(events) for events in _up_to(self._plan, self._failure.event))
+        before, attach, after = map(written.write, events)
         if name == "in_backward" and self._may_refuse(at_attachment=True):
             attach = let_refusals_through(attach)
         trained = "\n".join(part for part in (before, attach, after) if part)
-        returned = self._comparison.returned(written)
+        result = returned(written)
         lines = [
             f"torch.manual_seed({self._plan.seed})",
             f"model = {written.built}",
             *[self._batches()] * ("next(batches)" in trained),
             trained,
-            *[f"return {returned}"] * bool(returned),
+            *[f"return {result}"] * bool(result),
         ]
-        return self._function(name, self._rank, lines)
+        return self._function(name, self._arguments, lines)
 
     def _batches(self) -> str:
         """Return the line that draws batches, as `Run.next_batch` does."""
-        first = ("1000000 * rank + " if self._rank else "") + str(1000 * self._plan.seed + 1)
+        first = ("1000000 * rank + " if self._arguments else "") + str(1000 * self._plan.seed + 1)
         device = "" if self._failure.device == "cpu" else f".to({self._failure.device!r})"
         batch = _batch_of(model_class(self._plan), "torch.Generator().manual_seed(seed)")
         return f"batches = ({batch}{device} for seed in count({first}))"
 
-    def _tail(self) -> str:
-        """Return what calls both loops, and asserts that they are equal; several ranks do so side by side."""
+    def _tail(self, loaded: LoadSharded | None) -> Iterator[str]:
+        """Yield what calls both loops, and asserts that they are equal; several ranks do so side by side."""
         compared = self._comparison.source()
         if self._failure.outcome == Outcome.HANGS:
             compared = f"faulthandler.dump_traceback_later({SECONDS_TO_HANG}, exit=True)\n{compared}"
         if not self._plan.ranks:
-            return compared
+            yield compared
+            return
         size = self._plan.ranks.world_size
+        yield self._on_ranks("main", size, compared)
+        spawned = [*([("save", loaded.ranks)] if loaded else []), ("main", size)]
+        lines = [f"torch.multiprocessing.spawn({name}, (folder,), nprocs={size})" for name, size in spawned]
+        yield START.format(spawned=textwrap.indent("\n".join(lines), " " * 8)).strip()
+
+    def _on_ranks(self, name: str, world_size: int, body: str) -> str:
+        """Return a function that a rank begins with."""
         set_device = "torch.cuda.set_device(rank % torch.cuda.device_count())" * (self._failure.device == "cuda")
-        compared = textwrap.indent(compared, "    ")
-        return ON_RANKS.format(world_size=size, set_device=set_device, comparison=compared).strip()
+        body = textwrap.indent(body, "    ")
+        return ON_RANKS.format(name=name, world_size=world_size, set_device=set_device, body=body).strip()
 
     def _may_refuse(self, *, at_attachment: bool) -> bool:
         """Whether a refusal, in attachment or anywhere, would pass, and is not what has failed here."""
@@ -148,15 +187,15 @@ class _PlanScript:
 
 def _batch_of(model: type[nn.Module], generator: str) -> str:
     """Return the expression for a batch, which is the one thing that `batch` of a model returns."""
-    function = ast.parse(textwrap.dedent(inspect.getsource(getattr(model, "batch")))).body[0]
+    function = ast.parse(textwrap.dedent(inspect.getsource(inspect.getattr_static(model, "batch").__func__))).body[0]
     match function:
         case ast.FunctionDef(body=[*_, ast.Return(ast.Tuple([batch]))]):
             return re.sub(r"\bgenerator\b(?!=)", generator, ast.unparse(batch))
     raise Unspellable(f"{model.__name__}.batch does more than to return a tuple of one")
 
 
-def _up_to(plan: Plan, last: int | None) -> tuple[Sequence[Event], Sequence[Event], Sequence[Event]]:
-    """Return what happens before attachment, attachment, and what follows, up to the last event that counts."""
+def _up_to(plan: Plan, last: int | None) -> Events:
+    """Return the events of a plan, up to the last event that counts."""
     if last is None:
         return plan.before, (Attach(),), plan.events
     attaching = len(plan.before)

@@ -171,6 +171,10 @@ class Script:
         """Return the list of parameters of these names."""
         return f"[{', '.join(map(self.attribute, names))}]"
 
+    def checkpoint(self, of: str = "") -> str:
+        """Return the path of what a method of training saves in shards; empty: this one."""
+        return f'f"{{folder}}/{of or type(self.loop).__name__}"'
+
     @staticmethod
     def another_optimizer() -> str:
         """Return an optimizer over all parameters, which nothing else knows of."""

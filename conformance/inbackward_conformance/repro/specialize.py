@@ -181,7 +181,7 @@ class _Folded(ast.NodeTransformer):
         match node:
             case ast.Compare(ast.Constant(left), [ast.Eq()], [ast.Constant(right)]):
                 return ast.Constant(left == right)
-            case ast.Compare(ast.Constant(left), [ast.Lt()], [ast.Constant(right)]):
+            case ast.Compare(ast.Constant(int(left)), [ast.Lt()], [ast.Constant(int(right))]):
                 return ast.Constant(left < right)
         return node
 
