@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import warnings
+from contextlib import suppress
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +26,18 @@ if TYPE_CHECKING:
 FIXTURES = ("implementation", "check", "name")
 """What is spelled out, and so no longer an argument of anything."""
 
+UNKNOWN_PLAN = "it runs a plan, and its process died before it said which"
+
 REQUIREMENTS = "inbackward_conformance.requirements"
 
 
 def body_script(failure: Failure, spelling: Spelling) -> str:
     """Return the script of a failure of a requirement that is plain code."""
     chapter, _, name = failure.requirement.id.partition("/")
-    module = importlib.import_module(f"{REQUIREMENTS}.test_{chapter}")
+    module = _module(chapter)
     inlined = Inlined(plainly, lambda node: _SpellOut(spelling).visit(node))
     arguments = dict(failure.arguments)
+    _expect_all(module, f"test_{name}", arguments)
     for value in arguments.values():
         inlined.add_names(module, value)
     body = inlined.function(module, f"test_{name}")
@@ -44,6 +49,20 @@ def body_script(failure: Failure, spelling: Spelling) -> str:
     tail = f'if __name__ == "__main__":\n    {call}' if on_ranks else call
     imports = [*inlined.imports, *spelling.imports]
     return script(failure, imports, [*inlined.definitions, ast.unparse(body), tail])
+
+
+def _module(chapter: str) -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of marks, which pytest knows where it has collected the requirements
+        return importlib.import_module(f"{REQUIREMENTS}.test_{chapter}")
+
+
+def _expect_all(module: ModuleType, name: str, arguments: Mapping[str, str]) -> None:
+    needed = inspect.signature(getattr(module, name)).parameters.keys()
+    if "drawn" in needed:
+        raise Unspellable(UNKNOWN_PLAN)
+    if missing := needed - arguments.keys() - {*FIXTURES[:2], "device"}:
+        raise Unspellable(f"what {', '.join(sorted(missing))} was has no source, or its process died before it said so")
 
 
 def source_of(value: Any, module: ModuleType) -> str:
@@ -68,9 +87,13 @@ def source_of(value: Any, module: ModuleType) -> str:
 
 
 def sources_of(arguments: Mapping[str, Any], requirement: str) -> dict[str, str]:
-    """Return the sources of the arguments of a case."""
-    module = importlib.import_module(f"{REQUIREMENTS}.test_{requirement.partition('/')[0]}")
-    return {name: source_of(value, module) for name, value in arguments.items()}
+    """Return the sources of the arguments of a case; those that have none are left out."""
+    module = _module(requirement.partition("/")[0])
+    found = {}
+    for name, value in arguments.items():
+        with suppress(Unspellable):
+            found[name] = source_of(value, module)
+    return found
 
 
 class _SpellOut(ast.NodeTransformer):
@@ -120,6 +143,8 @@ class _SpellOut(ast.NodeTransformer):
         """Spell a call out."""
         self.generic_visit(node)
         match node.func:
+            case ast.Name("check"):
+                raise Unspellable(UNKNOWN_PLAN)
             case ast.Attribute(ast.Name("implementation"), call):
                 return self._spelled(call, node)
             case ast.Attribute(ast.Name("check"), "rejected"):

@@ -258,7 +258,7 @@ def test_checkpoint_of_original_parameters(check: Check, tmp_path: Path) -> None
 def _save_with_two_load_with_four(
     check: Check, folder: Path, shard: Event, assignment: Assignment, saved_by: str = ""
 ) -> None:
-    save, load = SaveSharded(str(folder)), LoadSharded(str(folder), of=saved_by)
+    save, load = SaveSharded(str(folder)), LoadSharded(str(folder), of=saved_by, steps=len(THREE_STEPS), ranks=2)
     check(_sharded(shard, assignments=(assignment,), events=(*THREE_STEPS, save)))
     if check.findings[-1].outcome is Outcome.REFUSES:
         return  # there is nothing to load
