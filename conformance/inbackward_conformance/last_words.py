@@ -17,12 +17,13 @@ class LastWords:
     Args:
         file: None: nobody would read it.
         case: the id of the test.
+        requirement: whose case it is.
         arguments: its values as source; those of a plan that it runs are not needed.
     """
 
-    def __init__(self, file: Path | None, case: str, arguments: dict[str, str]) -> None:
+    def __init__(self, file: Path | None, case: str, requirement: str, arguments: dict[str, str]) -> None:
         self._file = file
-        self._case = case
+        self._case = {"case": case, "requirement": requirement}
         self._arguments = arguments
         self._write("")
 
@@ -32,12 +33,12 @@ class LastWords:
 
     def _write(self, plan: str) -> None:
         if self._file:
-            found = {"case": self._case, "plan": plan, "arguments": {} if plan else self._arguments}
+            found = {**self._case, "plan": plan, "arguments": {} if plan else self._arguments}
             self._file.write_text(json.dumps(found), encoding="utf-8")
 
 
 def last_words(folder: Path, case: str) -> dict[str, Any]:
-    """Return `plan` and `arguments` of a case whose process died; nothing, if that had said nothing of it."""
+    """Return `requirement`, `plan` and `arguments` of a case whose process died; nothing, if none were said."""
     for file in folder.iterdir():
         try:
             found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

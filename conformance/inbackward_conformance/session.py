@@ -106,7 +106,9 @@ class ConformanceSession:
         """Record a case whose process died; xdist starts another worker and goes on."""
         module, _, function = crashitem.partition("::")
         # The id of a test in a module that is itself the argument of the run begins with "::".
-        requirement = specification().get(requirement_id(module or self._config.args[0], function))
+        found = last_words(Path(self._last_words.name), crashitem) if self._last_words else {}
+        name = found.pop("requirement", requirement_id(module or self._config.args[0], function))
+        requirement = specification().get(name)
         if requirement is None:
             return
         parameters = function.removesuffix("]").partition("[")[2]
@@ -116,7 +118,6 @@ class ConformanceSession:
         entry = covering(self.expectations.get(owner, []), requirement.id, finding)
         if entry:
             excuse(report, finding, entry)
-        found = last_words(Path(self._last_words.name), crashitem) if self._last_words else {}
         died = CaseRecord(
             owner,
             requirement.id,

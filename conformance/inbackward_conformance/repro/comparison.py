@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 REFUSED = """
 except (RuntimeError, TypeError, ValueError) as error:
-    print(f"refused, which passes as well: {type(error).__name__}: {error}")
+{raised}
+    print(f"refused, which passes as well: {{type(error).__name__}}: {{error}}")
     sys.exit()
 """
 
@@ -57,12 +58,14 @@ class Comparison:
         arguments: of both: nothing, or, on ranks, `rank` and what else they need.
         tolerance: the largest difference that passes, relative to the largest value.
         may_refuse: whether an error of the implementation passes.
+        raised: how the error begins that does not pass.
     """
 
     kind: Kind
     arguments: str = ""
     tolerance: float = 0.0
     may_refuse: bool = False
+    raised: str = ""
 
     def returned(self, script: Script) -> str:
         """Return what a training returns: an expression for what is compared, by name."""
@@ -88,7 +91,10 @@ class Comparison:
         if self.kind is Kind.THE_STANDARD_LOOP_ALONE_RAISED:
             return ONLY_THE_STANDARD_LOOP_RAISES.strip().format(arguments=self.arguments)
         call = f"actual = in_backward({self.arguments})"
-        calls = [f"expected = standard_loop({self.arguments})", let_refusals_through(call) if self.may_refuse else call]
+        calls = [
+            f"expected = standard_loop({self.arguments})",
+            let_refusals_through(call, self.raised) if self.may_refuse else call,
+        ]
         return "\n".join([*calls, self._equal()])
 
     def _equal(self) -> str:
@@ -99,6 +105,7 @@ class Comparison:
         return EQUAL.strip()
 
 
-def let_refusals_through(statements: str) -> str:
-    """Return the statements in a `try` that ends the script well when they raise what a refusal may be."""
-    return f"try:\n{textwrap.indent(statements, '    ')}{REFUSED.rstrip()}"
+def let_refusals_through(statements: str, raised: str = "") -> str:
+    """Return the statements in a `try` that ends the script well on what a refusal may be; `raised` is none."""
+    again = f"    if {raised!r} in str(error):\n        raise" if raised else ""
+    return f"try:\n{textwrap.indent(statements, '    ')}{REFUSED.rstrip().format(raised=again)}"

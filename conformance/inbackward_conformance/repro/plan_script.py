@@ -79,6 +79,7 @@ class _PlanScript:
             self._arguments,
             plan.ranks.tolerance if plan.ranks else 0.0,
             may_refuse=self._may_refuse(at_attachment=False),
+            raised=self._failure.raised,
         )
 
     def text(self) -> str:
@@ -176,8 +177,8 @@ class _PlanScript:
         latest = self._failure.requirement.may_refuse
         if latest is None:
             return False
-        if self._raised:
-            return at_attachment and self._failure.event != len(self._plan.before)
+        if self._raised and self._failure.event == len(self._plan.before):  # attachment itself
+            return False
         return at_attachment == (latest is Refusal.AT_ATTACHMENT)
 
     @staticmethod

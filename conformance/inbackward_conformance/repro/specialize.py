@@ -30,7 +30,7 @@ def specialize(tree: ast.Module) -> bool:
                 for call in calls:
                     _drop(function, parameter, call)
                 _drop_parameter(function, parameter)
-                tree.body = [*map(_Folded({name for name, _ in functions}).visit, tree.body)]
+                tree.body = [*map(_Folded().visit, tree.body)]
                 return True
     return False
 
@@ -134,14 +134,7 @@ class _Substituted(ast.NodeTransformer):
 
 
 class _Folded(ast.NodeTransformer):
-    """Decides what constants decide.
-
-    Args:
-        own: names of the functions that the script defines.
-    """
-
-    def __init__(self, own: set[str]) -> None:
-        self._own = own
+    """Decides what constants decide."""
 
     def visit_FunctionDef(self, node: Function) -> Function:
         self.generic_visit(node)
@@ -181,6 +174,8 @@ class _Folded(ast.NodeTransformer):
         match node:
             case ast.Compare(ast.Constant(left), [ast.Eq()], [ast.Constant(right)]):
                 return ast.Constant(left == right)
+            case ast.Compare(ast.Constant(left), [ast.NotEq()], [ast.Constant(right)]):
+                return ast.Constant(left != right)
             case ast.Compare(ast.Constant(int(left)), [ast.Lt()], [ast.Constant(int(right))]):
                 return ast.Constant(left < right)
         return node
@@ -188,7 +183,7 @@ class _Folded(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """Leave out what says that something is on the CPU, where all is."""
         self.generic_visit(node)
-        if _called(node) not in self._own:
+        if ast.unparse(node.func).startswith(("torch.", "nn.")):
             node.keywords = [word for word in node.keywords if word.arg != "device" or not _is(word.value, "cpu")]
         match node:
             case ast.Call(ast.Attribute(value, "to"), [ast.Constant("cpu")], []):
@@ -207,6 +202,8 @@ class _Folded(ast.NodeTransformer):
                     parts.append(ast.Constant(text))
                 case _:
                     parts.append(part)
+        if all(isinstance(part, ast.Constant) for part in parts):
+            return ast.Constant("".join(str(part.value) for part in parts if isinstance(part, ast.Constant)))
         return ast.JoinedStr(parts)
 
 

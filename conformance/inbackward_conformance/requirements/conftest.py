@@ -146,8 +146,9 @@ def drawn(request: pytest.FixtureRequest, check: Check) -> Drawn:
 def pytest_runtest_setup(item: pytest.Function) -> None:
     """Say which case is next, where somebody listens: the controller of xdist."""
     file = getattr(item.config, "workerinput", {}).get(LAST_WORDS_OF_WORKER)
+    requirement = requirement_id(item.path, item.name)
     arguments = _arguments(item) if file else {}
-    item.stash[LAST_WORDS] = LastWords(Path(file) if file else None, item.nodeid, arguments)
+    item.stash[LAST_WORDS] = LastWords(Path(file) if file else None, item.nodeid, requirement, arguments)
 
 
 @pytest.hookimpl(wrapper=True)
