@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import warnings
 from contextlib import suppress
 from dataclasses import is_dataclass
@@ -27,6 +28,9 @@ FIXTURES = ("implementation", "check", "name")
 """What is spelled out, and so no longer an argument of anything."""
 
 UNKNOWN_PLAN = "it runs a plan, and its process died before it said which"
+
+OWN_CLASS = re.compile(r"^(Configuration\(optimizer=)?'[\w.]+:\w+'")
+"""An optimizer as `package.module:Class`."""
 
 REQUIREMENTS = "inbackward_conformance.requirements"
 
@@ -61,6 +65,8 @@ def _expect_all(module: ModuleType, name: str, arguments: Mapping[str, str]) -> 
     needed = inspect.signature(getattr(module, name)).parameters.keys()
     if "drawn" in needed:
         raise Unspellable(UNKNOWN_PLAN)
+    if own := [source for source in arguments.values() if OWN_CLASS.search(source)]:
+        raise Unspellable(f"{own[0]} names an optimizer class of the implementation's own")
     if missing := needed - arguments.keys() - {*FIXTURES[:2], "device"}:
         raise Unspellable(f"what {', '.join(sorted(missing))} was has no source, or its process died before it said so")
 

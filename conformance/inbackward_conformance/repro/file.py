@@ -48,7 +48,7 @@ def _head(failure: Failure) -> str:
     case = f" in case {failure.case}" if failure.case else ""
     paragraphs = [
         f"{requirement.id} ({requirement.level}): {failure.implementation} {failure.outcome}{case}.",
-        *requirement.text.split("\n\n"),
+        requirement.text.partition("\n\n")[0],
         f"Observed: {failure.detail}",
     ]
     filled = [textwrap.fill(paragraph, WIDTH, break_long_words=False) for paragraph in paragraphs]

@@ -18,7 +18,6 @@ import torch.distributed as dist
 from torch import nn
 
 from inbackward_conformance.models import MLP
-from inbackward_conformance.run import find_optimizer_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -108,6 +107,12 @@ def Configuration(optimizer: str, options: dict[str, Any], kind: str = "") -> Si
     model = "SparseEmbedding" if optimizer == "SparseAdam" else "MLP"
     may_raise = kind in {"differentiable", "capturable", "fused"}
     return SimpleNamespace(optimizer=optimizer, options=options, model=model, standard_may_raise=may_raise)
+
+
+def find_optimizer_class(name: str) -> type[Optimizer]:
+    """The class in `torch.optim` of that name."""
+    found: type[Optimizer] = getattr(torch.optim, name)
+    return found
 
 
 class SideBySide:

@@ -136,21 +136,32 @@ class _PlanScript:
             attach = let_refusals_through(attach)
         trained = "\n".join(part for part in (before, attach, after) if part)
         result = returned(written)
+        batches = []
+        if trained.count("next(batches)") == 1 and "for _ in range" not in trained and not self._arguments:
+            trained = trained.replace("next(batches)", self._batch(str(self._first_seed)))
+        elif "next(batches)" in trained:
+            batches = [self._batches()]
         lines = [
             f"torch.manual_seed({self._plan.seed})",
             f"model = {written.built}",
-            *[self._batches()] * ("next(batches)" in trained),
+            *batches,
             trained,
             *[f"return {result}"] * bool(result),
         ]
         return self._function(name, self._arguments, lines)
 
+    @property
+    def _first_seed(self) -> int:
+        return 1000 * self._plan.seed + 1
+
     def _batches(self) -> str:
         """Return the line that draws batches, as `Run.next_batch` does."""
-        first = ("1000000 * rank + " if self._arguments else "") + str(1000 * self._plan.seed + 1)
+        first = ("1000000 * rank + " if self._arguments else "") + str(self._first_seed)
+        return f"batches = ({self._batch('seed')} for seed in count({first}))"
+
+    def _batch(self, seed: str) -> str:
         device = "" if self._failure.device == "cpu" else f".to({self._failure.device!r})"
-        batch = _batch_of(model_class(self._plan), "torch.Generator().manual_seed(seed)")
-        return f"batches = ({batch}{device} for seed in count({first}))"
+        return _batch_of(model_class(self._plan), f"torch.Generator().manual_seed({seed})") + device
 
     def _tail(self, loaded: LoadSharded | None) -> Iterator[str]:
         """Yield what calls both loops, and asserts that they are equal; several ranks do so side by side."""

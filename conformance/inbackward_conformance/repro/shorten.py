@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from inbackward_conformance.repro.in_place import write_in_place
 from inbackward_conformance.repro.specialize import CALLED_BY_TORCH, specialize
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ CALLED_BY_SPAWN = {"main"}
 def shortened(source: str) -> str:
     """Return the source, shorter, that does the same."""
     tree = ast.parse(source)
-    while specialize(tree) or _drop_unused(tree) or _replace_by_bases(tree) or _replace_sequentials(tree):
+    ways = (specialize, _drop_unused, write_in_place, _replace_by_bases, _replace_sequentials)
+    while any(way(tree) for way in ways):
         pass
     return ast.unparse(ast.fix_missing_locations(tree))
 

@@ -10,20 +10,23 @@ import operator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 CALLED_BY_TORCH = {"forward", "backward", "step"}
 
 Function = ast.FunctionDef
 
+Reference = type[ast.Name] | type[ast.Attribute]
+"""How something is called: a function by its name, a method as an attribute."""
+
 
 def specialize(tree: ast.Module) -> bool:
     """Put constants in the place of parameters that are the same in every call; return whether there were any."""
     functions = list(_functions(tree))
-    for name, function in functions:
-        if [other for other, _ in functions].count(name) > 1 or name in CALLED_BY_TORCH:
+    for name, function, kind in functions:
+        if [other for other, _, _ in functions].count(name) > 1 or name in CALLED_BY_TORCH:
             continue
-        calls = _calls(tree, name)
+        calls = calls_of(tree, name, kind)
         for parameter in _parameters(function):
             if (value := _same_in_all(function, parameter, calls)) is not None:
                 _substitute(function, parameter, value)
@@ -35,26 +38,25 @@ def specialize(tree: ast.Module) -> bool:
     return False
 
 
-def _functions(tree: ast.Module) -> Iterator[tuple[str, Function]]:
-    """Yield functions with the name that they are called by; a constructor has that of its class."""
+def _functions(tree: ast.Module) -> Iterator[tuple[str, Function, Reference]]:
+    """Yield functions with the name that they are called by, and how; a constructor has that of its class."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
-            yield node.name, node
+            yield node.name, node, ast.Name
         if isinstance(node, ast.ClassDef):
             for method in node.body:
                 if isinstance(method, ast.FunctionDef):
-                    yield (node.name if method.name == "__init__" else method.name), method
+                    constructs = method.name == "__init__"
+                    yield (node.name, method, ast.Name) if constructs else (method.name, method, ast.Attribute)
 
 
-def _calls(tree: ast.Module, name: str) -> list[ast.Call]:
+def calls_of(tree: ast.Module, name: str, kind: Reference = ast.Name) -> list[ast.Call]:
     """Return the calls of a function; none at all where it is also used in another way."""
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node) == name]
-    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute) and _name(node) == name]
+    uses = [node for node in ast.walk(tree) if isinstance(node, kind) and _name(node) == name]
+    calls = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and any(node.func is found for found in uses)
+    ]
     return calls if len(uses) == len(calls) else []
-
-
-def _called(node: ast.Call) -> str:
-    return _name(node.func) if isinstance(node.func, ast.Name | ast.Attribute) else ""
 
 
 def _name(node: ast.Name | ast.Attribute) -> str:
@@ -107,7 +109,7 @@ def _defaults(function: Function) -> dict[str, ast.expr]:
 
 
 def _substitute(function: Function, parameter: str, value: ast.expr) -> None:
-    function.body = [_Substituted(parameter, value).visit(statement) for statement in function.body]
+    function.body = [Substituted({parameter: value}).visit(statement) for statement in function.body]
 
 
 def _drop(function: Function, parameter: str, call: ast.Call) -> None:
@@ -124,13 +126,15 @@ def _drop_parameter(function: Function, parameter: str) -> None:
     arguments.kw_defaults = [defaults.get(each.arg) for each in arguments.kwonlyargs]
 
 
-class _Substituted(ast.NodeTransformer):
-    def __init__(self, name: str, value: ast.expr) -> None:
-        self._name = name
-        self._value = value
+class Substituted(ast.NodeTransformer):
+    """Puts expressions in the place of names."""
+
+    def __init__(self, values: Mapping[str, ast.expr]) -> None:
+        self._values = values
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
-        return self._value if node.id == self._name else node
+        """Replace one."""
+        return self._values.get(node.id, node)
 
 
 class _Folded(ast.NodeTransformer):
