@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 from expecttest import assert_expected_inline
 
-from conftest import Record, read_record
+from conftest import Record, Suite, read_record
 from inbackward_conformance import events
 from inbackward_conformance.__main__ import main
 from inbackward_conformance.events import Backward, Event
@@ -39,9 +39,9 @@ HERE_ALONE = {
     "hazards/tensor_subclass": "first: Tensor-likes are not equal!",
     "lifetime/cast_in_training": "0.weight: Tensor-likes are not equal!",
     "lifetime/dropped_model": "still alive after the model was dropped: 6 parameters, 12 optimizers",
-    "properties/repeated_listings": "The length of the sequences mismatch: 2 != 1",
+    "properties/repeated_listings": "The length of the sequences mismatch",
     "schedule/tensor_lr": "0.weight: Tensor-likes are not equal!",
-    "sharing/listed_twice_with_state": "The length of the sequences mismatch: 3 != 1",
+    "sharing/listed_twice_with_state": "The length of the sequences mismatch",
     "state/saved_parameter": "torch.optim.adam.Adam",
 }
 ON_RANKS = {
@@ -253,6 +253,27 @@ for name, value in expected.items():
     assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
 """,
     )
+
+
+DIES = """
+import os
+from mutants.naive import Naive
+
+class Dies(Naive):
+    def step(self, optimizer, param):
+        os._exit(3)
+"""
+
+
+def test_a_case_whose_process_died_has_a_script(suite: Suite, pytester: pytest.Pytester) -> None:
+    """The worker has said what it was about to run."""
+    pytester.makepyfile(x=DIES)
+    options = ("-n", "1", "--conformance-repro", "scripts", "-k", "used_twice and Adam")
+    suite.run("--implementation=x:Dies", *options, chapter="sharing")
+    (case,) = suite.cases()
+    assert case["outcome"] == "crashes"
+    assert case["plan"].startswith("Plan('LayerUsedTwice'")
+    assert "implementation.apply(torch.optim.Adam" in Path(pytester.path, case["script"]).read_text(encoding="utf-8")
 
 
 class Lion:
