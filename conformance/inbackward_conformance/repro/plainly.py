@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from inbackward_conformance.adapter import Implementation
 
-implementation: Implementation = None  # type: ignore[assignment]
-"""Whose calls are spelled out before a script has them."""
+    implementation = Implementation(None)
+    """Whose calls are spelled out before a script has them."""
 
 BrokenPromise = AssertionError
 

@@ -114,7 +114,7 @@ def test_from_standard(implementation: Implementation, device: str, name: str) -
     try:
         set_optimizer_state_dict(attached, implementation.optimizers(attached), optim_state_dict=checkpoint)
     except Exception as error:  # noqa: BLE001 (whatever the listed optimizers make torch raise)
-        _or_by_its_own(implementation, "load_state_dict", error)
+        _or_by_its_own(implementation.offers("load_state_dict"), error)
         implementation.load_state_dict(attached, _through_a_file(optimizer.state_dict()))
     _go_on_alike(implementation, standard, optimizer, attached)
 
@@ -135,7 +135,7 @@ def test_to_standard(implementation: Implementation, device: str, name: str) -> 
         checkpoint = _through_a_file(get_optimizer_state_dict(attached, implementation.optimizers(attached)))
         set_optimizer_state_dict(standard, optimizer, optim_state_dict=checkpoint)
     except Exception as error:  # noqa: BLE001 (whatever the listed optimizers make torch raise)
-        _or_by_its_own(implementation, "state_dict", error)
+        _or_by_its_own(implementation.offers("state_dict"), error)
         optimizer.load_state_dict(_through_a_file(implementation.state_dict(attached)))
     _go_on_alike(implementation, standard, optimizer, attached)
 
@@ -248,8 +248,7 @@ def _through_a_file(checkpoint: Any) -> Any:
     return torch.load(file)
 
 
-def _or_by_its_own(implementation: Implementation, call: str, error: Exception) -> None:
-    offered = implementation.offers(call)
+def _or_by_its_own(offered: bool, error: Exception) -> None:
     assert offered, f"torch.distributed.checkpoint over the listed optimizers raises {type(error).__name__}: {error}"
 
 
