@@ -1,6 +1,6 @@
 """Runs scripts where neither the suite nor pytest can be imported, each in a process of its own.
 
-    python without_the_suite.py [--with PACKAGE] SCRIPT …
+    python without_the_suite.py [--with PACKAGE]… SCRIPT …
 
 It prints a line of JSON for each: `[exit status, output]`. Torch is loaded once, and scripts run in forks of that.
 """
@@ -13,8 +13,18 @@ import runpy
 import sys
 import tempfile
 import traceback
+from pathlib import Path
 
 HIDDEN = {"inbackward", "inbackward_conformance", "pytest", "mutants"}
+
+IN_RANKS = """
+import sys
+sys.path.append({folder!r})
+from without_the_suite import Hide
+sys.path.pop()
+sys.meta_path.insert(0, Hide({hidden!r}))
+"""
+"""What hides the packages from the processes that a script starts."""
 
 
 class Hide:
@@ -44,10 +54,19 @@ def run(path: str) -> int:
 
 
 def main(paths: list[str]) -> None:
-    if paths[0] == "--with":
+    while paths[0] == "--with":
         HIDDEN.remove(paths[1])
         paths = paths[2:]
     sys.meta_path.insert(0, Hide(HIDDEN))
+    with tempfile.TemporaryDirectory() as folder:
+        text = IN_RANKS.format(folder=str(Path(__file__).parent), hidden=HIDDEN)
+        Path(folder, "sitecustomize.py").write_text(text, encoding="utf-8")
+        os.environ["PYTHONPATH"] = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
+        run_all(paths)
+
+
+def run_all(paths: list[str]) -> None:
+    """Print what came of each script."""
     import torch.distributed.optim  # noqa: PLC0415 (what all scripts need)
     import torch.optim  # noqa: PLC0415
 

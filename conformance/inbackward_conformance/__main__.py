@@ -58,7 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     matrix.set_defaults(run=make_matrix)
 
     repro = commands.add_parser(
-        "repro", help="print a script that reproduces a failure, by torch and what failed alone"
+        "repro",
+        help="print a script that reproduces a failure, by torch and what failed alone",
+        description="Print a Python file that reproduces a failure: torch and the calls of what failed, nothing of the "
+        "suite. It ends with the difference that was observed, and a status other than 0.",
+        epilog="example: python -m inbackward_conformance repro r.jsonl sharing/listed_twice_with_state > failure.py",
     )
     repro.add_argument("record", type=Path, metavar="FILE.jsonl", help="what --conformance-report wrote")
     repro.add_argument("requirement", metavar="REQUIREMENT", help="as in sharing/listed_twice")
@@ -115,10 +119,16 @@ def run_distributed(options: Sequence[str]) -> int:
 
 def print_script(given: argparse.Namespace) -> None:
     """Print the script of a failure that a record holds."""
-    from inbackward_conformance.repro.from_record import find_failure  # noqa: PLC0415 (the other commands need no torch)
+    from inbackward_conformance.adapter import UnusableImplementation  # noqa: PLC0415 (the other commands need none)
+    from inbackward_conformance.repro.from_record import find_failure  # noqa: PLC0415
+    from inbackward_conformance.repro.spelling import Unspellable  # noqa: PLC0415
     from inbackward_conformance.repro.write import source_of_failure  # noqa: PLC0415
 
-    print(source_of_failure(find_failure(given.record, given.requirement, given.implementation, given.case)), end="")
+    failure = find_failure(given.record, given.requirement, given.implementation, given.case)
+    try:
+        print(source_of_failure(failure), end="")
+    except (Unspellable, UnusableImplementation) as error:
+        raise BadRecord(f"record {given.record}: {given.requirement} has no script: {error}") from error
 
 
 def list_requirements() -> None:

@@ -255,14 +255,19 @@ class Implementation:
             return Functional(own(optimizer_class, params, **kwargs))
 
     def hook_then_optimizer(
-        self, ddp: nn.Module, comm_hook: Any, state: Any, functional: Any, params: Iterable[Any] | None = None
+        self,
+        ddp: nn.Module,
+        comm_hook: Any,
+        state: Any,
+        functional_optimizer: Any,
+        params: Iterable[Any] | None = None,
     ) -> None:
         """Register a communication hook on a DDP, and a functional optimizer behind it; not offered by default."""
         own = self._offered("hook_then_optimizer")
         if own is None:
             raise NotOffered("no hook_then_optimizer")
         with marking_errors("hook_then_optimizer"):
-            own(ddp, comm_hook, state, functional, params=params)
+            own(ddp, comm_hook, state, functional_optimizer, params=params)
 
     def offers(self, call: str) -> bool:
         """Whether the implementation has an optional call of its own."""

@@ -44,6 +44,7 @@ class Check:
         seed: int = 0,
         *,
         ranks: OnRanks | None = None,
+        about_to_run: Callable[[Plan], None] = lambda _: None,
     ) -> None:
         self.findings: list[Finding] = []
         self.plan: Plan | None = None
@@ -52,6 +53,7 @@ class Check:
         self._device = device
         self._seed = seed
         self._ranks = ranks
+        self._about_to_run = about_to_run
 
     def __call__(self, plan: Plan, *, standard_may_raise: bool = False) -> None:
         """Run `plan` by the standard loop and by the implementation, and compare the traces.
@@ -65,7 +67,8 @@ class Check:
             NotOffered: the standard loop raised, unforeseen, with an optimizer class of the implementation's own.
             RuntimeError: it raised with one of torch's.
         """
-        self.plan = plan = replace(plan, seed=plan.seed + self._seed)
+        plan = replace(plan, seed=plan.seed + self._seed)
+        self._begin(plan)
         try:
             finding = self._on_ranks(plan, standard_may_raise) if plan.ranks else self._here(plan, standard_may_raise)
         except BrokenPromise as error:  # of a rank that hangs or died
@@ -77,7 +80,7 @@ class Check:
 
     def live(self, plan: Plan) -> Live:
         """Return what a plan begins with, by both ways, for events that are not known beforehand."""
-        return Live(replace(plan, seed=plan.seed + self._seed), self._implementation, self._device)
+        return Live(replace(plan, seed=plan.seed + self._seed), self._implementation, self._device, self._begin)
 
     def on_ranks(self, world_size: int, body: Callable[..., None], *arguments: Any) -> None:
         """Call `body(rank, name, *arguments)` on each of so many ranks; `name` is that of the implementation.
@@ -89,6 +92,10 @@ class Check:
         """
         self._call_on_ranks(world_size, body, *arguments)
         self.findings.append(CONFORMS)
+
+    def _begin(self, plan: Plan) -> None:
+        self.plan = plan
+        self._about_to_run(plan)
 
     def _here(self, plan: Plan, standard_may_raise: bool) -> Finding:
         standard = run(plan, StandardLoop(self._implementation), self._device)

@@ -17,6 +17,8 @@ from inbackward_conformance.standard_loop import StandardLoop, proves_nothing
 from inbackward_conformance.trace import Trace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from inbackward_conformance.adapter import Implementation
     from inbackward_conformance.events import Event
     from inbackward_conformance.plan import Plan
@@ -30,8 +32,11 @@ class Live:
         plan: what has happened to them so far.
     """
 
-    def __init__(self, plan: Plan, implementation: Implementation, device: str) -> None:
+    def __init__(
+        self, plan: Plan, implementation: Implementation, device: str, about_to_run: Callable[[Plan], None]
+    ) -> None:
         self.plan = plan
+        self._about_to_run = about_to_run
         self._implementation = implementation
         self._standard = _run(plan, StandardLoop(implementation), device)
         self._observed = _run(plan, InBackward(implementation), device)
@@ -52,6 +57,7 @@ class Live:
         self._both(event)
 
     def _both(self, event: Event) -> None:
+        self._about_to_run(self.plan)
         for run in (self._standard, self._observed):
             with torch.random.fork_rng(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")

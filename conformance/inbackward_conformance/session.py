@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from inbackward_conformance.adapter import version_of
 from inbackward_conformance.expected import Expectations, covering, excuse, stale
+from inbackward_conformance.last_words import last_words
 from inbackward_conformance.outcome import Finding, Outcome
 from inbackward_conformance.record import CaseRecord, RecordFile, RequirementRecord, summarize
 from inbackward_conformance.specification import requirement_id, specification
@@ -22,10 +25,23 @@ from inbackward_conformance.terminal import summary_lines
 
 PROPERTY = "inbackward_case"
 
+LAST_WORDS_OF_WORKER = "inbackward_last_words"
+"""Under which a worker of xdist is told where to write what it is about to run."""
+
 
 def attach_case(report: pytest.TestReport, case: CaseRecord) -> None:
     """Put `case` on a report."""
     report.user_properties = [*report.user_properties, (PROPERTY, json.dumps(asdict(case)))]
+
+
+def with_script(case: CaseRecord, config: pytest.Config) -> CaseRecord:
+    """Return a case with its script, if it failed and a script was asked for."""
+    folder = config.getoption("conformance_repro")
+    if folder is None or case.passed or case.outcome is Outcome.ERROR:
+        return case
+    from inbackward_conformance.repro.write import script_of  # noqa: PLC0415 (a run that goes well needs none)
+
+    return replace(case, script=script_of(case, str(config.getoption("device")), folder))
 
 
 class ConformanceSession:
@@ -39,6 +55,7 @@ class ConformanceSession:
         self._results: dict[str, list[RequirementRecord]] = {}
         self._complaints: list[str] = []
         self._file: RecordFile | None = None
+        self._last_words: TemporaryDirectory[str] | None = None
         self._left_out = False
         self._died = False
 
@@ -78,6 +95,12 @@ class ConformanceSession:
         self._left_out = True
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker of xdist where to write what it is about to run."""
+        self._last_words = self._last_words or TemporaryDirectory(prefix="inbackward-")
+        node.workerinput[LAST_WORDS_OF_WORKER] = str(Path(self._last_words.name, node.gateway.id))
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Learn the same of a worker of xdist."""
         self._left_out |= getattr(node, "workeroutput", {}).get(PROPERTY, False)
@@ -87,7 +110,9 @@ class ConformanceSession:
         """Record a case whose process died; xdist starts another worker and goes on."""
         module, _, function = crashitem.partition("::")
         # The id of a test in a module that is itself the argument of the run begins with "::".
-        requirement = specification().get(requirement_id(module or self._config.args[0], function))
+        found = last_words(Path(self._last_words.name), crashitem) if self._last_words else {}
+        name = found.pop("requirement", requirement_id(module or self._config.args[0], function))
+        requirement = specification().get(name)
         if requirement is None:
             return
         parameters = function.removesuffix("]").partition("[")[2]
@@ -97,9 +122,18 @@ class ConformanceSession:
         entry = covering(self.expectations.get(owner, []), requirement.id, finding)
         if entry:
             excuse(report, finding, entry)
-        self._cases[crashitem] = CaseRecord(
-            owner, requirement.id, case, requirement.level, finding.outcome, False, finding.detail, expected=bool(entry)
+        died = CaseRecord(
+            owner,
+            requirement.id,
+            case,
+            requirement.level,
+            finding.outcome,
+            False,
+            finding.detail,
+            expected=bool(entry),
+            **found,
         )
+        self._cases[crashitem] = with_script(died, self._config)
         if self._file:
             self._file.write_case(self._cases[crashitem])
 
@@ -107,6 +141,8 @@ class ConformanceSession:
         """Close the record, and fail the run where an expected failure no longer fails."""
         if self._in_worker:
             self._config.workeroutput[PROPERTY] = self._left_out  # type: ignore[attr-defined]
+        if self._last_words:
+            self._last_words.cleanup()
         if self._in_worker or not self._cases:
             return
         self._died = session.exitstatus not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}

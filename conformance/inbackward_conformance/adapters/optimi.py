@@ -40,6 +40,11 @@ def attach(model, assignments):
         optimizer = make(optimizer_class, params, optimizer_kwargs, gradient_release=True)
         optimi.prepare_for_gradient_release(model, optimizer, ignore_existing_hooks=not optimizers(model))
         made.append(optimizer)
+
+def state_of(optimizer, param):
+    state = {key: value for key, value in optimizer.state[param].items() if key != "group"}
+    group = next(group for group in optimizer.param_groups if any(held is param for held in group["params"]))
+    return {"step": group["step"], **state} if "step" in group else state
 """
 """What its users do with it, as a script has it."""
 
@@ -53,6 +58,7 @@ class Optimi:
         "attach": "attach({module}, {assignments})",
         "optimizers": "optimizers({module})",
         "standard_optimizer": "make({optimizer_class}, {params}, {optimizer_kwargs})",
+        "state_of": "state_of({optimizer}, {param})",
         "detach": "optimi.remove_gradient_release({module})",
     }
 

@@ -31,12 +31,23 @@ class TorchCore:
     apply = staticmethod(_apply_optimizer_in_backward)
     distribution = "torch"
     spelling: ClassVar = {
-        "import": "from torch.distributed.optim import _apply_optimizer_in_backward, _get_in_backward_optimizers",
+        "import": (
+            "from torch.distributed.algorithms.ddp_comm_hooks.optimizer_overlap_hooks import "
+            "_hook_then_optimizer, _OptimizerHookState\n"
+            "from torch.distributed.optim import _apply_optimizer_in_backward, _get_in_backward_optimizers\n"
+            "from torch.distributed.optim.utils import functional_optim_map"
+        ),
         "apply": (
             "_apply_optimizer_in_backward("
             "{optimizer_class}, {params}, {optimizer_kwargs}, register_hook={register_hook})"
         ),
         "optimizers": "_get_in_backward_optimizers({module})",
+        "functional_optimizer": "functional_optim_map[{optimizer_class}]({params}, {options})",
+        "param_groups": "[{functional_optimizer}.defaults]",
+        "hook_then_optimizer": (
+            "{ddp}.register_comm_hook("
+            "{state}, _hook_then_optimizer({comm_hook}, _OptimizerHookState({functional_optimizer}, {params})))"
+        ),
     }
 
     def optimizers(self, module: nn.Module) -> list[Optimizer]:

@@ -83,8 +83,9 @@ class SaveSharded(Printable):
         save(_sharded_state(run), checkpoint_id=files)
 
     def spell(self, script: Script) -> None:
-        """Say that it cannot be: the folder is that of a test."""
-        raise _of_two_plans()
+        """Save what torch makes of the listed optimizers."""
+        _spell_state(script)
+        script.add(f"dcp.save(state, checkpoint_id={script.checkpoint()})")
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,10 +95,14 @@ class LoadSharded(Printable):
     Attributes:
         folder: as for `SaveSharded`.
         of: the method of training that saved it; empty: the same that loads.
+        steps: after so many backwards it was saved, by the same assignments, ...
+        ranks: ... on so many ranks, which a script has to do first.
     """
 
     folder: str
     of: str = ""
+    steps: int = 3
+    ranks: int = 2
 
     def happen(self, run: Run) -> None:
         """Load into the model, and into the listed optimizers."""
@@ -116,8 +121,11 @@ class LoadSharded(Printable):
         )
 
     def spell(self, script: Script) -> None:
-        """Say that it cannot be: the folder is that of a test."""
-        raise _of_two_plans()
+        """Load into the model, and into the listed optimizers."""
+        _spell_state(script)
+        script.add(f"dcp.load(state, checkpoint_id={script.checkpoint(self.of)})")
+        loaded = 'model_state_dict=state["model"], optim_state_dict=state["optimizers"], options=options'
+        script.add(f"set_state_dict({script.forward}, {script.loop.optimizers()}, {loaded})")
 
 
 def _sharded_state(run: Run) -> dict[str, Any]:
@@ -141,7 +149,7 @@ def _files(run: Run, folder: str, method: str = "") -> Path:
     return Path(folder, method or type(run.method).__name__)
 
 
-def _of_two_plans() -> Exception:
-    from inbackward_conformance.repro.spelling import Unspellable
-
-    return Unspellable("a checkpoint of shards goes from one plan to another, and a script is of one")
+def _spell_state(script: Script) -> None:
+    script.add("options = StateDictOptions(flatten_optimizer_state_dict=True)")
+    script.add(f"states = get_state_dict({script.forward}, {script.loop.optimizers()}, options=options)")
+    script.add('state = dict(zip(("model", "optimizers"), states))')

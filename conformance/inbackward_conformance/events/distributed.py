@@ -51,15 +51,15 @@ class WrapDDP(Printable):
 
     def spell(self, script: Script) -> None:
         """Forward goes through the wrapper from here on."""
-        wrap = "torch.nn.parallel.DistributedDataParallel"
         if self.ignored:
-            script.add(f"{wrap}._set_params_and_buffers_to_ignore_for_model(model, {list(self.ignored)!r})")
+            script.add(
+                f"DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, {list(self.ignored)!r})"
+            )
         options = f"**{script.options(self.options)}"
         if self.mixed_precision:
             dtypes = ", ".join([f"torch.{self.mixed_precision}"] * 3)
             options += f", mixed_precision=torch.nn.parallel.distributed._MixedPrecision({dtypes})"
-        wrapped = f"{wrap}(model, {options})" if self.plainly else script.loop.wrap("wrap_ddp", "model", options)
-        script.wrap(wrapped)
+        script.wrap(script.loop.wrap("wrap_ddp", "model", options, plainly=self.plainly))
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,7 +80,6 @@ class RegisterCommHook(Printable):
 
     def spell(self, script: Script) -> None:
         """Let gradients go this way from here on."""
-        script.add("from torch.distributed.algorithms.ddp_comm_hooks import default_hooks")
         script.add(f"{script.forward}.register_comm_hook(None, default_hooks.{self.hook})")
 
 
@@ -109,10 +108,13 @@ class HookThenOptimizer(Printable):
         run.method.hook_then_optimizer(run.wrapper, hook, state, (optimizer_class, held, options, True), some)
 
     def spell(self, script: Script) -> None:
-        """Say that it cannot be, yet: no loop of a script has it."""
-        from inbackward_conformance.repro.spelling import Unspellable
-
-        raise Unspellable("a script does not know how an optimizer runs behind a communication hook")
+        """Register it, once."""
+        script.loop.hook_then_optimizer(
+            script,
+            *script.comm_hook(self.comm_hook),
+            script.assign(self.assignment),
+            some=self.assignment.params != ALL,
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,17 +160,17 @@ class FullyShard(Printable):
 
     def spell(self, script: Script) -> None:
         """Shard layers first, the whole last."""
-        replicas = f"{self.replicas}, " if self.replicas > 1 else ""
-        names = ("replicate", "shard") if self.replicas > 1 else ("shard",)
-        sizes = f"({replicas}dist.get_world_size() // {self.replicas},)"
-        device = f"next(model.parameters()).device.type, {sizes}, mesh_dim_names={names!r}"
-        script.add(f"mesh = dist.init_device_mesh({device})")
+        size = f"dist.get_world_size() // {self.replicas}" if self.replicas > 1 else "dist.get_world_size()"
+        shape = (
+            f'({self.replicas}, {size}), mesh_dim_names=("replicate", "shard")' if self.replicas > 1 else f"({size},)"
+        )
+        script.add(f"mesh = dist.init_device_mesh({script.device!r}, {shape})")
         options = ["mesh=mesh", *[f"**{script.options(self.options)}"] * bool(self.options)]
         if self.mixed_precision:
             dtypes = ", ".join(f"{argument}=torch.{name}" for argument, name in self.mixed_precision.items())
-            options.append(f"mp_policy=torch.distributed.fsdp.MixedPrecisionPolicy({dtypes})")
+            options.append(f"mp_policy=fsdp.MixedPrecisionPolicy({dtypes})")
         if self.offload:
-            options.append("offload_policy=torch.distributed.fsdp.CPUOffloadPolicy(pin_memory=False)")
+            options.append("offload_policy=fsdp.CPUOffloadPolicy(pin_memory=False)")
         for module in map(script.attribute, (*self.layers, "")):
             script.add(script.loop.wrap("fully_shard", module, ", ".join(options)))
         script.plain = ".to_local()"
@@ -209,10 +211,10 @@ class WrapFSDP(Printable):
 
     def spell(self, script: Script) -> None:
         """Forward goes through the wrapper from here on."""
-        options = [f"use_orig_params={self.use_orig_params}", "device_id=next(model.parameters()).device"]
-        options.append(f"sharding_strategy=torch.distributed.fsdp.ShardingStrategy.{self.strategy}")
+        options = [f"use_orig_params={self.use_orig_params}", f"device_id=torch.device({script.device!r})"]
+        options.append(f"sharding_strategy=fsdp.ShardingStrategy.{self.strategy}")
         if self.by_layer:
-            options.append("auto_wrap_policy=torch.distributed.fsdp.wrap.ModuleWrapPolicy([nn.Linear])")
+            options.append("auto_wrap_policy=fsdp.wrap.ModuleWrapPolicy([nn.Linear])")
         script.wrap(script.loop.wrap("wrap_fsdp", "model", ", ".join(options)))
         script.attach_to_new_parameters()
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
+import warnings
+from contextlib import suppress
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.adapter import Implementation
@@ -23,15 +27,21 @@ if TYPE_CHECKING:
 FIXTURES = ("implementation", "check", "name")
 """What is spelled out, and so no longer an argument of anything."""
 
+UNKNOWN_PLAN = "it runs a plan, and its process died before it said which"
+
+OWN_CLASS = re.compile(r"^(Configuration\(optimizer=)?'[\w.]+:\w+'")
+"""An optimizer as `package.module:Class`."""
+
 REQUIREMENTS = "inbackward_conformance.requirements"
 
 
 def body_script(failure: Failure, spelling: Spelling) -> str:
     """Return the script of a failure of a requirement that is plain code."""
     chapter, _, name = failure.requirement.id.partition("/")
-    module = importlib.import_module(f"{REQUIREMENTS}.test_{chapter}")
+    module = _module(chapter)
     inlined = Inlined(plainly, lambda node: _SpellOut(spelling).visit(node))
     arguments = dict(failure.arguments)
+    _expect_all(module, f"test_{name}", arguments)
     for value in arguments.values():
         inlined.add_names(module, value)
     body = inlined.function(module, f"test_{name}")
@@ -45,6 +55,22 @@ def body_script(failure: Failure, spelling: Spelling) -> str:
     return script(failure, imports, [*inlined.definitions, ast.unparse(body), tail])
 
 
+def _module(chapter: str) -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of marks, which pytest knows where it has collected the requirements
+        return importlib.import_module(f"{REQUIREMENTS}.test_{chapter}")
+
+
+def _expect_all(module: ModuleType, name: str, arguments: Mapping[str, str]) -> None:
+    needed = inspect.signature(getattr(module, name)).parameters.keys()
+    if "drawn" in needed:
+        raise Unspellable(UNKNOWN_PLAN)
+    if own := [source for source in arguments.values() if OWN_CLASS.search(source)]:
+        raise Unspellable(f"{own[0]} names an optimizer class of the implementation's own")
+    if missing := needed - arguments.keys() - {*FIXTURES[:2], "device"}:
+        raise Unspellable(f"what {', '.join(sorted(missing))} was has no source, or its process died before it said so")
+
+
 def source_of(value: Any, module: ModuleType) -> str:
     """Return the source of an argument of a case, as it would be written in `module`.
 
@@ -55,6 +81,8 @@ def source_of(value: Any, module: ModuleType) -> str:
         return expression(value)
     if isinstance(value, tuple):
         return f"({', '.join(source_of(item, module) for item in value)},)"
+    if is_dataclass(value) and type(value).__name__ in vars(module):
+        return repr(value)
     if name := next((name for name, found in vars(module).items() if found is value), ""):
         return name
     of_torch = inspect.getmodule(value)
@@ -65,9 +93,13 @@ def source_of(value: Any, module: ModuleType) -> str:
 
 
 def sources_of(arguments: Mapping[str, Any], requirement: str) -> dict[str, str]:
-    """Return the sources of the arguments of a case."""
-    module = importlib.import_module(f"{REQUIREMENTS}.test_{requirement.partition('/')[0]}")
-    return {name: source_of(value, module) for name, value in arguments.items()}
+    """Return the sources of the arguments of a case; those that have none are left out."""
+    module = _module(requirement.partition("/")[0])
+    found = {}
+    for name, value in arguments.items():
+        with suppress(Unspellable):
+            found[name] = source_of(value, module)
+    return found
 
 
 class _SpellOut(ast.NodeTransformer):
@@ -92,22 +124,41 @@ class _SpellOut(ast.NodeTransformer):
             return None
         return self.generic_visit(node)
 
+    def visit_With(self, node: ast.With) -> ast.AST | list[ast.stmt]:
+        """Let errors through."""
+        self.generic_visit(node)
+        node.items = [item for item in node.items if not ast.unparse(item).startswith("going_through(")]
+        return node if node.items else node.body
+
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        """Drop what only the record needs."""
+        """Drop what only the record needs, and write out what changes a learning rate."""
         if ast.unparse(node).startswith("check.findings."):
             return ast.Pass()
+        match node.value:
+            case ast.Call(ast.Attribute(functional, "set_lr"), [lr]):
+                groups = self._spelling.spell("param_groups", functional_optimizer=ast.unparse(functional))
+                return ast.parse(f"for group in {groups}:\n    group['lr'] = {ast.unparse(lr)}").body[0]
         return self.generic_visit(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        """Take a functional optimizer as it is."""
+        self.generic_visit(node)
+        return node.value if node.attr == "target" else node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """Spell a call out."""
         self.generic_visit(node)
         match node.func:
+            case ast.Name("check"):
+                raise Unspellable(UNKNOWN_PLAN)
             case ast.Attribute(ast.Name("implementation"), call):
                 return self._spelled(call, node)
             case ast.Attribute(ast.Name("check"), "rejected"):
                 listed = self._spelling.spell("optimizers", module="module")
                 lister = ast.parse(f"lambda module: {listed}", mode="eval").body
                 return ast.Call(ast.Name("rejected", ast.Load()), [node.args[0], lister, *node.args[1:]], node.keywords)
+            case ast.Attribute(functional, "offered"):
+                return self._attribute(functional, node.args[0])
             case ast.Attribute(ast.Name("check"), call):
                 return ast.Call(ast.Name(call, ast.Load()), node.args, node.keywords)
         node.args = [each for each in node.args if not (isinstance(each, ast.Name) and each.id in FIXTURES[:2])]
@@ -127,6 +178,12 @@ class _SpellOut(ast.NodeTransformer):
         if call in {"schedule", "state_dict", "load_state_dict"} and not self._spelling.offers(call):
             return self._over_optimizers(call, options, **arguments)
         return _expression(self._spelling.spell(call, options, **arguments))
+
+    @staticmethod
+    def _attribute(functional: ast.expr, name: ast.expr) -> ast.AST:
+        if isinstance(name, ast.Constant):
+            return ast.Attribute(functional, str(name.value), ast.Load())
+        return ast.Call(ast.Name("getattr", ast.Load()), [functional, name], [])
 
     def _attached(self, node: ast.Call) -> ast.AST:
         match node.args[1]:

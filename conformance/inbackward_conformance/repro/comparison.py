@@ -1,26 +1,52 @@
-"""The last lines of a script: they call both loops, and assert what does not hold."""
+"""What is compared, and the last lines of a script, which call both loops and assert that they are equal."""
 
 from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from inbackward_conformance.repro.failure import Kind
 
+if TYPE_CHECKING:
+    from inbackward_conformance.repro.script import Script
+
 REFUSED = """
-except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-    print(f"refused, which passes as well: {type(error).__name__}: {error}")
+except (RuntimeError, TypeError, ValueError) as error:
+{raised}
+    print(f"refused, which passes as well: {{type(error).__name__}}: {{error}}")
     sys.exit()
 """
 
-STATES_OF = """
-def states_of(model, optimizers):
-    return {
-        (name, key, number): value
-        for name, param in model.named_parameters()
-        for number, optimizer in enumerate(each for each in optimizers if each.state.get(param))
-        for key, value in optimizer.state[param].items()
-    }
+ONLY_THE_STANDARD_LOOP_RAISES = """
+try:
+    standard_loop({arguments})
+except Exception as error:
+    expected = f"{{type(error).__name__}}: {{error}}"
+try:
+    in_backward({arguments})
+except Exception as error:
+    print(f"raises, as the standard loop does: {{type(error).__name__}}: {{error}}")
+else:
+    sys.exit(f"goes through, where the standard loop raises {{expected}}")
+"""
+
+EQUAL = """
+for name, value in expected.items():
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+"""
+
+CLOSE = """
+for name, value in expected.items():
+    atol = {tolerance} * value.abs().max().item()
+    assert_close(actual[name], value, rtol=0, atol=atol, msg=lambda text: f"{{name}}: {{text}}")
+"""
+
+RANKS_APART = """
+for name, value in actual.items():
+    of_rank_0 = value.detach().clone()
+    dist.broadcast(of_rank_0, 0)
+    assert torch.equal(value, of_rank_0), f"{name} differs between this rank and rank 0"
 """
 
 
@@ -29,108 +55,57 @@ class Comparison:
     """How two trainings are compared.
 
     Attributes:
-        rank: the argument of both: `rank`, or nothing.
+        arguments: of both: nothing, or, on ranks, `rank` and what else they need.
         tolerance: the largest difference that passes, relative to the largest value.
-        plain: the call that gives a plain tensor, where parameters are sharded or nested.
         may_refuse: whether an error of the implementation passes.
+        raised: how the error begins that does not pass.
     """
 
     kind: Kind
-    rank: str = ""
+    arguments: str = ""
     tolerance: float = 0.0
-    plain: str = ""
     may_refuse: bool = False
+    raised: str = ""
+
+    def returned(self, script: Script) -> str:
+        """Return what a training returns: an expression for what is compared, by name."""
+        params = "for name, param in model.named_parameters()"
+        match self.kind:
+            case Kind.THE_STANDARD_LOOP_ALONE_RAISED:
+                return ""
+            case Kind.STATES:
+                found = script.loop.optimizers()
+                state = script.loop.state_of("optimizer", "param")
+                of_each = f"[{state} for optimizer in {found} if optimizer.state.get(param)]"
+                return f"{{name: {of_each} {params}}}"
+            case Kind.GRADIENTS if script.plain:
+                return f"{{name: None if param.grad is None else param.grad{script.plain} {params}}}"
+            case Kind.GRADIENTS:
+                return f"{{name: param.grad {params}}}"
+            case Kind.BUFFERS:
+                return "dict(model.named_buffers())"
+        return f"{{name: param{script.plain} {params}}}" if script.plain else "dict(model.named_parameters())"
 
     def source(self) -> str:
-        """Return the lines."""
-        match self.kind:
-            case Kind.STATES:
-                return self._of_states()
-            case Kind.THE_STANDARD_LOOP_ALONE_RAISED:
-                return self._of_errors()
-            case Kind.RANKS_APART:
-                return self._of_ranks()
-            case Kind.GRADIENTS:
-                each = [
-                    "actual, expected = actual.grad, expected.grad",
-                    'left = "None" if actual is None else "left over"',
-                    'assert (actual is None) == (expected is None), f"{name}.grad is {left}"',
-                    "if expected is not None:",
-                    *_indented(self._equal("{name}.grad")),
-                ]
-            case Kind.BUFFERS:
-                return self._of_values("buffer", self._equal("buffer {name!r}"))
-            case _:
-                each = self._equal("parameter {name!r}")
-        return self._of_values("parameter", each)
-
-    def _of_values(self, kind: str, each: list[str]) -> str:
-        lines = [
-            f"expected_model = standard_loop({self.rank})",
-            self._trained("model"),
-            f"named = zip(model.named_{kind}s(), expected_model.{kind}s(), strict=True)",
-            "for (name, actual), expected in named:",
-            *_indented(each),
+        """Return the lines that call both and compare."""
+        if self.kind is Kind.THE_STANDARD_LOOP_ALONE_RAISED:
+            return ONLY_THE_STANDARD_LOOP_RAISES.strip().format(arguments=self.arguments)
+        call = f"actual = in_backward({self.arguments})"
+        calls = [
+            f"expected = standard_loop({self.arguments})",
+            let_refusals_through(call, self.raised) if self.may_refuse else call,
         ]
-        return "\n".join(lines)
+        return "\n".join([*calls, self._equal()])
 
-    def _of_states(self) -> str:
-        lines = [
-            f"expected_states = states_of(*standard_loop({self.rank}))",
-            self._trained("trained"),
-            "states = states_of(*trained)",
-            "count, expected_count = len(states), len(expected_states)",
-            'assert count == expected_count, f"{count} values in optimizer states, expected {expected_count}"',
-            "for name, value in expected_states.items():",
-            "    actual, expected = torch.as_tensor(states[name]), torch.as_tensor(value)",
-            *_indented(self._equal("state {name}")),
-        ]
-        return "\n".join(lines)
-
-    def _of_ranks(self) -> str:
-        lines = [
-            f"standard_loop({self.rank})",
-            self._trained("model"),
-            "for name, actual in model.named_parameters():",
-            f"    expected = actual{self.plain}.detach().clone()",
-            "    dist.broadcast(expected, 0)",
-            *_indented(self._equal("parameter {name!r} on this rank and on rank 0", plain=False)),
-        ]
-        return "\n".join(lines)
-
-    def _of_errors(self) -> str:
-        lines = [
-            "try:",
-            f"    standard_loop({self.rank})",
-            "except Exception as error:",
-            '    expected = f"{type(error).__name__}: {error}"',
-            "try:",
-            f"    in_backward({self.rank})",
-            "except Exception as error:",
-            '    print(f"raises, as the standard loop does: {type(error).__name__}: {error}")',
-            "    sys.exit()",
-            'sys.exit(f"goes through, where the standard loop raises {expected}")',
-        ]
-        return "\n".join(lines)
-
-    def _equal(self, what: str, *, plain: bool = True) -> list[str]:
-        atol = f"{self.tolerance} * expected.abs().max().item()" if self.tolerance else "0"
-        return [
-            *[f"actual, expected = actual{self.plain}, expected{self.plain}"] * bool(plain and self.plain),
-            "difference = (actual - expected).abs()",
-            f"same = torch.allclose(actual, expected, rtol=0, atol={atol}, equal_nan=True)",
-            f'assert same, f"{what}: largest difference {{difference.max().item():.3g}}"',
-        ]
-
-    def _trained(self, name: str) -> str:
-        line = f"{name} = in_backward({self.rank})"
-        return let_refusals_through(line) if self.may_refuse else line
+    def _equal(self) -> str:
+        if self.kind is Kind.RANKS_APART:
+            return RANKS_APART.strip()
+        if self.tolerance and self.kind is Kind.PARAMETERS:
+            return CLOSE.strip().format(tolerance=self.tolerance)
+        return EQUAL.strip()
 
 
-def let_refusals_through(statements: str) -> str:
-    """Return the statements in a `try` that ends the script well when they raise what a refusal may be."""
-    return f"try:\n{textwrap.indent(statements, '    ')}{REFUSED.rstrip()}"
-
-
-def _indented(lines: list[str]) -> list[str]:
-    return [f"    {line}" for line in lines]
+def let_refusals_through(statements: str, raised: str = "") -> str:
+    """Return the statements in a `try` that ends the script well on what a refusal may be; `raised` is none."""
+    again = f"    if {raised!r} in str(error):\n        raise" if raised else ""
+    return f"try:\n{textwrap.indent(statements, '    ')}{REFUSED.rstrip().format(raised=again)}"

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from inbackward_conformance.plan import Plan
     from inbackward_conformance.specification import Requirement
 
+_RAISED = re.compile(r"raises (?:RuntimeError|TypeError|ValueError): (.{1,40})")
 _EVENT = re.compile(r"\bevent (\d+), ")
 
 
@@ -66,3 +67,9 @@ class Failure:
         """The number of the event after which it showed; None where it is not known."""
         found = _EVENT.search(self.detail)
         return int(found[1]) if found else None
+
+    @property
+    def raised(self) -> str:
+        """How the error begins that was raised; empty: none was, or none that could be taken for a refusal."""
+        found = _RAISED.search(self.detail)
+        return found[1] if found else ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 import textwrap
 from typing import TYPE_CHECKING
+
+from inbackward_conformance.repro.shorten import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,22 +15,31 @@ if TYPE_CHECKING:
     from inbackward_conformance.repro.failure import Failure
 
 WIDTH = 120
-CALLED_BY_TORCH = {"forward", "backward", "step"}
 ALWAYS_AT_HAND = """
 import copy
+import faulthandler
 import io
-import itertools
 import sys
 import tempfile
 import torch
 import torch.distributed as dist
+from datetime import timedelta
+from itertools import count
 from torch import nn
+from torch.distributed import checkpoint as dcp
+from torch.distributed import fsdp
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as power_sgd
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import lr_scheduler
+from torch.testing import assert_close
 """
 
 
 def script(failure: Failure, imports: Iterable[str], parts: Iterable[str]) -> str:
     """Return the text of a file: what it is about, then `imports` and `parts`, which are source."""
-    source = _without_unused_methods("\n\n\n".join(part for part in parts if part))
+    source = shortened("\n\n\n".join(part for part in parts if part))
     return _laid_out(f'"""{_head(failure)}\n"""\n{ALWAYS_AT_HAND}\n' + "\n".join(imports) + f"\n\n\n{source}\n")
 
 
@@ -38,32 +48,16 @@ def _head(failure: Failure) -> str:
     case = f" in case {failure.case}" if failure.case else ""
     paragraphs = [
         f"{requirement.id} ({requirement.level}): {failure.implementation} {failure.outcome}{case}.",
-        *requirement.text.split("\n\n"),
+        requirement.text.partition("\n\n")[0],
         f"Observed: {failure.detail}",
     ]
     filled = [textwrap.fill(paragraph, WIDTH, break_long_words=False) for paragraph in paragraphs]
     return "\n\n".join(filled).replace("\\", "\\\\").replace('"""', "'''")
 
 
-def _without_unused_methods(source: str) -> str:
-    """Return the source without methods of classes that nothing names; torch calls some by itself."""
-    tree = ast.parse(source)
-    named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | CALLED_BY_TORCH
-    unused = [
-        (owner, node)
-        for owner in ast.walk(tree)
-        if isinstance(owner, ast.ClassDef)
-        for node in owner.body
-        if isinstance(node, ast.FunctionDef) and node.name not in named and not node.name.startswith("__")
-    ]
-    for owner, node in unused:
-        owner.body.remove(node)
-    return _without_unused_methods(ast.unparse(tree)) if unused else source
-
-
 def _laid_out(source: str) -> str:
     """Return the source without imports that nothing needs, in the layout of ruff's defaults."""
-    source = _ruff("check", "--quiet", "--fix-only", "--select=I,F401", source)
+    source = _ruff("check", "--quiet", "--fix-only", "--select=I,F401,UP034", source)
     return _ruff("format", source)
 
 

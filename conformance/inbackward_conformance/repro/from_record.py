@@ -14,6 +14,8 @@ from inbackward_conformance.specification import specification
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from inbackward_conformance.record import CaseRecord
+
 
 def find_failure(path: Path, requirement: str, implementation: str = "", case: str | None = None) -> Failure:
     """Return the first failure of a requirement in a record, or that of one implementation and case.
@@ -36,15 +38,18 @@ def find_failure(path: Path, requirement: str, implementation: str = "", case: s
     if not fitting:
         known = ", ".join(dict.fromkeys(found.requirement for found in failed)) or "nothing"
         raise BadRecord(f"record {path}: {requirement} has not failed there; what has: {known}")
-    found = fitting[0]
-    plan = read(found.plan) if found.plan else None
+    return failure_of(fitting[0], run.device)
+
+
+def failure_of(case: CaseRecord, device: str) -> Failure:
+    """Return the failure that a case of a record is."""
     return Failure(
-        found.implementation,
-        specification()[requirement],
-        found.case,
-        found.outcome,
-        found.detail,
-        plan,
-        found.arguments,
-        run.device,
+        case.implementation,
+        specification()[case.requirement],
+        case.case,
+        case.outcome,
+        case.detail,
+        read(case.plan) if case.plan else None,
+        case.arguments,
+        device,
     )

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.printable import expression
+from inbackward_conformance.repro.spelling import Unspellable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,10 @@ class Inlined:
 
     def function(self, module: ModuleType, name: str) -> ast.FunctionDef:
         """Return a function, rewritten, when all that it refers to has been taken in."""
-        node = _tidied(self._rewrite(_copy(_top_level(module)[name])))
+        node = _copy(_top_level(module)[name])
+        assert isinstance(node, ast.FunctionDef)
+        node.decorator_list = []  # marks of pytest, whatever they are called
+        node = _tidied(self._rewrite(node))
         assert isinstance(node, ast.FunctionDef)
         self._follow(module, node)
         return node
@@ -60,7 +64,7 @@ class Inlined:
         node = _top_level(module)[name]
         if isinstance(node, ast.Import | ast.ImportFrom):
             self._add_imported(node, name)
-        elif self._stand_ins and module is not self._stand_ins and name in _top_level(self._stand_ins):
+        elif self._stand_ins and module is not self._stand_ins and _defines(self._stand_ins, name):
             self._add(self._stand_ins, name)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and is_plain(getattr(module, name)):
             self.definitions.append(f"{name} = {expression(getattr(module, name))}")
@@ -72,7 +76,10 @@ class Inlined:
     def _add_imported(self, node: ast.Import | ast.ImportFrom, name: str) -> None:
         alias = next(alias for alias in node.names if (alias.asname or alias.name.partition(".")[0]) == name)
         if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == PACKAGE:
-            self._add(importlib.import_module(str(node.module)), alias.name)
+            home = importlib.import_module(str(node.module))
+            if alias.name not in _top_level(home):
+                raise Unspellable(f"it refers to the whole module {node.module}.{alias.name}")
+            self._add(home, alias.name)
             return
         one = ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, [alias], 0)
         if (line := ast.unparse(one)) not in self.imports:
@@ -101,6 +108,10 @@ def _top_level(module: ModuleType) -> dict[str, ast.stmt]:
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
                 found[name] = node
     return found
+
+
+def _defines(module: ModuleType, name: str) -> bool:
+    return name in _top_level(module) and not isinstance(_top_level(module)[name], ast.Import | ast.ImportFrom)
 
 
 def _copy(node: ast.AST) -> ast.AST:

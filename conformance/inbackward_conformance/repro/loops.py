@@ -52,8 +52,8 @@ class Loop(Protocol):
     def reattach(self, script: Script, assignments: Sequence[Assigned]) -> None:
         """Follow the model to the new Parameter objects of sharding."""
 
-    def wrap(self, call: str, module: str, options: str) -> str:
-        """Wrap a module: `wrap_ddp`, `fully_shard` or `wrap_fsdp`."""
+    def wrap(self, call: str, module: str, options: str, *, plainly: bool = False) -> str:
+        """Wrap a module: `wrap_ddp`, `fully_shard` or `wrap_fsdp`; `plainly`: by torch's own call in any case."""
 
     def schedule(self, script: Script, module: str, scheduler: Scheduler) -> str:
         """Return the list of started schedulers."""
@@ -66,6 +66,12 @@ class Loop(Protocol):
 
     def detach(self, script: Script) -> None:
         """Make an ordinary model of it again."""
+
+    def state_of(self, optimizer: str, param: str) -> str:
+        """Return the state that an optimizer holds for a parameter."""
+
+    def hook_then_optimizer(self, script: Script, comm_hook: str, state: str, made: Assigned, *, some: bool) -> None:
+        """Register a communication hook, with an optimizer to step behind it; `some`: not for all parameters."""
 
 
 class StandardLoop:
@@ -84,7 +90,7 @@ class StandardLoop:
         """Make the optimizers: those that step after backward, and those that are stepped by hand."""
         self._made = [*(self._made if more else []), *assignments]
         if self._alone:
-            script.add(f"optimizer = {self._make(assignments[0])}")
+            script.add(*(f"optimizer = {self._make(made)}" for made in assignments))
             return
         for name, found in (("optimizers", self._stepped()), ("by_hand", self._by_hand())):
             made = [self._make(one) for one in found if any(one is new for new in assignments)]
@@ -120,7 +126,7 @@ class StandardLoop:
         """Make the optimizers anew."""
         self.attach(script, assignments)
 
-    def wrap(self, call: str, module: str, options: str) -> str:
+    def wrap(self, call: str, module: str, options: str, *, plainly: bool = False) -> str:
         """Wrap by torch's own call."""
         return _plain(call, options, module=module)
 
@@ -139,6 +145,15 @@ class StandardLoop:
     def detach(self, script: Script) -> None:
         """Forget the optimizers."""
         self._made = []
+
+    def state_of(self, optimizer: str, param: str) -> str:
+        """Return what the implementation takes for the state."""
+        return self._spelling.spell("state_of", optimizer=optimizer, param=param)
+
+    def hook_then_optimizer(self, script: Script, comm_hook: str, state: str, made: Assigned, *, some: bool) -> None:
+        """Register the hook; the optimizer is one like any other."""
+        script.add(f"{script.forward}.register_comm_hook({state}, {comm_hook})")
+        self.attach(script, [made])
 
     def _of_each(self, expression: str, module: str = "model") -> str:
         return f"[{expression}]" if self._alone else f"[{expression} for optimizer in {self.optimizers(module)}]"
@@ -173,6 +188,7 @@ class InBackward:
 
     def __init__(self, spelling: Spelling) -> None:
         self._spelling = spelling
+        self._behind_hook: Assigned | None = None
 
     def attach(self, script: Script, assignments: Sequence[Assigned], *, more: bool = False) -> None:
         """Attach one after the other, or all at once by the implementation's own call."""
@@ -188,6 +204,8 @@ class InBackward:
         """Write one line."""
         module = {"module": "model"} if self._spelling.offers("backward") else {}
         script.add(self._spelling.spell("backward", options, loss=loss, **module))
+        if self._behind_hook:
+            script.add(f"for param in {self._behind_hook.params}:", "    param.grad = None")
 
     def step_by_hand(self, script: Script) -> None:
         """Step all that is listed."""
@@ -196,14 +214,15 @@ class InBackward:
 
     def optimizers(self, module: str = "model") -> str:
         """Ask the implementation."""
-        return self._spelling.spell("optimizers", module=module)
+        listed = self._spelling.spell("optimizers", module=module)
+        return f"[*{listed}, functional]" if self._behind_hook else listed
 
     def reattach(self, script: Script, assignments: Sequence[Assigned]) -> None:
         """Leave it to the implementation."""
 
-    def wrap(self, call: str, module: str, options: str) -> str:
+    def wrap(self, call: str, module: str, options: str, *, plainly: bool = False) -> str:
         """Wrap by the implementation."""
-        return self._spelling.spell(call, options, module=module)
+        return _plain(call, options, module=module) if plainly else self._spelling.spell(call, options, module=module)
 
     def schedule(self, script: Script, module: str, scheduler: Scheduler) -> str:
         """Start one for each optimizer, or what the implementation makes of it."""
@@ -231,6 +250,29 @@ class InBackward:
     def detach(self, script: Script) -> None:
         """Detach by the implementation."""
         script.add(self._spelling.spell("detach", module="model"))
+
+    def state_of(self, optimizer: str, param: str) -> str:
+        """Return what the implementation takes for the state."""
+        return self._spelling.spell("state_of", optimizer=optimizer, param=param)
+
+    def hook_then_optimizer(self, script: Script, comm_hook: str, state: str, made: Assigned, *, some: bool) -> None:
+        """Make a functional optimizer, and let the implementation register both."""
+        self._behind_hook = made
+        functional = self._spelling.spell(
+            "functional_optimizer",
+            f"**{made.optimizer_kwargs}",
+            optimizer_class=made.optimizer_class,
+            params=made.params if some else f"list({made.params})",
+        )
+        registered = self._spelling.spell(
+            "hook_then_optimizer",
+            ddp=script.forward,
+            comm_hook=comm_hook,
+            state=state,
+            functional_optimizer="functional",
+            params=made.params if some else "None",
+        )
+        script.add(f"functional = {functional}", registered)
 
 
 def _plain(call: str, options: str, **arguments: str) -> str:

@@ -9,17 +9,26 @@ from __future__ import annotations
 import tempfile
 import traceback
 from contextlib import contextmanager
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
+
+from inbackward_conformance.models import MLP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch.optim import Optimizer
+
+    from inbackward_conformance.adapter import Implementation
+
+    implementation = Implementation(None)
+    """Whose calls are spelled out before a script has them."""
 
 BrokenPromise = AssertionError
 
@@ -57,12 +66,6 @@ def is_accidental(error: Exception) -> bool:
     return isinstance(error, accidents) or not line.startswith("raise")
 
 
-@contextmanager
-def going_through(_what: str) -> Iterator[None]:
-    """The body raises nothing."""
-    yield
-
-
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are equal."""
     return a.dtype == b.dtype and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
@@ -94,6 +97,87 @@ def difference(expected: dict[str, Any], actual: dict[str, Any]) -> str:
     return ""
 
 
+def TensorOption(value: float) -> Tensor:  # noqa: N802 (a class in plans)
+    """A tensor as an option."""
+    return torch.tensor(value)
+
+
+def Configuration(optimizer: str, options: dict[str, Any], kind: str = "") -> SimpleNamespace:  # noqa: N802
+    """An optimizer class by name, and its options."""
+    model = "SparseEmbedding" if optimizer == "SparseAdam" else "MLP"
+    may_raise = kind in {"differentiable", "capturable", "fused"}
+    return SimpleNamespace(optimizer=optimizer, options=options, model=model, standard_may_raise=may_raise)
+
+
+def find_optimizer_class(name: str) -> type[Optimizer]:
+    """The class in `torch.optim` of that name."""
+    found: type[Optimizer] = getattr(torch.optim, name)
+    return found
+
+
+class SideBySide:
+    """A functional optimizer and the ordinary one of its class, over equal parameters, fed the same gradients."""
+
+    def __init__(self, configuration: SimpleNamespace, device: str, model: str = "") -> None:
+        self._configuration = configuration
+        self._model = model or configuration.model
+        self._generator = torch.Generator().manual_seed(0)
+        self.expected, self.params = self._make_params(device), self._make_params(device)
+        self.functional = self.make_functional(self.params)
+        self.standard = self.make_standard(self.expected)
+
+    def _make_params(self, device: str) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = MLP() if self._model == "MLP" else nn.Embedding(10, 4)
+        return list(model.to(device).parameters())
+
+    def make_functional(self, params: list[Tensor]) -> Any:
+        """Make a functional optimizer of the configuration."""
+        optimizer_class = find_optimizer_class(self._configuration.optimizer)
+        return implementation.functional_optimizer(optimizer_class, params, **self._configuration.options)
+
+    def make_standard(self, params: list[Tensor]) -> Optimizer:
+        """Make an ordinary optimizer of the configuration."""
+        optimizer_class = find_optimizer_class(self._configuration.optimizer)
+        return implementation.standard_optimizer(optimizer_class, params, self._configuration.options)
+
+    def draw(self, *, sparse: bool = False) -> list[Tensor]:
+        """Return the next gradients."""
+        drawn = [torch.randn(param.shape, generator=self._generator).to(param.device) for param in self.params]
+        return [(grad * (torch.arange(10) % 3 > 0).unsqueeze(1)).to_sparse(1) for grad in drawn] if sparse else drawn
+
+    def feed(self, gradients: Sequence[Tensor | None], *, one_by_one: bool = False) -> None:
+        """Step both and compare."""
+        self.step_standard(gradients)
+        self.step_functional(gradients, one_by_one=one_by_one)
+        self.compare()
+
+    def step_standard(self, gradients: Sequence[Tensor | None]) -> None:
+        """Step as ever."""
+        for param, grad in zip(self.expected, gradients, strict=True):
+            param.grad = None if grad is None else grad.clone()
+        self.standard.step()
+        self.standard.zero_grad()
+
+    def step_functional(self, gradients: Sequence[Tensor | None], *, one_by_one: bool) -> None:
+        """Hand the gradients over, all at once or one by one."""
+        handed = [None if grad is None else grad.clone() for grad in gradients]
+        if one_by_one:
+            for param, grad in zip(self.params, handed, strict=True):
+                self.functional.step_param(param, grad)
+        else:
+            self.functional.step(handed)
+
+    def compare(self, tolerance: float = 0.0) -> None:
+        """Compare parameters and states."""
+        for param, expected in zip(self.params, self.expected, strict=True):
+            pairs: list[tuple[Any, Any]] = [(param, expected)]
+            if hasattr(self.functional, "state"):
+                pairs.append((self.functional.state.get(param) or {}, self.standard.state.get(expected) or {}))
+            for pair in pairs:
+                torch.testing.assert_close(*pair, rtol=0, atol=tolerance * expected.abs().max().item(), equal_nan=True)
+
+
 def on_ranks(world_size: int, body: Callable[..., None], *arguments: Any) -> None:
     """Call `body` on so many ranks."""
     with tempfile.TemporaryDirectory() as folder:
@@ -103,6 +187,5 @@ def on_ranks(world_size: int, body: Callable[..., None], *arguments: Any) -> Non
 
 
 def _on_rank(number: int, world_size: int, folder: str, body: Callable[..., None], *arguments: Any) -> None:
-    store = f"file://{folder}/rendezvous"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=world_size)
+    dist.init_process_group("gloo", f"file://{folder}/store", timedelta(seconds=20), world_size, number)
     body(SimpleNamespace(number=number, world_size=world_size, device="cpu"), *arguments)

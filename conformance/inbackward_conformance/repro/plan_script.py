@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.events import Attach, AttachMore, Detach
-from inbackward_conformance.outcome import Refusal
+from inbackward_conformance.events import (
+    Attach,
+    AttachMore,
+    Backward,
+    Detach,
+    HookThenOptimizer,
+    LoadSharded,
+    SaveSharded,
+)
+from inbackward_conformance.outcome import Outcome, Refusal
 from inbackward_conformance.printable import expression
 from inbackward_conformance.repro import loops
-from inbackward_conformance.repro.comparison import STATES_OF, Comparison, let_refusals_through
+from inbackward_conformance.repro.comparison import Comparison, let_refusals_through
 from inbackward_conformance.repro.failure import Kind
 from inbackward_conformance.repro.file import script
 from inbackward_conformance.repro.inline import Inlined
 from inbackward_conformance.repro.script import Script
+from inbackward_conformance.repro.spelling import Unspellable
 from inbackward_conformance.run import model_class
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import nn
 
     from inbackward_conformance.events import Event
     from inbackward_conformance.plan import Plan
     from inbackward_conformance.repro.failure import Failure
     from inbackward_conformance.repro.spelling import Spelling
 
+    Events = tuple[Sequence[Event], Sequence[Event], Sequence[Event]]
+    """What happens before attachment, attachment, and what follows."""
+
+SECONDS_TO_HANG = 20
+
 ON_RANKS = """
-def main(rank, folder):
-    store = f"file://{{folder}}/rendezvous"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size={world_size})
-{comparison}
+def {name}(rank, folder):
+    dist.init_process_group("gloo", f"file://{{folder}}/{name}", timedelta(seconds=20), {world_size}, rank)
+    {set_device}
+{body}
+"""
 
-
+START = """
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(main, (folder,), nprocs={world_size})
+{spawned}
 """
 
 
@@ -50,27 +70,53 @@ class _PlanScript:
         self._spelling = spelling
         self._inlined = Inlined()
         self._inlined.add(model_class(plan))
-        self._rank = "rank" if plan.ranks else ""
+        checkpoints = any(isinstance(event, SaveSharded | LoadSharded) for event in plan.events)
+        self._arguments = ("rank, folder" if checkpoints else "rank") if plan.ranks else ""
+        self._built = ""
         self._raised = failure.kind is Kind.RAISED_AND_THE_STANDARD_LOOP_HAS_NOT
+        self._comparison = Comparison(
+            failure.kind,
+            self._arguments,
+            plan.ranks.tolerance if plan.ranks else 0.0,
+            may_refuse=self._may_refuse(at_attachment=False),
+            raised=self._failure.raised,
+        )
 
     def text(self) -> str:
         """Return the file."""
-        alone = _never_more_than_one(self._plan)
         made, *changes = self._building()
-        built = "build()" if changes else made
-        standard = Script(self._plan, loops.StandardLoop(self._spelling, alone=alone), built)
-        in_backward = Script(self._plan, loops.InBackward(self._spelling), built)
-        trainings = [self._training("standard_loop", standard), self._training("in_backward", in_backward)]
-        for found in sorted(standard.needs, key=lambda found: str(found.__name__)):
-            self._inlined.add(found)
-        parts = [
-            *self._inlined.definitions,
+        self._built = "build()" if changes else made
+        before, attach, after = _up_to(self._plan, self._failure.event)
+        loaded = next((event for event in after if isinstance(event, LoadSharded)), None)
+        functions = [
             self._function("build", "", [f"model = {made}", *changes, "return model"]) if changes else "",
-            *trainings,
-            *[STATES_OF.strip()] * (self._failure.kind is Kind.STATES),
-            self._comparison(plain=standard.plain),
+            *(self._saved_before(loaded) if loaded else ()),
+            *self._trainings("standard_loop", "in_backward", (before, attach, after), self._comparison.returned),
         ]
+        parts = [*self._inlined.definitions, *functions, *self._tail(loaded)]
         return script(self._failure, [*self._inlined.imports, *self._spelling.imports], parts)
+
+    def _trainings(
+        self, standard: str, in_backward: str, events: Events, returned: Callable[[Script], str]
+    ) -> Iterator[str]:
+        """Yield the functions that train a model by each of the loops."""
+        alone = _never_more_than_one(self._plan)
+        for name, loop in (
+            (standard, loops.StandardLoop(self._spelling, alone=alone)),
+            (in_backward, loops.InBackward(self._spelling)),
+        ):
+            written = Script(self._plan, loop, self._built, self._failure.device)
+            yield self._training(name, written, events, returned)
+            for found in sorted(written.needs, key=lambda found: str(found.__name__)):
+                self._inlined.add(found)
+
+    def _saved_before(self, loaded: LoadSharded) -> Iterator[str]:
+        """Yield what saves the checkpoint that is loaded, by other ranks."""
+        trained: list[Event] = [*(Backward(),) * loaded.steps, SaveSharded(loaded.folder)]
+        events: Events = (self._plan.before, (Attach(),), trained)
+        names = ("save_by_standard_loop", "save_in_backward")
+        yield from self._trainings(*names, events, lambda _: "")
+        yield self._on_ranks("save", loaded.ranks, "\n".join(f"{name}(rank, folder)" for name in names))
 
     def _building(self) -> list[str]:
         """Return an expression for the model, and what is changed in it then, as in `build_model`."""
@@ -83,44 +129,67 @@ class _PlanScript:
             *(f"{Script.attribute(name)}.requires_grad_(False)" for name in plan.frozen),
         ]
 
-    def _training(self, name: str, written: Script) -> str:
+    def _training(self, name: str, written: Script, events: Events, returned: Callable[[Script], str]) -> str:
         """Return the function that trains a model by one of the loops, and returns what is compared."""
-        before, attach, after = (written.write(events) for events in _up_to(self._plan, self._failure.event))
+        before, attach, after = map(written.write, events)
         if name == "in_backward" and self._may_refuse(at_attachment=True):
             attach = let_refusals_through(attach)
         trained = "\n".join(part for part in (before, attach, after) if part)
+        result = returned(written)
+        batches = []
+        if trained.count("next(batches)") == 1 and "for _ in range" not in trained and not self._arguments:
+            trained = trained.replace("next(batches)", self._batch(str(self._first_seed)))
+        elif "next(batches)" in trained:
+            batches = [self._batches()]
         lines = [
             f"torch.manual_seed({self._plan.seed})",
             f"model = {written.built}",
-            *[self._batches()] * ("next(batches)" in trained),
+            *batches,
             trained,
-            f"return model, {written.loop.optimizers()}" if self._failure.kind is Kind.STATES else "return model",
+            *[f"return {result}"] * bool(result),
         ]
-        return self._function(name, self._rank, lines)
+        return self._function(name, self._arguments, lines)
+
+    @property
+    def _first_seed(self) -> int:
+        return 1000 * self._plan.seed + 1
 
     def _batches(self) -> str:
         """Return the line that draws batches, as `Run.next_batch` does."""
-        first = ("1_000_000 * rank + " if self._rank else "") + str(1000 * self._plan.seed + 1)
-        device = "" if self._failure.device == "cpu" else f".to({self._failure.device!r})"
-        batch = f"model.batch(torch.Generator().manual_seed(seed))[0]{device}"
-        return f"batches = ({batch} for seed in itertools.count({first}))"
+        first = ("1000000 * rank + " if self._arguments else "") + str(self._first_seed)
+        return f"batches = ({self._batch('seed')} for seed in count({first}))"
 
-    def _comparison(self, *, plain: str) -> str:
-        """Return what calls both loops, and asserts that they are equal; several ranks do so side by side."""
-        ranks, refused = self._plan.ranks, self._may_refuse(at_attachment=False)
-        tolerance = ranks.tolerance if ranks else 0.0
-        compared = Comparison(self._failure.kind, self._rank, tolerance, plain, may_refuse=refused).source()
-        if not ranks:
-            return compared
-        return ON_RANKS.format(world_size=ranks.world_size, comparison=textwrap.indent(compared, "    ")).strip()
+    def _batch(self, seed: str) -> str:
+        device = "" if self._failure.device == "cpu" else f".to({self._failure.device!r})"
+        return _batch_of(model_class(self._plan), f"torch.Generator().manual_seed({seed})") + device
+
+    def _tail(self, loaded: LoadSharded | None) -> Iterator[str]:
+        """Yield what calls both loops, and asserts that they are equal; several ranks do so side by side."""
+        compared = self._comparison.source()
+        if self._failure.outcome == Outcome.HANGS:
+            compared = f"faulthandler.dump_traceback_later({SECONDS_TO_HANG}, exit=True)\n{compared}"
+        if not self._plan.ranks:
+            yield compared
+            return
+        size = self._plan.ranks.world_size
+        yield self._on_ranks("main", size, compared)
+        spawned = [*([("save", loaded.ranks)] if loaded else []), ("main", size)]
+        lines = [f"torch.multiprocessing.spawn({name}, (folder,), nprocs={size})" for name, size in spawned]
+        yield START.format(spawned=textwrap.indent("\n".join(lines), " " * 8)).strip()
+
+    def _on_ranks(self, name: str, world_size: int, body: str) -> str:
+        """Return a function that a rank begins with."""
+        set_device = "torch.cuda.set_device(rank % torch.cuda.device_count())" * (self._failure.device == "cuda")
+        body = textwrap.indent(body, "    ")
+        return ON_RANKS.format(name=name, world_size=world_size, set_device=set_device, body=body).strip()
 
     def _may_refuse(self, *, at_attachment: bool) -> bool:
         """Whether a refusal, in attachment or anywhere, would pass, and is not what has failed here."""
         latest = self._failure.requirement.may_refuse
         if latest is None:
             return False
-        if self._raised:
-            return at_attachment and self._failure.event != len(self._plan.before)
+        if self._raised and self._failure.event == len(self._plan.before):  # attachment itself
+            return False
         return at_attachment == (latest is Refusal.AT_ATTACHMENT)
 
     @staticmethod
@@ -128,8 +197,17 @@ class _PlanScript:
         return f"def {name}({argument}):\n" + textwrap.indent("\n".join(lines), "    ")
 
 
-def _up_to(plan: Plan, last: int | None) -> tuple[Sequence[Event], Sequence[Event], Sequence[Event]]:
-    """Return what happens before attachment, attachment, and what follows, up to the last event that counts."""
+def _batch_of(model: type[nn.Module], generator: str) -> str:
+    """Return the expression for a batch, which is the one thing that `batch` of a model returns."""
+    function = ast.parse(textwrap.dedent(inspect.getsource(inspect.getattr_static(model, "batch").__func__))).body[0]
+    match function:
+        case ast.FunctionDef(body=[*_, ast.Return(ast.Tuple([batch]))]):
+            return re.sub(r"\bgenerator\b(?!=)", generator, ast.unparse(batch))
+    raise Unspellable(f"{model.__name__}.batch does more than to return a tuple of one")
+
+
+def _up_to(plan: Plan, last: int | None) -> Events:
+    """Return the events of a plan, up to the last event that counts."""
     if last is None:
         return plan.before, (Attach(),), plan.events
     attaching = len(plan.before)
@@ -137,6 +215,9 @@ def _up_to(plan: Plan, last: int | None) -> tuple[Sequence[Event], Sequence[Even
 
 
 def _never_more_than_one(plan: Plan) -> bool:
-    """Whether the standard loop has the one optimizer of the plan, from attachment to the end."""
-    others = any(isinstance(event, AttachMore | Detach) for event in (*plan.before, *plan.events))
-    return len(plan.assignments) == 1 and plan.assignments[0].hook and not others
+    """Whether the standard loop has one optimizer, from attachment to the end."""
+    happening = (*plan.before, *plan.events)
+    others = any(isinstance(event, AttachMore | Detach) for event in happening)
+    behind_hooks = [event.assignment for event in happening if isinstance(event, HookThenOptimizer)]
+    assigned = [*plan.assignments, *behind_hooks]
+    return len(assigned) == 1 and assigned[0].hook and not others

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from inbackward_conformance.comm_hooks import POWER_SGD, find_comm_hook
 from inbackward_conformance.events.schedule import Power, Scheduler
 from inbackward_conformance.plan import ALL, Assignment, Group, Plan, TensorOption
 from inbackward_conformance.printable import expression
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from inbackward_conformance.events import Event
     from inbackward_conformance.repro.loops import Loop
 
+_BATCH = re.compile(r"\bbatch\b")
+
 LONGEST_PATTERN = 4
 """A pattern of up to so many events that comes several times is written as a loop."""
 
@@ -33,16 +38,18 @@ class Script:
     Attributes:
         loop: the way to train.
         built: an expression for a new model.
+        device: where it trains.
         forward: the name of what forward goes through.
         needs: objects of the suite that the source refers to by name, for their source to be put above.
         attached: whether the assignments of the plan were made.
         plain: the call that gives a plain tensor of a parameter, where it is none itself.
     """
 
-    def __init__(self, plan: Plan, loop: Loop, built: str) -> None:
+    def __init__(self, plan: Plan, loop: Loop, built: str, device: str = "cpu") -> None:
         self.plan = plan
         self.loop = loop
         self.built = built
+        self.device = device
         self.forward = "model"
         self.needs: set[Any] = set()
         self.attached = False
@@ -65,7 +72,7 @@ class Script:
             self._lines = []
             event.spell(self)
             if self._lines:
-                written.append("\n".join(self._lines))
+                written.append("\n".join(_drawn_where_used(self._lines)))
         return "\n".join(_folded(written))
 
     def add(self, *lines: str) -> None:
@@ -141,7 +148,7 @@ class Script:
 
     def scheduler_class(self, scheduler: Scheduler) -> str:
         """Return the name of a scheduler's class."""
-        return f"torch.optim.lr_scheduler.{scheduler.name}"
+        return f"lr_scheduler.{scheduler.name}"
 
     def scheduler(self, scheduler: Scheduler) -> str:
         """Return a scheduler over `optimizer`."""
@@ -164,10 +171,23 @@ class Script:
         """Return the list of parameters of these names."""
         return f"[{', '.join(map(self.attribute, names))}]"
 
+    def checkpoint(self, of: str = "") -> str:
+        """Return the path of what a method of training saves in shards; empty: this one."""
+        return f'f"{{folder}}/{of or type(self.loop).__name__}"'
+
     @staticmethod
     def another_optimizer() -> str:
         """Return an optimizer over all parameters, which nothing else knows of."""
         return "torch.optim.SGD(model.parameters(), lr=1.0)"
+
+    def comm_hook(self, name: str) -> tuple[str, str]:
+        """Return the source of a communication hook that `find_comm_hook` knows, and of the state it is given."""
+        if name == "bf16_compress":
+            return self.name_of(find_comm_hook(name)[0]), "None"
+        if name == "powerSGD":
+            options = ", ".join(f"{option}={value}" for option, value in POWER_SGD.items())
+            return "power_sgd.powerSGD_hook", f"power_sgd.PowerSGDState(None, {options})"
+        return f"default_hooks.{name}_hook", "None"
 
     def start_schedule(self, started: str) -> None:
         """Add to `schedules`."""
@@ -205,6 +225,24 @@ class Script:
             names = item.params if isinstance(item, Group) else (str(item),)
             known = dict(self._model.named_parameters(remove_duplicate=False))
             yield tuple(name for name in names if name in known)  # a layer may come later
+
+
+def _drawn_where_used(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of an event, a batch that is used once without a name."""
+    waiting = ""
+    for number, line in enumerate(lines):
+        if _draws(line):
+            uses = list(takewhile(lambda other: not _draws(other), lines[number + 1 :]))
+            if len(_BATCH.findall("\n".join(uses))) == 1 and "lambda" not in "".join(uses):
+                waiting = line.partition("batch = ")[2]
+                continue
+        if waiting and _BATCH.search(line):
+            line, waiting = _BATCH.sub(waiting, line), ""  # noqa: PLW2901
+        yield line
+
+
+def _draws(line: str) -> bool:
+    return line.lstrip().startswith("batch = ")
 
 
 def _folded(written: Sequence[str]) -> Iterator[str]:

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 DEFAULTS = {
     "backward": "({loss}).backward({options})",
     "standard_optimizer": "{optimizer_class}({params}, **{optimizer_kwargs})",
-    "wrap_ddp": "torch.nn.parallel.DistributedDataParallel({module}, {options})",
-    "fully_shard": "torch.distributed.fsdp.fully_shard({module}, {options})",
-    "wrap_fsdp": "torch.distributed.fsdp.FullyShardedDataParallel({module}, {options})",
+    "state_of": "{optimizer}.state[{param}]",
+    "param_groups": "{functional_optimizer}.param_groups",
+    "wrap_ddp": "DistributedDataParallel({module}, {options})",
+    "fully_shard": "fsdp.fully_shard({module}, {options})",
+    "wrap_fsdp": "fsdp.FullyShardedDataParallel({module}, {options})",
 }
 """The plain thing, where an implementation has no call of its own."""
 

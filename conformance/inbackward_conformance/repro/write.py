@@ -6,12 +6,14 @@ import re
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.repro.body_script import body_script
+from inbackward_conformance.repro.from_record import failure_of
 from inbackward_conformance.repro.plan_script import plan_script
-from inbackward_conformance.repro.spelling import Spelling
+from inbackward_conformance.repro.spelling import Spelling, Unspellable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from inbackward_conformance.record import CaseRecord
     from inbackward_conformance.repro.failure import Failure
 
 
@@ -23,6 +25,16 @@ def source_of_failure(failure: Failure, implementation: str = "") -> str:
     """
     spelling = Spelling(implementation or failure.implementation)
     return plan_script(failure, spelling) if failure.plan else body_script(failure, spelling)
+
+
+def script_of(case: CaseRecord, device: str, folder: Path) -> str:
+    """Write the script of a failed case into a folder, and return its path, or why there is none."""
+    try:
+        return str(write_script(failure_of(case, device), folder))
+    except Unspellable as error:
+        return f"none: {error}"
+    except Exception as error:  # noqa: BLE001 (a run goes on, whatever is wrong with a script of it)
+        return f"none, by a defect of the suite: {type(error).__name__}: {error}"
 
 
 def write_script(failure: Failure, folder: Path) -> Path:

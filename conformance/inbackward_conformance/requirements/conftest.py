@@ -18,6 +18,7 @@ from inbackward_conformance.check import Check
 from inbackward_conformance.drawn import Drawn
 from inbackward_conformance.expected import covering, excuse
 from inbackward_conformance.judgement import finding_of
+from inbackward_conformance.last_words import LastWords
 from inbackward_conformance.on_ranks import OnRanks
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotRun, Outcome
 from inbackward_conformance.plugin import CLUSTER
@@ -26,17 +27,15 @@ from inbackward_conformance.ranks.job import Ranks
 from inbackward_conformance.ranks.pool import Pool
 from inbackward_conformance.record import CaseRecord
 from inbackward_conformance.repro.body_script import sources_of
-from inbackward_conformance.repro.failure import Failure
-from inbackward_conformance.repro.spelling import Unspellable
-from inbackward_conformance.repro.write import write_script
-from inbackward_conformance.session import ConformanceSession, attach_case
-from inbackward_conformance.specification import DISTRIBUTED, Requirement, requirement_id, specification
+from inbackward_conformance.session import LAST_WORDS_OF_WORKER, ConformanceSession, attach_case, with_script
+from inbackward_conformance.specification import DISTRIBUTED, requirement_id, specification
 from inbackward_conformance.time_limit import time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 CHECK = pytest.StashKey[Check]()
+LAST_WORDS = pytest.StashKey[LastWords]()
 DRAWN = pytest.StashKey[Drawn]()
 
 
@@ -119,7 +118,15 @@ def check(request: pytest.FixtureRequest, implementation: Implementation, device
         raise NotRun(f"torch itself has this on an accelerator only, and the run is on {device}")
     option = request.config.getoption
     on_ranks = OnRanks(ranks, request.node.callspec.params["implementation"], device, option("case_seconds"))
-    check = Check(implementation, requirement, device, option("conformance_seed"), ranks=on_ranks)
+    about_to_run = request.node.stash[LAST_WORDS].about_to_run
+    check = Check(
+        implementation,
+        requirement,
+        device,
+        option("conformance_seed"),
+        ranks=on_ranks,
+        about_to_run=about_to_run,
+    )
     request.node.stash[CHECK] = check
     return check
 
@@ -133,6 +140,15 @@ def drawn(request: pytest.FixtureRequest, check: Check) -> Drawn:
     drawn = Drawn(check, settings, option("conformance_seed"), limit)
     request.node.stash[DRAWN] = drawn
     return drawn
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Function) -> None:
+    """Say which case is next, where somebody listens: the controller of xdist."""
+    file = getattr(item.config, "workerinput", {}).get(LAST_WORDS_OF_WORKER)
+    requirement = requirement_id(item.path, item.name)
+    arguments = _arguments(item) if file else {}
+    item.stash[LAST_WORDS] = LastWords(Path(file) if file else None, item.nodeid, requirement, arguments)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -158,22 +174,20 @@ def pytest_runtest_makereport(
     found = specification()[requirement_id(item.path, item.name)]
     name, case = _names(item)
     entry = covering(session.expectations.get(name, []), found.id, finding)
-    attach_case(
-        report,
-        CaseRecord(
-            name,
-            found.id,
-            case,
-            found.level,
-            finding.outcome,
-            finding.passed,
-            finding.detail,
-            call.duration,
-            bool(entry),
-            drawn=item.stash[DRAWN].plans if DRAWN in item.stash else 0,
-            **_reproduction(item, call, found, finding),
-        ),
+    came_to = CaseRecord(
+        name,
+        found.id,
+        case,
+        found.level,
+        finding.outcome,
+        finding.passed,
+        finding.detail,
+        call.duration,
+        bool(entry),
+        drawn=item.stash[DRAWN].plans if DRAWN in item.stash else 0,
+        **_reproduction(item, call, finding),
     )
+    attach_case(report, with_script(came_to, item.config))
     if entry:
         excuse(report, finding, entry)
     else:
@@ -192,27 +206,21 @@ def _judge(item: pytest.Item, call: pytest.CallInfo[None]) -> Finding | None:
     return finding_of(call.excinfo.value, in_setup=call.when != "call")
 
 
-def _reproduction(
-    item: pytest.Function, call: pytest.CallInfo[None], requirement: Requirement, finding: Finding
-) -> dict[str, Any]:
-    """Return what the record holds of a failure beside the finding, and write its script if that was asked for."""
+def _reproduction(item: pytest.Function, call: pytest.CallInfo[None], finding: Finding) -> dict[str, Any]:
+    """Return what the record holds of a failure beside the finding."""
     if finding.passed or finding.outcome is Outcome.ERROR:
         return {}
-    name, case = _names(item)
     error = call.excinfo.value if call.excinfo else None
     plan = error.plan if isinstance(error, BrokenPromise) and error.plan else None
     if plan is None and CHECK in item.stash:
         plan = item.stash[CHECK].plan
+    return {"plan": repr(plan)} if plan else {"arguments": _arguments(item)}
+
+
+def _arguments(item: pytest.Function) -> dict[str, str]:
+    """Return the values of a case as source, as far as they have one."""
     given = {key: value for key, value in item.callspec.params.items() if key != "implementation"}
-    folder: Path | None = item.config.getoption("conformance_repro")
-    device = str(item.config.getoption("device"))
-    try:
-        arguments = {} if plan else sources_of(given, requirement.id)
-        failure = Failure(name, requirement, case, finding.outcome, finding.detail, plan, arguments, device)
-        script = str(write_script(failure, folder)) if folder else ""
-    except Unspellable as error:
-        return {"plan": repr(plan) if plan else "", "script": f"none: {error}" if folder else ""}
-    return {"plan": repr(plan) if plan else "", "arguments": arguments, "script": script}
+    return sources_of(given, requirement_id(item.path, item.name))
 
 
 def _worst(findings: list[Finding]) -> Finding:

@@ -11,11 +11,14 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from inbackward_conformance.check import Check
 from inbackward_conformance.events import (
     AccumulateUnsynchronised,
-    Attach,
     Backward,
     ClipGradients,
     Event,
@@ -25,12 +28,11 @@ from inbackward_conformance.events import (
     TrainOrdinarily,
     WrapFSDP,
 )
-from inbackward_conformance.in_backward import InBackward
+from inbackward_conformance.models import MLP
 from inbackward_conformance.on_ranks import implementation as implementation_of
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.ranks.job import Rank
-from inbackward_conformance.run import Run
 
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
 MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
@@ -197,35 +199,40 @@ def test_unused_parameters(check: Check, shard: Event) -> None:
 
 
 @pytest.mark.must
-@pytest.mark.parametrize("shard", [BY_LAYER, ORIGINAL_BY_LAYER], ids=["FSDP2", "FSDP1"])
-def test_early_step(check: Check, shard: Event) -> None:
+@pytest.mark.parametrize("shards", [True, False], ids=["FSDP2", "FSDP1"])
+def test_early_step(check: Check, shards: bool) -> None:
     """Sharded layer by layer, the last layer is stepped before the backward of the first layer is over.
 
     The backward of the first layer can wait for that step, on each rank.
     """
-    check.on_ranks(2, _wait_for_early_step, Plan("MLP", (ADAMW,), (Backward(),), before=(shard,), ranks=Ranks(2)))
+    check.on_ranks(2, _wait_for_early_step, shards)
 
 
-def _wait_for_early_step(rank: Rank, name: str, plan: Plan) -> None:
+def _wait_for_early_step(rank: Rank, name: str, shards: bool) -> None:
     implementation = implementation_of(name)
-    run = Run(plan, InBackward(implementation), rank.device, rank.number)
-    for event in (*plan.before, Attach()):
-        event.happen(run)
+    device = torch.device(rank.device)
+    model = MLP().to(device)
+    if shards:
+        mesh = init_device_mesh(device.type, (rank.world_size,))
+        for module in (model[0], model[2], model[4], model):
+            implementation.fully_shard(module, mesh=mesh)
+        wrapped: nn.Module = model
+    else:
+        each_layer = ModuleWrapPolicy([nn.Linear])
+        wrapped = implementation.wrap_fsdp(model, use_orig_params=True, auto_wrap_policy=each_layer, device_id=device)
+    implementation.attach(model, [(torch.optim.AdamW, model.parameters(), {"lr": 0.01}, True)])
     stepped = threading.Event()
-    last = [*run.model.parameters()][-2:]  # weight and bias, of one of which a rank may hold nothing
-    for optimizer in implementation.optimizers(run.model):
+    last = [*model.parameters()][-2:]  # weight and bias, of one of which a rank may hold nothing
+    for optimizer in implementation.optimizers(model):
         if any(param is one for group in optimizer.param_groups for param in group["params"] for one in last):
             optimizer.register_step_post_hook(lambda *_: stepped.set())
     waits: list[bool] = []
 
-    def wait(_: object) -> None:
-        waits.append(stepped.wait(5))
+    def wait_in_backward(_: nn.Module, __: object, output: Tensor) -> None:
+        output.register_hook(lambda _: waits.append(stepped.wait(5)))
 
-    run.model.get_submodule("0").register_forward_hook(
-        lambda _layer, _inputs, output: output.register_hook(wait) and None
-    )
-    for event in plan.events:
-        event.happen(run)
+    model[0].register_forward_hook(wait_in_backward)
+    implementation.backward(wrapped(torch.randn(8, 4, device=device)).sum(), model)
     assert waits == [True], "the last layer was not stepped while the first layer's backward waited for it for 5 s"
 
 
@@ -251,7 +258,7 @@ def test_checkpoint_of_original_parameters(check: Check, tmp_path: Path) -> None
 def _save_with_two_load_with_four(
     check: Check, folder: Path, shard: Event, assignment: Assignment, saved_by: str = ""
 ) -> None:
-    save, load = SaveSharded(str(folder)), LoadSharded(str(folder), of=saved_by)
+    save, load = SaveSharded(str(folder)), LoadSharded(str(folder), of=saved_by, steps=len(THREE_STEPS), ranks=2)
     check(_sharded(shard, assignments=(assignment,), events=(*THREE_STEPS, save)))
     if check.findings[-1].outcome is Outcome.REFUSES:
         return  # there is nothing to load

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
-from inbackward_conformance.adapter import FUNCTIONAL_OPTIMIZERS
+from inbackward_conformance.adapter import FUNCTIONAL_OPTIMIZERS, Implementation
 from inbackward_conformance.check import Check
-from inbackward_conformance.comm_hooks import find_comm_hook
 from inbackward_conformance.events import (
     AccumulateUnsynchronised,
     Backward,
@@ -151,9 +151,10 @@ def _reduces(rank: Rank, _: str, dtype: str) -> None:
 
 
 def _keeps_gradients(rank: Rank, name: str, view: bool) -> None:
+    implementation = implementation_of(name)
     hooked, expected = _pair(rank, gradient_as_bucket_view=view)
-    _register(name, hooked)
-    expected.register_comm_hook(None, find_comm_hook("allreduce")[0])
+    _register(implementation, hooked)
+    expected.register_comm_hook(None, default_hooks.allreduce_hook)
     _backward(rank, hooked)
     _backward(rank, expected)
     for param, other in zip(hooked.parameters(), expected.parameters(), strict=True):
@@ -165,23 +166,24 @@ def _keeps_gradients(rank: Rank, name: str, view: bool) -> None:
 def _rejects_optimizer(rank: Rank, name: str) -> None:
     ddp, _ = _pair(rank)
     implementation = implementation_of(name)
-    hook, state = find_comm_hook("allreduce")
-    ordinary = torch.optim.SGD(ddp.parameters(), lr=0.1)
-    _rejected("an optimizer without step_param", lambda: implementation.hook_then_optimizer(ddp, hook, state, ordinary))
+    hook, ordinary = default_hooks.allreduce_hook, torch.optim.SGD(ddp.parameters(), lr=0.1)
+    _rejected("an optimizer without step_param", lambda: implementation.hook_then_optimizer(ddp, hook, None, ordinary))
     _trains_plainly(rank, ddp)
 
 
 def _rejects_parameters(rank: Rank, name: str) -> None:
+    implementation = implementation_of(name)
     ddp, other = _pair(rank)
     params = [*ddp.parameters(), next(iter(other.parameters()))]
-    _rejected("a parameter that the model does not have", lambda: _register(name, ddp, held=params, params=params))
+    _rejected("a parameter that the model does not have", lambda: _register(implementation, ddp, params, params))
     _trains_plainly(rank, ddp)
 
 
 def _rejects_second(rank: Rank, name: str) -> None:
+    implementation = implementation_of(name)
     ddp, expected = _pair(rank)
-    _register(name, ddp)
-    _rejected("a second registration", lambda: _register(name, ddp))
+    _register(implementation, ddp)
+    _rejected("a second registration", lambda: _register(implementation, ddp))
     optimizer = torch.optim.SGD(expected.parameters(), **SGD)
     for _ in range(2):
         for each in (ddp, expected):
@@ -193,12 +195,13 @@ def _rejects_second(rank: Rank, name: str) -> None:
 
 
 def _register(
-    name: str, ddp: nn.Module, held: list[nn.Parameter] | None = None, params: list[nn.Parameter] | None = None
+    implementation: Implementation,
+    ddp: nn.Module,
+    held: list[nn.Parameter] | None = None,
+    params: list[nn.Parameter] | None = None,
 ) -> None:
-    implementation = implementation_of(name)
-    hook, state = find_comm_hook("allreduce")
     functional = implementation.functional_optimizer(torch.optim.SGD, held or list(ddp.parameters()), **SGD)
-    implementation.hook_then_optimizer(ddp, hook, state, functional.target, params)
+    implementation.hook_then_optimizer(ddp, default_hooks.allreduce_hook, None, functional.target, params)
 
 
 def _rejected(what: str, call: Callable[[], object]) -> None:

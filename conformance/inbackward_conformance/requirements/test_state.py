@@ -30,10 +30,12 @@ SGD = Assignment("SGD", {"lr": 0.05, "momentum": 0.9})
 ADAM = Assignment("Adam", {"lr": 0.01})
 QUICK_ADAM = Assignment("Adam", {"lr": 0.03, "betas": (0.8, 0.9)})
 
-OPTIMIZERS = {
-    name: {"lr": 0.01, **({"momentum": 0.9} if name == "SGD" else {})} for name in closure_free_optimizer_names()
-}
-"""Every class that steps without a closure, with options that give it a state."""
+OPTIMIZERS = closure_free_optimizer_names()
+
+
+def _options(name: str) -> dict[str, Any]:
+    """Return options of a class that give it a state."""
+    return {"lr": 0.01, "momentum": 0.9} if name == "SGD" else {"lr": 0.01}
 
 
 def _trained(device: str, attach: Callable[[nn.Module], Any], backward: Callable[[nn.Module], None]) -> nn.Module:
@@ -62,7 +64,7 @@ def test_resume(check: Check, name: str) -> None:
     What is saved and loaded are the states of the listed optimizers.
     """
     model, params = MODEL_FOR.get(name, ("MLP", ALL))
-    check(Plan(model, (Assignment(name, OPTIMIZERS[name], params),), STOP_AND_GO_ON))
+    check(Plan(model, (Assignment(name, _options(name), params),), STOP_AND_GO_ON))
 
 
 @pytest.mark.must
@@ -112,7 +114,7 @@ def test_from_standard(implementation: Implementation, device: str, name: str) -
     try:
         set_optimizer_state_dict(attached, implementation.optimizers(attached), optim_state_dict=checkpoint)
     except Exception as error:  # noqa: BLE001 (whatever the listed optimizers make torch raise)
-        _or_by_its_own(implementation, "load_state_dict", error)
+        _or_by_its_own(implementation.offers("load_state_dict"), error)
         implementation.load_state_dict(attached, _through_a_file(optimizer.state_dict()))
     _go_on_alike(implementation, standard, optimizer, attached)
 
@@ -127,15 +129,13 @@ def test_to_standard(implementation: Implementation, device: str, name: str) -> 
     """
     attached = _attached(implementation, device, name)
     standard = MLP().to(device)
-    optimizer = implementation.standard_optimizer(
-        find_optimizer_class(name), standard.parameters(), dict(OPTIMIZERS[name])
-    )
+    optimizer = implementation.standard_optimizer(find_optimizer_class(name), standard.parameters(), _options(name))
     _copy_values(attached, standard)
     try:
         checkpoint = _through_a_file(get_optimizer_state_dict(attached, implementation.optimizers(attached)))
         set_optimizer_state_dict(standard, optimizer, optim_state_dict=checkpoint)
     except Exception as error:  # noqa: BLE001 (whatever the listed optimizers make torch raise)
-        _or_by_its_own(implementation, "state_dict", error)
+        _or_by_its_own(implementation.offers("state_dict"), error)
         optimizer.load_state_dict(_through_a_file(implementation.state_dict(attached)))
     _go_on_alike(implementation, standard, optimizer, attached)
 
@@ -185,7 +185,7 @@ def test_saved_module(implementation: Implementation, device: str) -> None:
 
 def _attach(implementation: Implementation, model: nn.Module, name: str) -> None:
     optimizer_class = find_optimizer_class(name)
-    implementation.attach(model, [(optimizer_class, model.parameters(), dict(OPTIMIZERS[name]), True)])
+    implementation.attach(model, [(optimizer_class, model.parameters(), _options(name), True)])
 
 
 def _attached(implementation: Implementation, device: str, name: str = "Adam") -> nn.Module:
@@ -207,7 +207,7 @@ def _standard(implementation: Implementation, device: str, name: str) -> tuple[n
     made: list[torch.optim.Optimizer] = []
 
     def attach(model: nn.Module) -> None:
-        kwargs = dict(OPTIMIZERS[name])
+        kwargs = _options(name)
         made.append(implementation.standard_optimizer(find_optimizer_class(name), model.parameters(), kwargs))
 
     model = _trained(device, attach, lambda model: _standard_step(model, made[0]))
@@ -248,8 +248,7 @@ def _through_a_file(checkpoint: Any) -> Any:
     return torch.load(file)
 
 
-def _or_by_its_own(implementation: Implementation, call: str, error: Exception) -> None:
-    offered = implementation.offers(call)
+def _or_by_its_own(offered: bool, error: Exception) -> None:
     assert offered, f"torch.distributed.checkpoint over the listed optimizers raises {type(error).__name__}: {error}"
 
 
