@@ -23,8 +23,21 @@ if TYPE_CHECKING:
 APART = DISTRIBUTED | {"functional"}
 """Chapters of calls that the others do not make: their mutants run them alone, and no other mutant does."""
 
-SLOW = frozenset({"ddp/early_step", "equivalence/long_run", "fsdp/early_step", "hazards/compile", "lifetime/rounds"})
-"""Most of the time would be theirs: only mutants that are for them run them."""
+SLOW = {
+    "ddp/early_step",
+    "equivalence/long_run",
+    "fsdp/checkpoint",
+    "fsdp/checkpoint_of_original_parameters",
+    "fsdp/early_step",
+    "functional/compile",
+    "functional/compile_by_inductor",
+    "hazards/compile",
+    "lifetime/rounds",
+}
+"""Half of the time would be theirs: only mutants that are for them run them."""
+
+BY_CHANCE = {"hazards/two_threads"}
+"""What others come to there depends on which thread comes first: again, only mutants that are for it run it."""
 
 DRAWN = "properties"
 """Plans that are drawn until one fails find nearly every mutant, and take as long: only mutants for it run it."""
@@ -86,6 +99,6 @@ def cases_for(name: str, requirement: str) -> list[str]:
         return cases[name]
     chapter = requirement.partition("/")[0]
     its_affair = chapter in _CHAPTERS[name] if chapter in APART else not _CHAPTERS[name] <= APART
-    if not its_affair or requirement in SLOW or chapter == DRAWN:
+    if not its_affair or requirement in SLOW | BY_CHANCE or chapter == DRAWN:
         return []
     return next(iter(cases.values()), [""])[:1]

@@ -43,10 +43,11 @@ SPEC = ROOT / "conformance" / "SPEC.md"
 
 RUN_HERE = [mutant for mutant in MUTANTS if specification()[mutant.requirement].applies_to("cpu")]
 WORKERS = 2
-PARTS = 3
-"""The run on ranks takes as long as one of these, or two."""
+PARTS = 5
+"""The run on ranks takes as long as two or three of these."""
 BEGIN, END = "<!-- mutants: written by nox -s mutants -->", "<!-- /mutants -->"
 NUMBERS = re.compile(r"(largest difference|loss|step) -?[\d.e+-]+|nan\b|0x[0-9a-f]+|(?<=\.py:)\d+")
+NAME = re.compile(r"(?<=parameter )'[^']+'(?= differs between rank)")
 LONGEST_DETAIL = 160
 DEFECTS = frozenset({"diverges", "fails", "refuses"})
 """What a mutant is caught by; an error would be one of the suite, or of the mutant's own text."""
@@ -63,6 +64,7 @@ class Failure:
     def of(cls, case: CaseRecord) -> Failure:
         """Leave out what is not the same everywhere, and the mutant's own name, which its base has not."""
         detail = NUMBERS.sub(lambda found: f"{found[1] or ''} …".strip(), case.detail)
+        detail = NAME.sub("…", detail)  # which one is the first whose sum is rounded otherwise
         detail = detail.replace(case.implementation.replace(":", "."), "its class")
         detail = detail.replace(case.implementation.partition(":")[2], "its class")
         return cls(case.outcome, textwrap.shorten(detail, LONGEST_DETAIL, placeholder=" …"))

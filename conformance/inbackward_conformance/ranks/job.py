@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from inbackward_conformance.judgement import finding_of
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
 from inbackward_conformance.ranks.stores import HashStore
+from inbackward_conformance.run import seed_random_numbers
 from inbackward_conformance.trace import Trace
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ def carry_out(job: Job, number: int, store: Store) -> Answer:
     """Do a job as rank `number`; `store` is for this job alone."""
     rank = Rank(number, job.world_size, _device(job.device, number))
     try:
-        with torch.enable_grad(), _process_group(job, rank, store):  # whatever the job before has left
+        seed_random_numbers(0, rank.device)  # whatever the job before has left, and its grad mode
+        with torch.enable_grad(), _process_group(job, rank, store):
             return Answer(job.call(rank, *job.arguments))
     except Exception as error:  # noqa: BLE001 (whatever is raised is an observation)
         return Answer(finding=finding_of(error))

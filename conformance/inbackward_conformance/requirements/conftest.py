@@ -27,6 +27,7 @@ from inbackward_conformance.ranks.job import Ranks
 from inbackward_conformance.ranks.pool import Pool
 from inbackward_conformance.record import CaseRecord
 from inbackward_conformance.repro.body_script import sources_of
+from inbackward_conformance.run import seed_random_numbers
 from inbackward_conformance.session import LAST_WORDS_OF_WORKER, ConformanceSession, attach_case, with_script
 from inbackward_conformance.specification import DISTRIBUTED, requirement_id, specification
 from inbackward_conformance.time_limit import time_limit
@@ -81,8 +82,9 @@ def warm_torch() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def grad_mode() -> Iterator[None]:
-    """Begin each case with grad mode on, whatever an implementation has left behind in the one before."""
+def fresh_start(request: pytest.FixtureRequest, device: str) -> Iterator[None]:
+    """Begin each case with grad mode on and the same random numbers, whatever the one before has left behind."""
+    seed_random_numbers(request.config.getoption("conformance_seed"), device)
     with torch.enable_grad():
         yield
 
