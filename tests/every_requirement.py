@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inbackward_conformance import check
+from inbackward_conformance.on_ranks import run_observed, run_standard
 from inbackward_conformance.run import run
 from inbackward_conformance.specification import DISTRIBUTED, requirement_id
 from inbackward_conformance.standard_loop import StandardLoop
 from mutants import MUTANTS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from inbackward_conformance.plan import Plan
+    from inbackward_conformance.ranks.job import Rank
     from inbackward_conformance.run import Method
     from inbackward_conformance.trace import Trace
 
@@ -53,18 +55,33 @@ for mutant in MUTANTS:
         _CHAPTERS[name].add(mutant.chapter)
 
 
+_STANDARD: dict[str, Trace] = {}
+"""What the standard loop leaves, by plan: the same for all mutants, so each process runs it once."""
+
+
 def pytest_configure() -> None:
-    """Run the standard loop once for each plan, not once for each mutant: its trace is the same for all."""
-    traces: dict[str, Trace] = {}
-
-    def run_or_remember(plan: Plan, method: Method, device: str = "cpu", rank: int = 0) -> Trace:
-        if not isinstance(method, StandardLoop):
-            return run(plan, method, device, rank)
-        if (key := repr(plan)) not in traces:
-            traces[key] = run(plan, method, device, rank)
-        return traces[key]
-
+    """Remember what the standard loop leaves, in this process and in those of ranks."""
     check.run = run_or_remember  # type: ignore[attr-defined]
+    check.run_both = run_both_or_remember  # type: ignore[attr-defined]
+
+
+def run_or_remember(plan: Plan, method: Method, device: str = "cpu", rank: int = 0) -> Trace:
+    """Stand in for `run`."""
+    if not isinstance(method, StandardLoop):
+        return run(plan, method, device, rank)
+    return _remembered(plan, lambda: run(plan, method, device, rank))
+
+
+def run_both_or_remember(rank: Rank, name: str, plan: Plan) -> tuple[Trace, Trace | None]:
+    """Stand in for `run_both`."""
+    standard = _remembered(plan, lambda: run_standard(rank, name, plan))
+    return standard, None if standard.raised else run_observed(rank, name, plan)
+
+
+def _remembered(plan: Plan, run_it: Callable[[], Trace]) -> Trace:
+    if (key := repr(plan)) not in _STANDARD:
+        _STANDARD[key] = run_it()
+    return _STANDARD[key]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
