@@ -243,6 +243,17 @@ def test_a_case_begins_with_grad_mode_on(suite: Suite) -> None:
     assert suite.verdicts() == {"x:TurnsGradientsOff": "not conformant", "x:Sound": "conformant"}
 
 
+def test_a_case_begins_with_the_same_random_numbers(suite: Suite) -> None:
+    """What it says does not depend on the cases before it, numbers included."""
+    details = []
+    for before in ([], ["--implementation=x:Sound"]):
+        named = [*before, "--implementation=mutants.of_hazards:GuardWithoutFinally"]
+        suite.run(*named, "-k", "after_an_error and step", chapter="hazards")
+        details.append([case["detail"] for case in suite.cases() if "mutants" in case["implementation"]])
+    assert "largest difference" in details[0][0]
+    assert details[0] == details[1]
+
+
 def test_a_case_that_does_not_end_hangs(suite: Suite) -> None:
     """The next cases run as if nothing had been."""
     result = suite.run("--implementation=x:Hangs", "--case-seconds=2")
