@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inbackward_conformance import check
-from inbackward_conformance.on_ranks import run_observed, run_standard
 from inbackward_conformance.run import run
 from inbackward_conformance.specification import DISTRIBUTED, requirement_id
 from inbackward_conformance.standard_loop import StandardLoop
 from mutants import MUTANTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from inbackward_conformance.plan import Plan
-    from inbackward_conformance.ranks.job import Rank
     from inbackward_conformance.run import Method
     from inbackward_conformance.trace import Trace
 
@@ -56,31 +54,20 @@ for mutant in MUTANTS:
 
 
 _STANDARD: dict[str, Trace] = {}
-"""What the standard loop leaves, by plan: the same for all mutants, so each process runs it once."""
+"""What the standard loop leaves, by plan: the same for all mutants, so it runs once."""
 
 
 def pytest_configure() -> None:
-    """Remember what the standard loop leaves, in this process and in those of ranks."""
+    """Remember what the standard loop leaves, in this process: ranks may be replaced one by one, and forget."""
     check.run = run_or_remember  # type: ignore[attr-defined]
-    check.run_both = run_both_or_remember  # type: ignore[attr-defined]
 
 
 def run_or_remember(plan: Plan, method: Method, device: str = "cpu", rank: int = 0) -> Trace:
     """Stand in for `run`."""
     if not isinstance(method, StandardLoop):
         return run(plan, method, device, rank)
-    return _remembered(plan, lambda: run(plan, method, device, rank))
-
-
-def run_both_or_remember(rank: Rank, name: str, plan: Plan) -> tuple[Trace, Trace | None]:
-    """Stand in for `run_both`."""
-    standard = _remembered(plan, lambda: run_standard(rank, name, plan))
-    return standard, None if standard.raised else run_observed(rank, name, plan)
-
-
-def _remembered(plan: Plan, run_it: Callable[[], Trace]) -> Trace:
     if (key := repr(plan)) not in _STANDARD:
-        _STANDARD[key] = run_it()
+        _STANDARD[key] = run(plan, method, device, rank)
     return _STANDARD[key]
 
 

@@ -185,8 +185,11 @@ def golden(seen: Seen) -> str:
         named = {mutant.requirement for mutant in MUTANTS if mutant.name == name}
         lines += ["", " from ".join(each.removeprefix("mutants.") for each in (name, made_from) if each)]
         for (requirement, case), failure in sorted(seen.departures(name, made_from).items()):
-            line = f"{failure.outcome if failure else 'keeps'} {requirement}{f'[{case}]' if case else ''}"
-            lines.append(f"* {line}: {failure.detail}" if failure and requirement in named else f"  {line}")
+            where = f"{requirement}{f'[{case}]' if case else ''}"
+            if failure and requirement in named:
+                lines.append(f"* {where} {failure.outcome}: {failure.detail}")
+            else:
+                lines.append(f"  {where}" if failure else f"  keeps {where}")
     return "\n".join(lines) + "\n"
 
 

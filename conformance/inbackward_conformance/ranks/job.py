@@ -153,20 +153,21 @@ def _process_group(job: Job, rank: Rank, store: Store) -> Iterator[None]:
     leaves at once: its connections close, and the others, who wait for it, are told so.
     """
     _STILL_IN_USE.clear()
-    dist.init_process_group(
-        _backend(job),
-        store=store,
-        rank=rank.number,
-        world_size=rank.world_size,
-        timeout=timedelta(seconds=job.patience),
-    )
     group: dist.ProcessGroup | None = None
     try:
+        dist.init_process_group(
+            _backend(job),
+            store=store,
+            rank=rank.number,
+            world_size=rank.world_size,
+            timeout=timedelta(seconds=job.patience),
+        )
         yield
         group = dist.group.WORLD
     finally:
         gc.collect()  # a wrapper that is still referred to keeps the connections open
-        dist.destroy_process_group()
+        if dist.is_initialized():  # a rendezvous that failed may have left it so, or not
+            dist.destroy_process_group()
     if sys.getrefcount(group) > NOBODY_ELSE:
         _STILL_IN_USE.append(group)
 
