@@ -11,7 +11,7 @@ from inbackward_conformance import check
 from inbackward_conformance.run import run
 from inbackward_conformance.specification import DISTRIBUTED, requirement_id
 from inbackward_conformance.standard_loop import StandardLoop
-from mutants import MUTANTS
+from mutants import MUTANTS, chapters
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -45,12 +45,11 @@ DRAWN = "properties"
 _CASES: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
 """By requirement: the cases of each mutant that is for it, and for a base those of all that are made from it."""
 
-_CHAPTERS: dict[str, set[str]] = defaultdict(set)
+_CHAPTERS = chapters()
 
 for mutant in MUTANTS:
     for name in filter(None, (mutant.name, mutant.made_from)):
         _CASES[mutant.requirement][name].append(mutant.case)
-        _CHAPTERS[name].add(mutant.chapter)
 
 
 _STANDARD: dict[str, Trace] = {}

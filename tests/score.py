@@ -29,7 +29,7 @@ import pytest
 from inbackward_conformance.__main__ import specification_text
 from inbackward_conformance.read_record import read_record
 from inbackward_conformance.specification import DISTRIBUTED, specification
-from mutants import MUTANTS, Mutant
+from mutants import MUTANTS, Mutant, chapters
 
 if TYPE_CHECKING:
     from inbackward_conformance.record import CaseRecord
@@ -117,15 +117,12 @@ def main() -> int:
 
 def run_all() -> Seen:
     """Run mutants and what they are made from; say so, since it takes minutes."""
-    chapters: dict[str, set[str]] = {}
-    for mutant in MUTANTS:
-        for name in filter(None, (mutant.name, mutant.made_from)):
-            chapters.setdefault(name, set()).add(mutant.chapter)
-    on_ranks = [name for name in chapters if chapters[name] <= DISTRIBUTED]
-    here = [name for name in chapters if name not in on_ranks]
+    chapters_of = chapters()
+    on_ranks = [name for name in chapters_of if chapters_of[name] <= DISTRIBUTED]
+    here = [name for name in chapters_of if name not in on_ranks]
     jobs = [(on_ranks, ["--distributed"]), *((here[number::PARTS], []) for number in range(PARTS))]
     started = time.monotonic()
-    print(f"{len(chapters)} implementations, in {len(jobs)} runs", flush=True)
+    print(f"{len(chapters_of)} implementations, in {len(jobs)} runs", flush=True)
     with TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(WORKERS) as pool:
         reports = [Path(folder, f"{number}.jsonl") for number in range(len(jobs))]
         running = [pool.submit(run, report, *job) for report, job in zip(reports, jobs, strict=True)]

@@ -81,6 +81,11 @@ def find_implementation(name: str) -> Any:
     return target
 
 
+_distributions_of_packages = cache(packages_distributions)
+"""Looked up once, as `known_implementations`."""
+
+
+@cache
 def version_of(name: str) -> str:
     """Return which distribution an implementation is of, and its version: `torch-optimi 0.3.3`; empty: of none.
 
@@ -91,7 +96,7 @@ def version_of(name: str) -> str:
     module = target.__name__ if inspect.ismodule(target) else getattr(target, "__module__", type(target).__module__)
     package = module.partition(".")[0]
     # One that is installed editable lists no packages: mostly it is called as its package is.
-    distribution = told or next(iter(packages_distributions().get(package, [])), package)
+    distribution = told or next(iter(_distributions_of_packages().get(package, [])), package)
     try:
         return f"{distribution} {version(distribution)}"
     except PackageNotFoundError as error:

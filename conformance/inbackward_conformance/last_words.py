@@ -25,15 +25,15 @@ class LastWords:
         self._file = file
         self._case = {"case": case, "requirement": requirement}
         self._arguments = arguments
-        self._write("")
+        self._write(None)
 
     def about_to_run(self, plan: Plan) -> None:
         """Keep the plan, until the next one."""
-        self._write(repr(plan))
+        self._write(plan)
 
-    def _write(self, plan: str) -> None:
+    def _write(self, plan: Plan | None) -> None:
         if self._file:
-            found = {**self._case, "plan": plan, "arguments": {} if plan else self._arguments}
+            found = {**self._case, "plan": repr(plan) if plan else "", "arguments": {} if plan else self._arguments}
             self._file.write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -17,6 +17,6 @@ from mutants import (  # noqa: F401 (they register their mutants)
     of_structure,
     of_training,
 )
-from mutants.registry import MUTANTS, Mutant
+from mutants.registry import MUTANTS, Mutant, chapters
 
-__all__ = ["MUTANTS", "Mutant"]
+__all__ = ["MUTANTS", "Mutant", "chapters"]

@@ -53,5 +53,14 @@ def fails(requirement: str, case: str = "", *, only_drawn: bool = False) -> Call
     return register
 
 
+def chapters() -> dict[str, set[str]]:
+    """Return the chapters that each mutant is for, and for a base those of all that are made from it."""
+    found: dict[str, set[str]] = {}
+    for mutant in MUTANTS:
+        for name in filter(None, (mutant.name, mutant.made_from)):
+            found.setdefault(name, set()).add(mutant.chapter)
+    return found
+
+
 def _name_of(cls: type) -> str:
     return f"{cls.__module__}:{cls.__name__}"
