@@ -147,8 +147,10 @@ class CheckpointedTwice(Checkpointed):
         return output
 
 
-class ReentrantCheckpointedTwice(ReentrantCheckpointed, CheckpointedTwice):
+class ReentrantCheckpointedTwice(CheckpointedTwice):
     """A block whose gradient comes in two parts, each from a backward of its own."""
+
+    reentrant = True
 
 
 class CheckpointedAndNot(Checkpointed):
@@ -160,8 +162,10 @@ class CheckpointedAndNot(Checkpointed):
         return output
 
 
-class ReentrantCheckpointedAndNot(ReentrantCheckpointed, CheckpointedAndNot):
+class ReentrantCheckpointedAndNot(CheckpointedAndNot):
     """A block that is computed again after a part of its gradient was there."""
+
+    reentrant = True
 
 
 class CheckpointedConstant(DetachedUse):

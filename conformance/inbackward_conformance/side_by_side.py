@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from inbackward_conformance.compare import close, describe_difference, describe_states, same_states
+from inbackward_conformance.optimizer_configurations import MODEL_FOR
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome
-from inbackward_conformance.plan import Plan
+from inbackward_conformance.plan import ALL, Plan
 from inbackward_conformance.run import build_model, find_optimizer_class, live_options, seed_random_numbers
 from inbackward_conformance.trace import copy_state
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from inbackward_conformance.adapter import Implementation
     from inbackward_conformance.functional import Functional
-    from inbackward_conformance.optimizer_configurations import Configuration
     from inbackward_conformance.trace import State
 
     Gradients = Sequence[Tensor | None]
@@ -35,30 +35,29 @@ class SideBySide:
     """
 
     def __init__(
-        self, implementation: Implementation, configuration: Configuration, device: str, model: str = ""
+        self, implementation: Implementation, optimizer: str, options: dict[str, Any], device: str, model: str = ""
     ) -> None:
-        if configuration.optimizer not in implementation.functional_optimizers:
-            raise NotOffered(f"no functional {configuration.optimizer}")
+        """Make both, by name and options; `model` has the parameters, instead of what the class is tried on."""
+        if optimizer not in implementation.functional_optimizers:
+            raise NotOffered(f"no functional {optimizer}")
         self._implementation = implementation
-        self._configuration = configuration
-        self._model = model or configuration.model
+        self._optimizer = optimizer
+        self._options = options
         self._generator = torch.Generator().manual_seed(0)
-        self.expected = self._make_params(device)
-        self.params = self._make_params(device)
+        self.expected = self._make_params(device, model)
+        self.params = self._make_params(device, model)
         self.functional = self.make_functional(self.params)
         self.standard = self.make_standard(self.expected)
 
     def make_functional(self, params: Sequence[Tensor]) -> Functional:
-        """Make a functional optimizer of the configuration."""
-        options = live_options(self._configuration.options)
-        optimizer_class = find_optimizer_class(self._configuration.optimizer)
-        return self._implementation.functional_optimizer(optimizer_class, list(params), **options)
+        """Make a functional optimizer."""
+        optimizer_class = find_optimizer_class(self._optimizer)
+        return self._implementation.functional_optimizer(optimizer_class, list(params), **live_options(self._options))
 
     def make_standard(self, params: Sequence[Tensor]) -> Optimizer:
-        """Make an ordinary optimizer of the configuration."""
-        optimizer_class = find_optimizer_class(self._configuration.optimizer)
-        options = live_options(self._configuration.options)
-        return self._implementation.standard_optimizer(optimizer_class, list(params), options)
+        """Make an ordinary optimizer."""
+        optimizer_class = find_optimizer_class(self._optimizer)
+        return self._implementation.standard_optimizer(optimizer_class, list(params), live_options(self._options))
 
     def draw(self, *, sparse: bool = False) -> list[Tensor]:
         """Return the next gradients, one for each parameter; sparse ones have rows that are left out."""
@@ -115,12 +114,12 @@ class SideBySide:
         expected = self.standard.state.get(self.expected[number])
         return [[copy_state(found)] if found else [] for found in (expected, observed)]  # type: ignore[return-value]
 
-    def _make_params(self, device: str) -> list[Tensor]:
+    def _make_params(self, device: str, model: str) -> list[Tensor]:
+        name, names = (model, ALL) if model else MODEL_FOR.get(self._optimizer, ("MLP", ALL))
         with torch.random.fork_rng():
             seed_random_numbers(0, device)
-            model = build_model(Plan(self._model, (), ()), torch.device(device))
-        names = self._configuration.assignment.params
-        return [param for name, param in model.named_parameters() if isinstance(names, str) or name in names]
+            module = build_model(Plan(name, (), ()), torch.device(device))
+        return [param for name, param in module.named_parameters() if names == ALL or name in names]
 
 
 def _diverges(detail: str) -> BrokenPromise:

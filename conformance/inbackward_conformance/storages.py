@@ -35,13 +35,14 @@ class Storages:
 
     def live(self) -> int:
         """Return how many of them are alive."""
-        return len(self._alive())
+        return len(self.live_sizes())
 
     def live_bytes(self) -> int:
         """Return how many bytes those have."""
-        return sum(self._alive())
+        return sum(self.live_sizes())
 
-    def _alive(self) -> list[int]:
+    def live_sizes(self) -> list[int]:
+        """Return the bytes of each that is alive."""
         self._seen = {address: seen for address, seen in self._seen.items() if not seen[0].expired()}
         return [size for _, size in self._seen.values()]
 

@@ -171,8 +171,12 @@ class FullyShard(Printable):
             options.append(f"mp_policy=fsdp.MixedPrecisionPolicy({dtypes})")
         if self.offload:
             options.append("offload_policy=fsdp.CPUOffloadPolicy(pin_memory=False)")
-        for module in map(script.attribute, (*self.layers, "")):
-            script.add(script.loop.wrap("fully_shard", module, ", ".join(options)))
+        modules = [script.attribute(layer) for layer in (*self.layers, "")]
+        if len(modules) > 1:
+            with script.block(f"for module in ({', '.join(modules)}):"):
+                script.add(script.loop.wrap("fully_shard", "module", ", ".join(options)))
+        else:
+            script.add(script.loop.wrap("fully_shard", "model", ", ".join(options)))
         script.plain = ".to_local()"
         script.attach_to_new_parameters()
 

@@ -59,6 +59,7 @@ class Comparison:
         tolerance: the largest difference that passes, relative to the largest value.
         may_refuse: whether an error of the implementation passes.
         raised: how the error begins that does not pass.
+        state: the state that `optimizer` holds for `param`, as source.
     """
 
     kind: Kind
@@ -66,6 +67,7 @@ class Comparison:
     tolerance: float = 0.0
     may_refuse: bool = False
     raised: str = ""
+    state: str = "optimizer.state[param]"
 
     def returned(self, script: Script) -> str:
         """Return what a training returns: an expression for what is compared, by name."""
@@ -75,8 +77,7 @@ class Comparison:
                 return ""
             case Kind.STATES:
                 found = script.loop.optimizers()
-                state = script.loop.state_of("optimizer", "param")
-                of_each = f"[{state} for optimizer in {found} if optimizer.state.get(param)]"
+                of_each = f"[{self.state} for optimizer in {found} if optimizer.state.get(param)]"
                 return f"{{name: {of_each} {params}}}"
             case Kind.GRADIENTS if script.plain:
                 return f"{{name: None if param.grad is None else param.grad{script.plain} {params}}}"

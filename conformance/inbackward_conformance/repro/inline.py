@@ -141,7 +141,7 @@ class _Tidy(ast.NodeTransformer):
         if ast.get_docstring(node) is not None:
             node.body = node.body[1:]
         self.generic_visit(node)
-        node.body = _returning_directly(node.body) or [ast.Pass()]
+        node.body = node.body or [ast.Pass()]
         return node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
@@ -158,12 +158,3 @@ class _Tidy(ast.NodeTransformer):
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.Assign | None:
         self.generic_visit(node)
         return ast.Assign([node.target], node.value) if node.value else None
-
-
-def _returning_directly(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Return `[…, return x]` for `[…, output = x, return output]`."""
-    match body:
-        case [*before, ast.Assign(targets=[ast.Name(id=name)], value=value), ast.Return(value=ast.Name(id=returned))]:
-            if name == returned:
-                return [*before, ast.Return(value)]
-    return body

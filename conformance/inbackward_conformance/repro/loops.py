@@ -67,9 +67,6 @@ class Loop(Protocol):
     def detach(self, script: Script) -> None:
         """Make an ordinary model of it again."""
 
-    def state_of(self, optimizer: str, param: str) -> str:
-        """Return the state that an optimizer holds for a parameter."""
-
     def hook_then_optimizer(self, script: Script, comm_hook: str, state: str, made: Assigned, *, some: bool) -> None:
         """Register a communication hook, with an optimizer to step behind it; `some`: not for all parameters."""
 
@@ -145,10 +142,6 @@ class StandardLoop:
     def detach(self, script: Script) -> None:
         """Forget the optimizers."""
         self._made = []
-
-    def state_of(self, optimizer: str, param: str) -> str:
-        """Return what the implementation takes for the state."""
-        return self._spelling.spell("state_of", optimizer=optimizer, param=param)
 
     def hook_then_optimizer(self, script: Script, comm_hook: str, state: str, made: Assigned, *, some: bool) -> None:
         """Register the hook; the optimizer is one like any other."""
@@ -250,10 +243,6 @@ class InBackward:
     def detach(self, script: Script) -> None:
         """Detach by the implementation."""
         script.add(self._spelling.spell("detach", module="model"))
-
-    def state_of(self, optimizer: str, param: str) -> str:
-        """Return what the implementation takes for the state."""
-        return self._spelling.spell("state_of", optimizer=optimizer, param=param)
 
     def hook_then_optimizer(self, script: Script, comm_hook: str, state: str, made: Assigned, *, some: bool) -> None:
         """Make a functional optimizer, and let the implementation register both."""

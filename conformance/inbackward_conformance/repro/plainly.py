@@ -6,6 +6,7 @@ tell less of it.
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import traceback
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.testing import assert_close
 
 from inbackward_conformance.models import MLP
 
@@ -118,32 +120,32 @@ def find_optimizer_class(name: str) -> type[Optimizer]:
 class SideBySide:
     """A functional optimizer and the ordinary one of its class, over equal parameters, fed the same gradients."""
 
-    def __init__(self, configuration: SimpleNamespace, device: str, model: str = "") -> None:
-        self._configuration = configuration
-        self._model = model or configuration.model
-        self._generator = torch.Generator().manual_seed(0)
-        self.expected, self.params = self._make_params(device), self._make_params(device)
+    def __init__(self, optimizer: str, options: dict[str, Any], device: str, model: str = "") -> None:
+        self._optimizer = optimizer
+        self._options = options
+        self._device = device
+        self.generator = torch.Generator().manual_seed(0)
+        self.expected = self._make_params(model)
+        self.params = self._make_params(model)
         self.functional = self.make_functional(self.params)
         self.standard = self.make_standard(self.expected)
 
-    def _make_params(self, device: str) -> list[Tensor]:
+    def _make_params(self, model: str) -> list[Tensor]:
         torch.manual_seed(0)
-        model = MLP() if self._model == "MLP" else nn.Embedding(10, 4)
-        return list(model.to(device).parameters())
+        module = nn.Embedding(10, 4) if model or self._optimizer == "SparseAdam" else MLP()
+        return list(module.to(self._device).parameters())
 
     def make_functional(self, params: list[Tensor]) -> Any:
-        """Make a functional optimizer of the configuration."""
-        optimizer_class = find_optimizer_class(self._configuration.optimizer)
-        return implementation.functional_optimizer(optimizer_class, params, **self._configuration.options)
+        """Make a functional optimizer."""
+        return implementation.functional_optimizer(getattr(torch.optim, self._optimizer), params, **self._options)
 
     def make_standard(self, params: list[Tensor]) -> Optimizer:
-        """Make an ordinary optimizer of the configuration."""
-        optimizer_class = find_optimizer_class(self._configuration.optimizer)
-        return implementation.standard_optimizer(optimizer_class, params, self._configuration.options)
+        """Make an ordinary optimizer."""
+        return implementation.standard_optimizer(getattr(torch.optim, self._optimizer), params, self._options)
 
     def draw(self, *, sparse: bool = False) -> list[Tensor]:
         """Return the next gradients."""
-        drawn = [torch.randn(param.shape, generator=self._generator).to(param.device) for param in self.params]
+        drawn = [torch.randn(param.shape, generator=self.generator).to(self._device) for param in self.params]
         return [(grad * (torch.arange(10) % 3 > 0).unsqueeze(1)).to_sparse(1) for grad in drawn] if sparse else drawn
 
     def feed(self, gradients: Sequence[Tensor | None], *, one_by_one: bool = False) -> None:
@@ -155,18 +157,17 @@ class SideBySide:
     def step_standard(self, gradients: Sequence[Tensor | None]) -> None:
         """Step as ever."""
         for param, grad in zip(self.expected, gradients, strict=True):
-            param.grad = None if grad is None else grad.clone()
+            param.grad = copy.deepcopy(grad)
         self.standard.step()
         self.standard.zero_grad()
 
     def step_functional(self, gradients: Sequence[Tensor | None], *, one_by_one: bool) -> None:
         """Hand the gradients over, all at once or one by one."""
-        handed = [None if grad is None else grad.clone() for grad in gradients]
         if one_by_one:
-            for param, grad in zip(self.params, handed, strict=True):
-                self.functional.step_param(param, grad)
+            for param, grad in zip(self.params, gradients, strict=True):
+                self.functional.step_param(param, copy.deepcopy(grad))
         else:
-            self.functional.step(handed)
+            self.functional.step(copy.deepcopy(gradients))
 
     def compare(self, tolerance: float = 0.0) -> None:
         """Compare parameters and states."""
@@ -175,7 +176,8 @@ class SideBySide:
             if hasattr(self.functional, "state"):
                 pairs.append((self.functional.state.get(param) or {}, self.standard.state.get(expected) or {}))
             for pair in pairs:
-                torch.testing.assert_close(*pair, rtol=0, atol=tolerance * expected.abs().max().item(), equal_nan=True)
+                furthest = tolerance and tolerance * expected.abs().max().item()
+                assert_close(*pair, rtol=0, atol=furthest, equal_nan=True)
 
 
 def on_ranks(world_size: int, body: Callable[..., None], *arguments: Any) -> None:

@@ -80,6 +80,7 @@ class _PlanScript:
             plan.ranks.tolerance if plan.ranks else 0.0,
             may_refuse=self._may_refuse(at_attachment=False),
             raised=self._failure.raised,
+            state=spelling.spell("state_of", optimizer="optimizer", param="param"),
         )
 
     def text(self) -> str:

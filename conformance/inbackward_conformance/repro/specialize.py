@@ -6,8 +6,11 @@ A requirement is written for all its cases, and a script is of one: what the oth
 from __future__ import annotations
 
 import ast
-import operator
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+from inbackward_conformance.repro.settled import is_settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,10 +25,7 @@ Reference = type[ast.Name] | type[ast.Attribute]
 
 def specialize(tree: ast.Module) -> bool:
     """Put constants in the place of parameters that are the same in every call; return whether there were any."""
-    functions = list(_functions(tree))
-    for name, function, kind in functions:
-        if [other for other, _, _ in functions].count(name) > 1 or name in CALLED_BY_TORCH:
-            continue
+    for name, function, kind in functions(tree):
         calls = calls_of(tree, name, kind)
         for parameter in _parameters(function):
             if (value := _same_in_all(function, parameter, calls)) is not None:
@@ -33,21 +33,26 @@ def specialize(tree: ast.Module) -> bool:
                 for call in calls:
                     _drop(function, parameter, call)
                 _drop_parameter(function, parameter)
-                tree.body = [*map(_Folded().visit, tree.body)]
                 return True
     return False
 
 
-def _functions(tree: ast.Module) -> Iterator[tuple[str, Function, Reference]]:
-    """Yield functions with the name that they are called by, and how; a constructor has that of its class."""
+def functions(tree: ast.Module) -> Iterator[tuple[str, Function, Reference]]:
+    """Yield functions with the name that they are called by, and how; a constructor has that of its class.
+
+    What several have is left out, and methods that torch may call.
+    """
+    found: list[tuple[str, Function, Reference]] = []
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
-            yield node.name, node, ast.Name
+            found.append((node.name, node, ast.Name))
         if isinstance(node, ast.ClassDef):
             for method in node.body:
                 if isinstance(method, ast.FunctionDef):
                     constructs = method.name == "__init__"
-                    yield (node.name, method, ast.Name) if constructs else (method.name, method, ast.Attribute)
+                    found.append((node.name, method, ast.Name) if constructs else (method.name, method, ast.Attribute))
+    times = Counter(name for name, _, _ in found)
+    yield from (each for each in found if times[each[0]] == 1 and each[0] not in CALLED_BY_TORCH)
 
 
 def calls_of(tree: ast.Module, name: str, kind: Reference = ast.Name) -> list[ast.Call]:
@@ -82,9 +87,10 @@ def _shadowed(function: Function, name: str) -> bool:
 
 
 def _same_in_all(function: Function, parameter: str, calls: list[ast.Call]) -> ast.expr | None:
-    """Return the constant that a parameter is in every call."""
+    """Return the value that a parameter has in every call."""
     values = [_given(function, parameter, call) for call in calls]
-    if not values or any(not isinstance(value, ast.Constant) for value in values):
+    uses = [node for node in ast.walk(function) if isinstance(node, ast.Name) and node.id == parameter]
+    if not values or any(value is None or not is_settled(value, uses, function) for value in values):
         return None
     return values[0] if len({ast.dump(value) for value in values if value}) == 1 else None
 
@@ -134,87 +140,4 @@ class Substituted(ast.NodeTransformer):
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         """Replace one."""
-        return self._values.get(node.id, node)
-
-
-class _Folded(ast.NodeTransformer):
-    """Decides what constants decide."""
-
-    def visit_FunctionDef(self, node: Function) -> Function:
-        self.generic_visit(node)
-        node.body = _until_return(node.body) or [ast.Pass()]
-        return node
-
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        self.generic_visit(node)
-        if isinstance(node.test, ast.Constant):
-            return node.body if node.test.value else node.orelse
-        return node
-
-    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
-        self.generic_visit(node)
-        if isinstance(node.test, ast.Constant):
-            return node.body if node.test.value else node.orelse
-        return node
-
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
-        self.generic_visit(node)
-        if isinstance(node.op, ast.Not) and isinstance(node.operand, ast.Constant):
-            return ast.Constant(not node.operand.value)
-        return node
-
-    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
-        self.generic_visit(node)
-        decides = operator.truth if isinstance(node.op, ast.Or) else operator.not_
-        first, *others = node.values
-        if not isinstance(first, ast.Constant):
-            return node
-        if decides(first.value):
-            return first
-        return self.visit_BoolOp(ast.BoolOp(node.op, others)) if len(others) > 1 else others[0]
-
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:
-        self.generic_visit(node)
-        match node:
-            case ast.Compare(ast.Constant(left), [ast.Eq()], [ast.Constant(right)]):
-                return ast.Constant(left == right)
-            case ast.Compare(ast.Constant(left), [ast.NotEq()], [ast.Constant(right)]):
-                return ast.Constant(left != right)
-            case ast.Compare(ast.Constant(int(left)), [ast.Lt()], [ast.Constant(int(right))]):
-                return ast.Constant(left < right)
-        return node
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Leave out what says that something is on the CPU, where all is."""
-        self.generic_visit(node)
-        if ast.unparse(node.func).startswith(("torch.", "nn.")):
-            node.keywords = [word for word in node.keywords if word.arg != "device" or not _is(word.value, "cpu")]
-        match node:
-            case ast.Call(ast.Attribute(value, "to"), [ast.Constant("cpu")], []):
-                return value
-            case ast.Call(ast.Name("getattr"), [value, ast.Constant(str(name))], []):
-                return ast.Attribute(value, name, ast.Load())
-        return node
-
-    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
-        """Put text into text."""
-        parts: list[ast.expr] = []
-        for part in node.values:
-            match part:
-                case ast.FormattedValue(ast.Constant(value), conversion, None):
-                    text = repr(value) if conversion == ord("r") else str(value)
-                    parts.append(ast.Constant(text))
-                case _:
-                    parts.append(part)
-        if all(isinstance(part, ast.Constant) for part in parts):
-            return ast.Constant("".join(str(part.value) for part in parts if isinstance(part, ast.Constant)))
-        return ast.JoinedStr(parts)
-
-
-def _is(node: ast.expr, value: Any) -> bool:
-    return isinstance(node, ast.Constant) and bool(node.value == value)
-
-
-def _until_return(body: list[ast.stmt]) -> list[ast.stmt]:
-    ends = (number for number, statement in enumerate(body) if isinstance(statement, ast.Return))
-    return body[: next(ends, len(body)) + 1]
+        return deepcopy(self._values[node.id]) if node.id in self._values else node

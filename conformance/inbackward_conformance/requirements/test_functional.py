@@ -24,9 +24,6 @@ from inbackward_conformance.optimizer_configurations import Configuration, confi
 from inbackward_conformance.outcome import NotRun
 from inbackward_conformance.side_by_side import SideBySide
 
-STATEFUL: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}}
-"""Options that give a state to classes that have none without."""
-
 both_ways = pytest.mark.parametrize("one_by_one", [False, True], ids=["step", "step_param"])
 
 FUSED_MULTIPLY_ADD = 1e-6
@@ -56,7 +53,7 @@ def test_every_configuration(
     Where the class itself cannot step a configuration (differentiable on leaf parameters, capturable on CPU), the
     functional form raises as well.
     """
-    both = SideBySide(implementation, configuration, device)
+    both = SideBySide(implementation, configuration.optimizer, configuration.options, device)
     sparse = configuration.model == "SparseEmbedding"
     for _ in range(6):
         gradients = both.draw(sparse=sparse)
@@ -76,7 +73,7 @@ def test_every_configuration(
 @both_ways
 def test_default_options(implementation: Implementation, device: str, optimizer: str, one_by_one: bool) -> None:
     """Made without options, it has those that its class has by default."""
-    both = SideBySide(implementation, Configuration(optimizer, {}), device)
+    both = SideBySide(implementation, optimizer, {}, device)
     for _ in range(3):
         both.feed(both.draw(), one_by_one=one_by_one)
 
@@ -114,7 +111,7 @@ def test_no_gradients(implementation: Implementation, device: str, optimizer: st
 @both_ways
 def test_sparse_gradient(implementation: Implementation, device: str, optimizer: str, one_by_one: bool) -> None:
     """It takes sparse gradients if its class does; if not, it raises, and changes nothing."""
-    both = SideBySide(implementation, Configuration(optimizer, {"lr": 0.05}), device, model="SparseEmbedding")
+    both = SideBySide(implementation, optimizer, {"lr": 0.05}, device, model="SparseEmbedding")
     for _ in range(3):
         gradients = both.draw(sparse=True)
         try:
@@ -266,7 +263,7 @@ def test_script(implementation: Implementation, device: str, nesterov: bool) -> 
     goes when torch removes it.)
     """
     options = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1, "nesterov": nesterov}
-    both = SideBySide(implementation, Configuration("SGD", options), device)
+    both = SideBySide(implementation, "SGD", options, device)
     function = both.functional.offered("function")
     if not hasattr(torch.jit, "script"):
         raise NotRun("this torch has no torch.jit.script")
@@ -284,12 +281,13 @@ def test_script(implementation: Implementation, device: str, nesterov: bool) -> 
             assert torch.equal(expected, param), "a step of the scripted function gives another result"
 
 
-def _stateful(implementation: Implementation, optimizer: str, device: str) -> SideBySide:
-    return SideBySide(implementation, _stateful_configuration(optimizer), device)
+def _stateful(implementation: Implementation, optimizer: str, device: str, model: str = "") -> SideBySide:
+    return SideBySide(implementation, optimizer, _stateful_options(optimizer), device, model)
 
 
-def _stateful_configuration(optimizer: str) -> Configuration:
-    return Configuration(optimizer, {"lr": 0.05, **STATEFUL.get(optimizer, {})})
+def _stateful_options(optimizer: str) -> dict[str, Any]:
+    """Return options that give a state to SGD as well."""
+    return {"lr": 0.05, "momentum": 0.9} if optimizer == "SGD" else {"lr": 0.05}
 
 
 @contextmanager
@@ -315,7 +313,7 @@ def _compiled(
     implementation: Implementation, optimizer: str, device: str, backend: str, tolerance: float, *, one_by_one: bool
 ) -> None:
     # One parameter: step_param is compiled for each, and torch.compile stops at recompile_limit.
-    both = SideBySide(implementation, _stateful_configuration(optimizer), device, model="DenseEmbedding")
+    both = _stateful(implementation, optimizer, device, model="DenseEmbedding")
     torch.compiler.reset()
     compiled: Any = torch.compile(both.functional.offered(_name(one_by_one)), fullgraph=True, backend=backend)
     for number in range(8):
