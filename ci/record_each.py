@@ -1,4 +1,4 @@
-"""Runs the suite on each of some implementations, and leaves a record of each.
+"""Runs the suite on each of some implementations, and leaves two records of each: here, and on ranks.
 
     python ci/record_each.py FOLDER NAME... [-- options of pytest]
 
@@ -17,34 +17,43 @@ from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.record import CaseRecord, RecordFile, summarize
 from inbackward_conformance.specification import DISTRIBUTED, specification
 
+PARTS = {"": [], "-distributed": ["--distributed"]}
+"""What is run, by what the names of the records end with."""
+
 
 def main(folder: Path, names: list[str], options: list[str]) -> int:
     """Record all of them, and return the exit status."""
     folder.mkdir(parents=True, exist_ok=True)
-    failed = [name for name in names if not record(name, folder / f"{name}.jsonl", options)]
+    failed = [name for name in names if not record(name, folder, options)]
     if failed:
         print(f"not as expected: {', '.join(failed)}")
     return 1 if failed else 0
 
 
-def record(name: str, path: Path, options: list[str]) -> bool:
+def record(name: str, folder: Path, options: list[str]) -> bool:
     """Run the suite on one, and return whether all that failed was expected to."""
+    reports = {part: folder / f"{name}{part}.jsonl" for part in PARTS}
     try:
         find_implementation(name)
     except UnusableImplementation as error:
         print(f"{name} is not run: {error}")
-        record_not_run(name, path, str(error))
+        for part, report in reports.items():
+            record_not_run(name, report, str(error), distributed=bool(part))
         return True
     command = [sys.executable, "-m", "pytest", "--pyargs", "inbackward_conformance", "--implementation", name]
-    return not subprocess.run([*command, "--conformance-report", str(path), *options], check=False).returncode
+    codes = [
+        subprocess.run([*command, "--conformance-report", str(report), *PARTS[part], *options], check=False).returncode
+        for part, report in reports.items()
+    ]
+    return not any(codes)
 
 
-def record_not_run(name: str, path: Path, reason: str) -> None:
+def record_not_run(name: str, path: Path, reason: str, *, distributed: bool) -> None:
     """Write the record of an implementation of which nothing ran."""
     cases = [
         CaseRecord(name, found.id, "", found.level, Outcome.NOT_RUN, passed=True, detail=reason)
         for found in specification().values()
-        if found.chapter not in DISTRIBUTED
+        if (found.chapter in DISTRIBUTED) == distributed
     ]
     with path.open("w", encoding="utf-8") as file:
         lines = RecordFile(file, {name: ""}, device="cpu", seed=0, profile="")

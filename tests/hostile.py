@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from inbackward_conformance.outcome import NotOffered
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -85,6 +87,13 @@ class RaisesAndKeeps(Raises):
         wrapped = torch.nn.parallel.DistributedDataParallel(module, **options)
         self.kept.append(wrapped)
         return wrapped
+
+
+class OffersNothing(Sound):
+    """Says so on all ranks, as soon as the model is wrapped."""
+
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        raise NotOffered("nothing of it")
 
 
 class Prints(Sound):

@@ -17,7 +17,7 @@ import pytest
 from inbackward_conformance.compare_ranks import compare_ranks
 from inbackward_conformance.events import Backward, WrapDDP
 from inbackward_conformance.on_ranks import OnRanks, run_observed, run_standard
-from inbackward_conformance.outcome import BrokenPromise, Finding, Outcome
+from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome
 from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.ranks.pool import Pool
 
@@ -90,6 +90,15 @@ def test_ranks_stay_up(pool: Pool) -> None:
     finding(pool, "Raises")
     finding(pool, "Prints")
     assert pool.pids == before
+
+
+def test_ranks_leave_at_once_when_all_of_them_raise(pool: Pool) -> None:
+    """The frames of the error hold the process group; ranks that let go of both at once hung, one in ten."""
+    ranks = OnRanks(pool, "hostile:OffersNothing", "cpu", AMPLE)
+    plan = Plan("SparseEmbedding", PLAN.assignments, (), before=PLAN.before, ranks=PLAN.ranks)
+    for _ in range(40):
+        with pytest.raises(NotOffered, match="nothing of it"):
+            ranks.call(2, run_observed, plan)
 
 
 def test_descriptors_do_not_leak(pool: Pool) -> None:

@@ -32,10 +32,13 @@ NOBODY_ELSE = 2
 """What `sys.getrefcount` says of an object that one local variable refers to: that, and its own argument."""
 
 _STILL_IN_USE: list[object] = []
-"""The process group of the last job, where a callback of a future was still to be freed when the job was over.
+"""The process group of the last job, where something still referred to it when the job was over.
 
-That happens on a thread of the group, and if it held the last reference the group would wait for the end of that very
-thread: `Resource deadlock avoided`, and the process is gone. PowerSGD did that in one case of eight.
+Who drops the last reference waits for the threads of the group. A callback of a future does so on such a thread, and
+waits for itself: `Resource deadlock avoided`, and the process is gone (PowerSGD, in one case of eight). The frames of
+an error do so on the main thread, with the interpreter's lock, which such a thread is waiting for: it hangs (after
+`DistributedDataParallel` of a model with sparse gradients, in one case of ten). By the next job those threads have
+nothing left to do.
 """
 
 LOADED_LATE = ("torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict")
@@ -153,7 +156,6 @@ def _process_group(job: Job, rank: Rank, store: Store) -> Iterator[None]:
     leaves at once: its connections close, and the others, who wait for it, are told so.
     """
     _STILL_IN_USE.clear()
-    group: dist.ProcessGroup | None = None
     try:
         dist.init_process_group(
             _backend(job),
@@ -163,13 +165,13 @@ def _process_group(job: Job, rank: Rank, store: Store) -> Iterator[None]:
             timeout=timedelta(seconds=job.patience),
         )
         yield
-        group = dist.group.WORLD
     finally:
         gc.collect()  # a wrapper that is still referred to keeps the connections open
         if dist.is_initialized():  # a rendezvous that failed may have left it so, or not
+            group = dist.group.WORLD
             dist.destroy_process_group()
-    if sys.getrefcount(group) > NOBODY_ELSE:
-        _STILL_IN_USE.append(group)
+            if sys.getrefcount(group) > NOBODY_ELSE:
+                _STILL_IN_USE.append(group)
 
 
 def _backend(job: Job) -> str:
