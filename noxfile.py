@@ -144,7 +144,7 @@ def properties(session: nox.Session) -> None:
     [nox.param(*library, id=name) for name, library in LIBRARIES.items()],
 )
 def matrix(session: nox.Session, implementations: list[str], requirements: list[str], alone: list[str]) -> None:
-    """Run the suite on libraries of others, each in its own environment, and make a page of all records."""
+    """Run the suite on libraries of others, here and on ranks, each in its own environment; make one page."""
     session.install("-c", str(CONSTRAINTS), "-e", ".[conformance]")
     try:
         if requirements:
@@ -154,12 +154,13 @@ def matrix(session: nox.Session, implementations: list[str], requirements: list[
     except CommandFailed:  # a record says what that comes to
         session.warn(f"cannot be installed here: {', '.join(requirements + alone)}")
     folder = ROOT / "build" / "matrix"
-    columns = [folder / f"{name}.jsonl" for names, _, _ in LIBRARIES.values() for name in names]
+    known = [name for names, _, _ in LIBRARIES.values() for name in names]
+    records = [folder / f"{name}{part}.jsonl" for name in known for part in ("", "-distributed")]
     options = ["-q", "-p", "no:randomly", "-n", "2", *session.posargs]
     try:
         session.run("python", str(ROOT / "ci" / "record_each.py"), str(folder), *implementations, "--", *options)
     finally:
-        there = [str(column) for column in columns if column.exists()]
+        there = [str(record) for record in records if record.exists()]
         session.run("python", "-m", "inbackward_conformance", "matrix", *there, "-o", str(ROOT / "build/matrix.html"))
 
 

@@ -149,6 +149,13 @@ def test_what_cannot_be_imported_is_recorded_as_not_run(tmp_path: Path) -> None:
         [sys.executable, script, str(tmp_path), "absent:Library"], text=True, capture_output=True, check=True
     )
     assert "absent:Library is not run: implementation 'absent:Library' cannot be imported" in done.stdout
-    record = read_record(tmp_path / "absent:Library.jsonl")
-    assert record[-1]["implementations"]["absent:Library"]["verdict"] == "incomplete"
-    assert {line["outcome"] for line in record if line["kind"] == "case"} == {"not run"}
+    chapters: list[set[str]] = []
+    for part in ("", "-distributed"):
+        record = read_record(tmp_path / f"absent:Library{part}.jsonl")
+        assert record[-1]["implementations"]["absent:Library"]["verdict"] == "incomplete"
+        cases = [line for line in record if line["kind"] == "case"]
+        assert {line["outcome"] for line in cases} == {"not run"}
+        chapters.append({line["requirement"].partition("/")[0] for line in cases})
+    here, on_ranks = chapters
+    assert "ddp" in on_ranks - here
+    assert "sharing" in here - on_ranks

@@ -54,8 +54,8 @@ ON_RANKS = {
 LAST_LINES = 8
 """What `torch.testing.assert_close` says in: which, how many, how far."""
 
-MOST_LINES = 105
-MOST_LINES_OF_HALF = {"here": 65, "ranks": 70}
+MOST_LINES = 90
+MOST_LINES_OF_HALF = {"here": 61, "ranks": 66}
 """What is torch's own comes to: about 60 lines for most, and more where the model, the optimizer class or a functional
 optimizer beside an ordinary one has to be told first."""
 
