@@ -55,7 +55,7 @@ LAST_LINES = 8
 """What `torch.testing.assert_close` says in: which, how many, how far."""
 
 MOST_LINES = 90
-MOST_LINES_OF_HALF = {"here": 61, "ranks": 66}
+MOST_LINES_OF_HALF = {"here": 62, "ranks": 70}
 """What is torch's own comes to: about 60 lines for most, and more where the model, the optimizer class or a functional
 optimizer beside an ordinary one has to be told first."""
 
