@@ -307,5 +307,6 @@ def test_without_a_spelling_the_script_calls_what_was_tested() -> None:
     module, cls = Spelling("inbackward"), Spelling("mutants.naive:Naive")
     assert module.imports == ["import inbackward"]
     assert module.spell("apply", **call) == "inbackward.apply_optimizer_in_backward(SGD, ps, {})"
-    assert cls.imports == ["from mutants.naive import Naive", "implementation = Naive()"]
+    assert cls.imports == ["from mutants.naive import Naive"]
+    assert cls.definitions == ["implementation = Naive()"]
     assert cls.spell("apply", **call) == "implementation.apply(SGD, ps, {})"

@@ -52,7 +52,7 @@ def body_script(failure: Failure, spelling: Spelling) -> str:
     on_ranks = any("spawn" in definition for definition in inlined.definitions)
     tail = f'if __name__ == "__main__":\n    {call}' if on_ranks else call
     imports = [*inlined.imports, *spelling.imports]
-    return script(failure, imports, [*inlined.definitions, ast.unparse(body), tail])
+    return script(failure, imports, [*spelling.definitions, *inlined.definitions, ast.unparse(body), tail])
 
 
 def _module(chapter: str) -> ModuleType:

@@ -94,7 +94,7 @@ class _PlanScript:
             *(self._saved_before(loaded) if loaded else ()),
             *self._trainings("standard_loop", "in_backward", (before, attach, after), self._comparison.returned),
         ]
-        parts = [*self._inlined.definitions, *functions, *self._tail(loaded)]
+        parts = [*self._spelling.definitions, *self._inlined.definitions, *functions, *self._tail(loaded)]
         return script(self._failure, [*self._inlined.imports, *self._spelling.imports], parts)
 
     def _trainings(

@@ -43,16 +43,19 @@ class Spelling:
     """The calls of one implementation as source.
 
     Attributes:
-        imports: the lines that the calls need above them.
+        imports: the import statements that the calls need.
+        definitions: what else stands above them.
     """
 
     def __init__(self, name: str) -> None:
         self._target = find_implementation(name)
         told: Mapping[str, str] = getattr(self._target, "spelling", {})
         entry = known_implementations().get(name)
-        self.imports, self._object = _imported(entry.value if entry else name, self._target)
-        if told:
-            self.imports = told.get("import", "").splitlines()
+        above, self._object = _imported(entry.value if entry else name, self._target)
+        statements = ast.parse(told.get("import", "") if told else above).body
+        imports = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
+        self.imports = list(map(ast.unparse, imports))
+        self.definitions = [ast.unparse(node) for node in statements if node not in imports]
         self._told = told
 
     def offers(self, call: str) -> bool:
@@ -100,12 +103,12 @@ def _keywords(keyword: ast.keyword) -> list[ast.keyword]:
     return [keyword]
 
 
-def _imported(value: str, target: Any) -> tuple[list[str], str]:
-    """Return the lines that import `target`, and the name that its calls are found under."""
+def _imported(value: str, target: Any) -> tuple[str, str]:
+    """Return the source that imports `target`, and the name that its calls are found under."""
     module, _, attribute = value.partition(":")
     if not attribute:
-        return [f"import {module}"], module
+        return f"import {module}", module
     line = f"from {module} import {attribute.partition('.')[0]}"
     if inspect.isclass(target):
-        return [line, f"implementation = {attribute}()"], "implementation"
-    return [line], attribute
+        return f"{line}\nimplementation = {attribute}()", "implementation"
+    return line, attribute
