@@ -29,7 +29,7 @@ import optimi
 
 made = []
 
-def optimizers(model):
+def prepared_on(model):
     return [each for each in made if not set(model.parameters()).isdisjoint(each.param_groups[0]["params"])]
 
 def make(optimizer_class, params, optimizer_kwargs, **release):
@@ -38,7 +38,7 @@ def make(optimizer_class, params, optimizer_kwargs, **release):
 def attach(model, assignments):
     for optimizer_class, params, optimizer_kwargs, _ in assignments:
         optimizer = make(optimizer_class, params, optimizer_kwargs, gradient_release=True)
-        optimi.prepare_for_gradient_release(model, optimizer, ignore_existing_hooks=not optimizers(model))
+        optimi.prepare_for_gradient_release(model, optimizer, ignore_existing_hooks=not prepared_on(model))
         made.append(optimizer)
 
 def state_of(optimizer, param):
@@ -56,7 +56,7 @@ class Optimi:
     spelling: ClassVar = {
         "import": RECIPE,
         "attach": "attach({module}, {assignments})",
-        "optimizers": "optimizers({module})",
+        "optimizers": "prepared_on({module})",
         "standard_optimizer": "make({optimizer_class}, {params}, {optimizer_kwargs})",
         "state_of": "state_of({optimizer}, {param})",
         "detach": "optimi.remove_gradient_release({module})",

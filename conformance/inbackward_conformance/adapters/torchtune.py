@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 RECIPE = """\
 from torchtune.training import create_optim_in_bwd_wrapper, register_optim_in_bwd_hooks
 
-optim_dict = {}
+optim_dicts = []
 
 def attach(model, assignments):
     own = {param: cls([param], **kwargs) for cls, params, kwargs, _ in assignments for param in params}
     register_optim_in_bwd_hooks(model=model, optim_dict=own)
-    optim_dict.update(own)
+    optim_dicts.append(own)
 
 def schedule(model, scheduler_class, **options):
-    wrapper = create_optim_in_bwd_wrapper(model=model, optim_dict=optim_dict)
+    wrapper = create_optim_in_bwd_wrapper(model=model, optim_dict=optim_dicts[-1])
     scheduler = scheduler_class(optimizer=next(iter(wrapper.optim_map.values())), **options)
     wrapper.set_lr_scheduler(scheduler)
     return [scheduler]
@@ -49,10 +49,10 @@ class Torchtune:
     spelling: ClassVar = {
         "import": RECIPE,
         "attach": "attach({module}, {assignments})",
-        "optimizers": "[optim_dict[param] for param in {module}.parameters() if param in optim_dict]",
+        "optimizers": "[own[param] for own in optim_dicts for param in {module}.parameters() if param in own]",
         "schedule": "schedule({module}, {scheduler_class}, {options})",
-        "state_dict": "create_optim_in_bwd_wrapper({module}, optim_dict).state_dict()",
-        "load_state_dict": "create_optim_in_bwd_wrapper({module}, optim_dict).load_state_dict({state})",
+        "state_dict": "create_optim_in_bwd_wrapper({module}, optim_dicts[-1]).state_dict()",
+        "load_state_dict": "create_optim_in_bwd_wrapper({module}, optim_dicts[-1]).load_state_dict({state})",
     }
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 RECIPE = """\
-optimizers = {}
+attached = {}
 
 def apply(optimizer_class, params, optimizer_kwargs):
     optimizer_dict = {param: optimizer_class([param], **optimizer_kwargs) for param in params}
@@ -30,7 +30,7 @@ def apply(optimizer_class, params, optimizer_kwargs):
 
     for param, optimizer in optimizer_dict.items():
         param.register_post_accumulate_grad_hook(optimizer_hook)
-        optimizers.setdefault(param, []).append(optimizer)
+        attached.setdefault(param, []).append(optimizer)
 """
 """What `TutorialRecipe` does, as a script has it."""
 
@@ -42,7 +42,7 @@ class TutorialRecipe:
     spelling: ClassVar = {
         "import": RECIPE,
         "apply": "apply({optimizer_class}, {params}, {optimizer_kwargs})",
-        "optimizers": "[found for param in {module}.parameters() for found in optimizers.get(param, [])]",
+        "optimizers": "[found for param in {module}.parameters() for found in attached.get(param, [])]",
     }
 
     def __init__(self) -> None:

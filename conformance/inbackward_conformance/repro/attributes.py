@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from inbackward_conformance.repro.settled import is_settled
 
@@ -14,16 +14,28 @@ if TYPE_CHECKING:
 
 def settle_attributes(tree: ast.Module) -> bool:
     """Replace an attribute that a class sets once and reads from `self`; return whether there was one."""
-    for owner in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+    for owner in filter(_is_plain, tree.body):
         for body, statement, name in _set_in(owner):
             uses = [node for node in ast.walk(owner) if _is_read(node, name)]
-            if not uses or _times_bound(tree, name) > 1 or not is_settled(statement.value, uses, owner):
+            if (
+                not uses
+                or name == "training"
+                or _times_bound(tree, name) > 1
+                or not is_settled(statement.value, uses, owner)
+            ):
                 continue
             _Settled(name, statement.value).visit(owner)
             if not any(isinstance(node, ast.Attribute) and _reads(node, name) for node in ast.walk(tree)):
                 body.remove(statement)
             return True
     return False
+
+
+def _is_plain(node: ast.stmt) -> TypeGuard[ast.ClassDef]:
+    """Whether a class has no base that may read its attributes, and no class in it that has a `self` of its own."""
+    if not isinstance(node, ast.ClassDef) or any(isinstance(inner, ast.ClassDef) for inner in node.body):
+        return False
+    return {ast.unparse(base) for base in node.bases} <= {"nn.Module", "nn.Sequential"}
 
 
 def _set_in(owner: ast.ClassDef) -> Iterator[tuple[list[ast.stmt], ast.Assign, str]]:

@@ -16,7 +16,7 @@ from inbackward_conformance.printable import expression
 from inbackward_conformance.repro import plainly
 from inbackward_conformance.repro.file import script
 from inbackward_conformance.repro.inline import Inlined, is_plain
-from inbackward_conformance.repro.spelling import Spelling, Unspellable
+from inbackward_conformance.repro.spelling import STATE_OF, Spelling, Unspellable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,8 +51,13 @@ def body_script(failure: Failure, spelling: Spelling) -> str:
     call = f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
     on_ranks = any("spawn" in definition for definition in inlined.definitions)
     tail = f'if __name__ == "__main__":\n    {call}' if on_ranks else call
-    imports = [*inlined.imports, *spelling.imports]
-    return script(failure, imports, [*spelling.definitions, *inlined.definitions, ast.unparse(body), tail])
+    if left := {
+        node.id
+        for node in ast.walk(ast.parse("\n".join([*inlined.definitions, ast.unparse(body)])))
+        if isinstance(node, ast.Name)
+    } & {*FIXTURES[:2]}:
+        raise Unspellable(f"it uses {', '.join(left)} in a way that cannot be spelled out")
+    return script(failure, spelling, inlined.imports, [*inlined.definitions, ast.unparse(body), tail])
 
 
 def _module(chapter: str) -> ModuleType:
@@ -137,11 +142,16 @@ class _SpellOut(ast.NodeTransformer):
         match node.value:
             case ast.Call(ast.Attribute(functional, "set_lr"), [lr]):
                 groups = self._spelling.spell("param_groups", functional_optimizer=ast.unparse(functional))
+                match _expression(groups):
+                    case ast.List([one]):
+                        return ast.parse(f"{ast.unparse(one)}['lr'] = {ast.unparse(lr)}").body[0]
                 return ast.parse(f"for group in {groups}:\n    group['lr'] = {ast.unparse(lr)}").body[0]
         return self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        """Take a functional optimizer as it is."""
+        """Take a functional optimizer as it is, and write out a call that is handed on."""
+        if ast.unparse(node) == "implementation.state_of":
+            return _expression(f"lambda optimizer, param: {self._spelling.spell('state_of', **STATE_OF)}")
         self.generic_visit(node)
         return node.value if node.attr == "target" else node
 

@@ -1,11 +1,10 @@
-"""Decides what constants decide: conditions, comparisons, text in text, options in options."""
+"""Decides what constants decide: conditions, comparisons, text in text, options in options, what is on the CPU."""
 
 from __future__ import annotations
 
 import ast
 import operator
 from copy import deepcopy
-from typing import Any
 
 from inbackward_conformance.repro.specialize import Substituted
 
@@ -17,17 +16,9 @@ class Folded(ast.NodeTransformer):
     """Decides what constants decide."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        """Leave out what comes after a return."""
+        """Leave out what comes after a return, and a name for what is returned."""
         self.generic_visit(node)
-        node.body = _returning_directly(_until_return(node.body)) or [ast.Pass()]
-        return node
-
-    def visit_For(self, node: ast.For) -> ast.AST | list[ast.stmt]:
-        """Write what is done for one alone without a loop."""
-        self.generic_visit(node)
-        match node:
-            case ast.For(ast.Name(name), ast.List([ast.Name() | ast.Attribute() as one]), body, []):
-                return [Substituted({name: one}).visit(statement) for statement in body]
+        node.body = _returning_directly(_until_return(node.body))
         return node
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
@@ -84,18 +75,20 @@ class Folded(ast.NodeTransformer):
                     items += zip(value.keys, value.values, strict=True)
                 case _:
                     items.append((key, value))
+        if all(isinstance(key, ast.Constant) for key, _ in items):  # the last one counts
+            items = list({ast.unparse(key): (key, value) for key, value in items if key}.values())
         return ast.Dict([key for key, _ in items], [value for _, value in items])
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """Write options out, and leave out what says that something is on the CPU, where all is."""
         self.generic_visit(node)
-        node.keywords = [written for word in node.keywords for written in _written_out(word)]
+        node.keywords = [written for word in node.keywords for written in written_out(word)]
         if ast.unparse(node.func).startswith(("torch.", "nn.")):
-            node.keywords = [word for word in node.keywords if word.arg != "device" or not _is(word.value, "cpu")]
+            node.keywords = [word for word in node.keywords if ast.unparse(word) != "device='cpu'"]
         match node:
             case ast.Call(ast.Attribute(value, "to"), [ast.Constant("cpu")], []):
                 return value
-            case ast.Call(ast.Name("getattr"), [value, ast.Constant(str(name))], []):
+            case ast.Call(ast.Name("getattr"), [value, ast.Constant(str(name))], []) if name.isidentifier():
                 return ast.Attribute(value, name, ast.Load())
         return node
 
@@ -114,20 +107,14 @@ class Folded(ast.NodeTransformer):
         return ast.JoinedStr(parts)
 
 
-def _written_out(word: ast.keyword) -> list[ast.keyword]:
+def written_out(word: ast.keyword) -> list[ast.keyword]:
     """Return `lr=0.1` for `**{"lr": 0.1}`."""
     match word:
-        case ast.keyword(None, ast.Dict(keys, values)) if all(isinstance(key, ast.Constant) for key in keys):
-            return [
-                ast.keyword(str(key.value), value)
-                for key, value in zip(keys, values, strict=True)
-                if isinstance(key, ast.Constant)
-            ]
+        case ast.keyword(None, ast.Dict(keys, values)):
+            names = [key.value if isinstance(key, ast.Constant) else None for key in keys]
+            if all(isinstance(name, str) and name.isidentifier() for name in names):
+                return [ast.keyword(str(name), value) for name, value in zip(names, values, strict=True)]
     return [word]
-
-
-def _is(node: ast.expr, value: Any) -> bool:
-    return isinstance(node, ast.Constant) and bool(node.value == value)
 
 
 def _until_return(body: list[ast.stmt]) -> list[ast.stmt]:
@@ -136,16 +123,28 @@ def _until_return(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _returning_directly(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Return `[…, return f(a)]` for `[…, x = a, return f(x)]`."""
+    """Return `[…, return f(a)]` for `[…, x = a, return f(x)]`, where `x` is used nowhere else."""
     match body:
         case [*before, ast.Assign([ast.Name(name)], value), ast.Return(ast.expr() as returned)]:
-            names = [node.id for node in ast.walk(returned) if isinstance(node, ast.Name)]
+            everywhere = [node for statement in body for node in ast.walk(statement)]
+            others = [node for node in everywhere if isinstance(node, ast.Name) and node.id == name][2:]
+            outside = any(isinstance(node, ast.Global | ast.Nonlocal) for node in everywhere)
             written = Substituted({name: value}).visit(deepcopy(returned))
-            late = any(isinstance(node, ast.Lambda | ast.comprehension) for node in ast.walk(returned))
-            if (
-                names.count(name) == 1
-                and (isinstance(returned, ast.Name) or not late)
-                and len(ast.unparse(written)) <= LONGEST_RETURNED
-            ):
+            short = len(ast.unparse(written)) <= LONGEST_RETURNED
+            if _first(returned) == name and short and not others and not outside:
                 return [*before, ast.Return(written)]
     return body
+
+
+def _first(expression: ast.expr) -> str:
+    """Return the name that is read first, if nothing is called before; functions of torch and builtins are no such."""
+    match expression:
+        case ast.Name(name):
+            return name
+        case ast.Call(ast.Name(), [argument, *_]):
+            return _first(argument)
+        case ast.Call(ast.Attribute() as function, [argument, *_]) if ast.unparse(function).startswith("torch."):
+            return _first(argument)
+        case ast.Call(inner, _) | ast.Attribute(inner) | ast.Subscript(inner):
+            return _first(inner)
+    return ""

@@ -78,12 +78,17 @@ def describe_difference(expected: Tensor, actual: Tensor) -> str:
     return f"largest difference {(actual - expected).abs().max().item():.3g}"
 
 
-def take_snapshot(event: str, model: nn.Module, optimizers: Iterable[Optimizer]) -> dict[str, Any]:
+def take_snapshot(
+    event: str,
+    model: nn.Module,
+    optimizers: Iterable[Optimizer],
+    state_of: Callable[[Optimizer, Tensor], dict[str, Any]],
+) -> dict[str, Any]:
     """Parameters and optimizer states, by name."""
     taken: dict[str, Any] = {"event": event}
     for name, param in model.named_parameters():
         taken[f"parameter {name!r}"] = param.detach().clone()
-        states = [optimizer.state[param] for optimizer in optimizers if param in optimizer.state]
+        states = [state_of(optimizer, param) for optimizer in optimizers if param in optimizer.state]
         for number, state in enumerate(states):
             taken |= {f"{key} {number} of {name!r}": torch.as_tensor(value).clone() for key, value in state.items()}
     return taken
@@ -145,8 +150,10 @@ class SideBySide:
 
     def draw(self, *, sparse: bool = False) -> list[Tensor]:
         """Return the next gradients."""
-        drawn = [torch.randn(param.shape, generator=self.generator).to(self._device) for param in self.params]
-        return [(grad * (torch.arange(10) % 3 > 0).unsqueeze(1)).to_sparse(1) for grad in drawn] if sparse else drawn
+        drawn = [torch.randn(param.shape, generator=self.generator) for param in self.params]
+        if sparse:
+            drawn = [(grad * (torch.arange(10) % 3 > 0).unsqueeze(1)).to_sparse(1) for grad in drawn]
+        return [grad.to(self._device) for grad in drawn]
 
     def feed(self, gradients: Sequence[Tensor | None], *, one_by_one: bool = False) -> None:
         """Step both and compare."""

@@ -25,7 +25,7 @@ from inbackward_conformance.repro.failure import Kind
 from inbackward_conformance.repro.file import script
 from inbackward_conformance.repro.inline import Inlined
 from inbackward_conformance.repro.script import Script
-from inbackward_conformance.repro.spelling import Unspellable
+from inbackward_conformance.repro.spelling import STATE_OF, Unspellable
 from inbackward_conformance.run import model_class
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class _PlanScript:
             plan.ranks.tolerance if plan.ranks else 0.0,
             may_refuse=self._may_refuse(at_attachment=False),
             raised=self._failure.raised,
-            state=spelling.spell("state_of", optimizer="optimizer", param="param"),
+            state=spelling.spell("state_of", **STATE_OF),
         )
 
     def text(self) -> str:
@@ -94,8 +94,8 @@ class _PlanScript:
             *(self._saved_before(loaded) if loaded else ()),
             *self._trainings("standard_loop", "in_backward", (before, attach, after), self._comparison.returned),
         ]
-        parts = [*self._spelling.definitions, *self._inlined.definitions, *functions, *self._tail(loaded)]
-        return script(self._failure, [*self._inlined.imports, *self._spelling.imports], parts)
+        parts = [*self._inlined.definitions, *functions, *self._tail(loaded)]
+        return script(self._failure, self._spelling, self._inlined.imports, parts)
 
     def _trainings(
         self, standard: str, in_backward: str, events: Events, returned: Callable[[Script], str]

@@ -3,38 +3,72 @@
 from __future__ import annotations
 
 import ast
+from typing import TYPE_CHECKING
+
+from torch import nn
 
 from inbackward_conformance.repro.attributes import settle_attributes
-from inbackward_conformance.repro.classes import merge_with_base, replace_by_bases, replace_sequentials
+from inbackward_conformance.repro.classes import merge_with_base, replace_by_base, replace_sequentials
 from inbackward_conformance.repro.folded import Folded
 from inbackward_conformance.repro.in_place import write_in_place, write_statements_in_place
 from inbackward_conformance.repro.specialize import CALLED_BY_TORCH, specialize
 
-CALLED_BY_SPAWN = {"main"}
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+WAYS = (
+    specialize,
+    settle_attributes,
+    write_in_place,
+    write_statements_in_place,
+    merge_with_base,
+    replace_by_base,
+    replace_sequentials,
+)
 
 
 def shortened(source: str) -> str:
-    """Return the source, shorter, that does the same."""
-    tree = ast.parse(source)
-    ways = (
-        specialize,
-        settle_attributes,
-        _drop_unused,
-        write_in_place,
-        write_statements_in_place,
-        merge_with_base,
-        replace_by_bases,
-        replace_sequentials,
-    )
-    while any(way(tree) for way in ways):
-        tree.body = [*map(Folded().visit, tree.body)]
+    """Return source that does the same, and is shorter; nothing from outside may change what it defines."""
+    tree: ast.Module = Folded().visit(ast.parse(source))
+    while _drop_unused(tree) or any(way(tree) for way in WAYS):
+        tree = Folded().visit(tree)
+    for node in ast.walk(tree):
+        if hasattr(node, "body") and not node.body:
+            node.body = [ast.Pass()]
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
+def needed(definitions: Iterable[str], source: str) -> list[str]:
+    """Return the definitions that the source needs, as they are: they may be what is tested."""
+    given = {definition: ast.parse(definition) for definition in definitions}
+    kept: list[str] = []
+    names = _read(ast.parse(source))
+    while new := [each for each, tree in given.items() if each not in kept and _may_need(tree, names)]:
+        kept += new
+        names = names.union(*(_read(given[each]) for each in new))
+    return [each for each in given if each in kept]
+
+
+def _read(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+
+
+def _may_need(tree: ast.Module, names: set[str]) -> bool:
+    bound = _bound(tree)
+    return not bound or bool(bound & names)
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    stored = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load))
+    return names | {node.id for node in stored}
+
+
 def _drop_unused(tree: ast.Module) -> bool:
-    """Drop functions and classes that nothing names; torch calls some methods by itself."""
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | CALLED_BY_SPAWN
-    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | CALLED_BY_TORCH
+    """Drop functions, classes and methods that nothing names; return whether there were any."""
+    names = _read(tree)
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
     unused: list[tuple[ast.Module | ast.ClassDef, ast.stmt]] = [
         (tree, node)
         for node in tree.body
@@ -45,8 +79,16 @@ def _drop_unused(tree: ast.Module) -> bool:
         for owner in ast.walk(tree)
         if isinstance(owner, ast.ClassDef)
         for node in owner.body
-        if isinstance(node, ast.FunctionDef) and node.name not in attributes and not node.name.startswith("__")
+        if isinstance(node, ast.FunctionDef) and node.name not in attributes and not _is_called(node, owner, classes)
     ]
     for owner, node in unused:
         owner.body.remove(node)
     return bool(unused)
+
+
+def _is_called(method: ast.FunctionDef, owner: ast.ClassDef, classes: set[str]) -> bool:
+    """Whether a base that is not here may call a method by itself."""
+    if method.name.startswith("__") or method.name in CALLED_BY_TORCH | {"reset_parameters"}:
+        return True
+    bases = {ast.unparse(base) for base in owner.bases} - classes
+    return hasattr(nn.Sequential, method.name) if bases <= {"nn.Module", "nn.Sequential"} else True

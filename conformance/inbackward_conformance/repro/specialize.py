@@ -1,4 +1,4 @@
-"""Works out beforehand what a script can only compute in one way: parameters that are the same in every call.
+"""Writes the value of a parameter in the place of its name, where it is the same in every call.
 
 A requirement is written for all its cases, and a script is of one: what the others need goes.
 """
@@ -10,12 +10,19 @@ from collections import Counter
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
 from inbackward_conformance.repro.settled import is_settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 CALLED_BY_TORCH = {"forward", "backward", "step"}
+
+KNOWN_ELSEWHERE = {name for owner in (dict, list, set, str, torch.Tensor, nn.Module, Optimizer) for name in dir(owner)}
+"""Names of methods that objects of other classes have, too: whose is called, its name does not tell."""
 
 Function = ast.FunctionDef
 
@@ -24,9 +31,9 @@ Reference = type[ast.Name] | type[ast.Attribute]
 
 
 def specialize(tree: ast.Module) -> bool:
-    """Put constants in the place of parameters that are the same in every call; return whether there were any."""
-    for name, function, kind in functions(tree):
-        calls = calls_of(tree, name, kind)
+    """Put what it always is in the place of a parameter; return whether there was one."""
+    for name, function, called_as in functions(tree):
+        calls = calls_of(tree, name, called_as)
         for parameter in _parameters(function):
             if (value := _same_in_all(function, parameter, calls)) is not None:
                 _substitute(function, parameter, value)
@@ -40,7 +47,7 @@ def specialize(tree: ast.Module) -> bool:
 def functions(tree: ast.Module) -> Iterator[tuple[str, Function, Reference]]:
     """Yield functions with the name that they are called by, and how; a constructor has that of its class.
 
-    What several have is left out, and methods that torch may call.
+    What several have is left out, and methods that torch may call, or that others have as well.
     """
     found: list[tuple[str, Function, Reference]] = []
     for node in tree.body:
@@ -52,16 +59,29 @@ def functions(tree: ast.Module) -> Iterator[tuple[str, Function, Reference]]:
                     constructs = method.name == "__init__"
                     found.append((node.name, method, ast.Name) if constructs else (method.name, method, ast.Attribute))
     times = Counter(name for name, _, _ in found)
-    yield from (each for each in found if times[each[0]] == 1 and each[0] not in CALLED_BY_TORCH)
+    for name, function, called_as in found:
+        elsewhere = CALLED_BY_TORCH | (KNOWN_ELSEWHERE if called_as is ast.Attribute else set())
+        if times[name] == 1 and name not in elsewhere:
+            yield name, function, called_as
 
 
-def calls_of(tree: ast.Module, name: str, kind: Reference = ast.Name) -> list[ast.Call]:
-    """Return the calls of a function; none at all where it is also used in another way."""
-    uses = [node for node in ast.walk(tree) if isinstance(node, kind) and _name(node) == name]
+def calls_of(tree: ast.Module, name: str, called_as: Reference = ast.Name) -> list[ast.Call]:
+    """Return the calls of a function; none at all where it is used in another way, or an argument has its name."""
+    uses = [node for node in ast.walk(tree) if isinstance(node, called_as) and _name(node) == name]
+    if called_as is ast.Name and any(isinstance(node, ast.arg) and node.arg == name for node in ast.walk(tree)):
+        return []
     calls = [
         node for node in ast.walk(tree) if isinstance(node, ast.Call) and any(node.func is found for found in uses)
     ]
     return calls if len(uses) == len(calls) else []
+
+
+def bound_in(*nodes: ast.AST) -> set[str]:
+    """Return the names that something binds: arguments, variables, errors."""
+    inner = [each for node in nodes for each in ast.walk(node)]
+    names = {node.id for node in inner if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    names |= {node.arg for node in inner if isinstance(node, ast.arg)}
+    return names | {str(node.name) for node in inner if isinstance(node, ast.ExceptHandler)}
 
 
 def _name(node: ast.Name | ast.Attribute) -> str:
@@ -76,14 +96,9 @@ def _positional(function: Function) -> list[str]:
 def _parameters(function: Function) -> list[str]:
     if function.args.vararg or function.args.kwarg or function.decorator_list:
         return []
-    stored = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    bound = bound_in(*function.body)
     names = [*_positional(function), *(argument.arg for argument in function.args.kwonlyargs)]
-    return [name for name in names if name not in stored and not _shadowed(function, name)]
-
-
-def _shadowed(function: Function, name: str) -> bool:
-    inner = (node for node in ast.walk(function) if isinstance(node, ast.arg) and node.arg == name)
-    return len(list(inner)) > 1
+    return [name for name in names if name not in bound]
 
 
 def _same_in_all(function: Function, parameter: str, calls: list[ast.Call]) -> ast.expr | None:
@@ -133,11 +148,13 @@ def _drop_parameter(function: Function, parameter: str) -> None:
 
 
 class Substituted(ast.NodeTransformer):
-    """Puts expressions in the place of names."""
+    """Puts expressions in the place of names that are read."""
 
     def __init__(self, values: Mapping[str, ast.expr]) -> None:
         self._values = values
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         """Replace one."""
-        return deepcopy(self._values[node.id]) if node.id in self._values else node
+        if node.id in self._values and isinstance(node.ctx, ast.Load):
+            return deepcopy(self._values[node.id])
+        return node

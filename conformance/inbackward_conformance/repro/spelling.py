@@ -19,6 +19,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.adapter import SPELLINGS, find_implementation, known_implementations
+from inbackward_conformance.repro.folded import written_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,10 @@ DEFAULTS = {
     "wrap_fsdp": "fsdp.FullyShardedDataParallel({module}, {options})",
 }
 """The plain thing, where an implementation has no call of its own."""
+
+
+STATE_OF = {"optimizer": "optimizer", "param": "param"}
+"""The arguments of `state_of` where they have these names."""
 
 
 class Unspellable(LookupError):
@@ -88,19 +93,9 @@ def plainly(source: str) -> str:
     """Return a call without what goes without saying: `register_hook=True`, and `**` before a dict."""
     expression = ast.parse(source.strip(), mode="eval").body
     if isinstance(expression, ast.Call):
-        expression.keywords = [written for keyword in expression.keywords for written in _keywords(keyword)]
+        given = [word for word in expression.keywords if ast.unparse(word) != "register_hook=True"]
+        expression.keywords = [written for word in given for written in written_out(word)]
     return ast.unparse(expression)
-
-
-def _keywords(keyword: ast.keyword) -> list[ast.keyword]:
-    if keyword.arg == "register_hook" and ast.unparse(keyword.value) == "True":
-        return []
-    if keyword.arg is None and isinstance(keyword.value, ast.Dict):
-        names = [key.value if isinstance(key, ast.Constant) else None for key in keyword.value.keys]
-        if all(isinstance(name, str) and name.isidentifier() for name in names):
-            values = keyword.value.values
-            return [ast.keyword(str(name), value) for name, value in zip(names, values, strict=True)]
-    return [keyword]
 
 
 def _imported(value: str, target: Any) -> tuple[str, str]:
