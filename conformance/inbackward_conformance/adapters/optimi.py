@@ -38,7 +38,10 @@ def make(optimizer_class, params, optimizer_kwargs, **release):
 def attach(model, assignments):
     for optimizer_class, params, optimizer_kwargs, _ in assignments:
         optimizer = make(optimizer_class, params, optimizer_kwargs, gradient_release=True)
-        optimi.prepare_for_gradient_release(model, optimizer, ignore_existing_hooks=not prepared_on(model))
+        held = {param for group in optimizer.param_groups for param in group["params"]}
+        parts = [part for part in model.modules() if held <= set(part.parameters())]
+        smallest = min(parts, key=lambda part: len(list(part.parameters())))
+        optimi.prepare_for_gradient_release(smallest, optimizer, ignore_existing_hooks=not prepared_on(smallest))
         made.append(optimizer)
 
 def state_of(optimizer, param):

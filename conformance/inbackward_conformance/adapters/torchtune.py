@@ -33,7 +33,7 @@ def attach(model, assignments):
     register_optim_in_bwd_hooks(model=model, optim_dict=own)
     optim_dicts.append(own)
 
-def schedule(model, scheduler_class, **options):
+def start_schedule(model, scheduler_class, **options):
     wrapper = create_optim_in_bwd_wrapper(model=model, optim_dict=optim_dicts[-1])
     scheduler = scheduler_class(optimizer=next(iter(wrapper.optim_map.values())), **options)
     wrapper.set_lr_scheduler(scheduler)
@@ -50,7 +50,7 @@ class Torchtune:
         "import": RECIPE,
         "attach": "attach({module}, {assignments})",
         "optimizers": "[own[param] for own in optim_dicts for param in {module}.parameters() if param in own]",
-        "schedule": "schedule({module}, {scheduler_class}, {options})",
+        "schedule": "start_schedule({module}, {scheduler_class}, {options})",
         "state_dict": "create_optim_in_bwd_wrapper({module}, optim_dicts[-1]).state_dict()",
         "load_state_dict": "create_optim_in_bwd_wrapper({module}, optim_dicts[-1]).load_state_dict({state})",
     }

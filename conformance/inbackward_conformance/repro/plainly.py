@@ -90,7 +90,8 @@ def take_snapshot(
         taken[f"parameter {name!r}"] = param.detach().clone()
         states = [state_of(optimizer, param) for optimizer in optimizers if param in optimizer.state]
         for number, state in enumerate(states):
-            taken |= {f"{key} {number} of {name!r}": torch.as_tensor(value).clone() for key, value in state.items()}
+            values = {key: torch.as_tensor(value).clone() for key, value in state.items() if value is not None}
+            taken |= {f"{key} {number} of {name!r}": value for key, value in values.items()}
     return taken
 
 
