@@ -212,8 +212,8 @@ class Situation:
     def _attachment(self, draw: Draw) -> tuple[Event, ...]:
         """Draw another attachment: one more, of a copy, or of what was detached, with or without training between.
 
-        One more is of parameters that have been attached before: others may hold a gradient by now, which is what
-        `plans.gradients_from_before` is for.
+        It is of parameters that have been attached before: others may hold a gradient by now, which is what
+        `plans.gradients_from_before` is for. A torn model has such parameters; ordinary training frees their gradients.
         """
         if not self.torn and draw(st.booleans()):
             covered = set().union(*(self.graph.parameters_in(given.params) for given in self.assignments))
@@ -221,7 +221,8 @@ class Situation:
             (more,) = assignments(draw, self.graph, among=among, at_most=1)
             return (AttachMore(more),)
         plain: Event = ReplaceByCopy() if draw(st.booleans()) else Detach()
-        return (plain, TrainOrdinarily(), Attach()) if draw(st.booleans()) else (plain, Attach())
+        trained = draw(st.booleans()) or self.torn
+        return (plain, TrainOrdinarily(), Attach()) if trained else (plain, Attach())
 
     def _surgery(self, draw: Draw) -> tuple[Event, ...]:
         """Draw a change of the model after which parameters are others, or in other places."""
