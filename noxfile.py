@@ -206,7 +206,8 @@ def browser(session: nox.Session) -> None:
         env["INBACKWARD_AXE"] = str(prefix / "node_modules" / "axe-core" / "axe.min.js")
     else:
         session.warn("no npm: accessibility is NOT checked")
-    session.run("python", "-m", "pytest", "-rs", "tests/browser/matrix_page.py", *session.posargs, env=env)
+    page = ["tests/browser/matrix_page.py", "--confcutdir", "tests/browser"]  # our other tests want torch
+    session.run("python", "-m", "pytest", "-rs", *page, *session.posargs, env=env)
 
 
 def install_wheels(session: nox.Session, scratch: str, *projects: Path) -> None:
