@@ -210,3 +210,7 @@ def test_what_may_differ_stays(source: str, kept: str) -> None:
 def test_what_an_adapter_defines_stays_as_it_is() -> None:
     definitions = ["optimizers = []", "def apply(params):\n    optimizers.append(make(params))", "def schedule(): ..."]
     assert needed(definitions, "apply(model.parameters())") == definitions[:2]
+
+
+def test_a_variable_of_a_function_is_no_reason_to_keep_it() -> None:
+    assert needed(["def state_of(param):\n    state = param\n    return state"], "print(state)") == []

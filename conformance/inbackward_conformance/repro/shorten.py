@@ -11,7 +11,7 @@ from inbackward_conformance.repro.attributes import settle_attributes
 from inbackward_conformance.repro.classes import merge_with_base, replace_by_base, replace_sequentials
 from inbackward_conformance.repro.folded import Folded
 from inbackward_conformance.repro.in_place import write_in_place, write_statements_in_place
-from inbackward_conformance.repro.specialize import CALLED_BY_TORCH, specialize
+from inbackward_conformance.repro.specialize import CALLED_BY_TORCH, bound_in, specialize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,9 +59,8 @@ def _may_need(tree: ast.Module, names: set[str]) -> bool:
 
 
 def _bound(tree: ast.Module) -> set[str]:
-    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    stored = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load))
-    return names | {node.id for node in stored}
+    definitions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return {node.name for node in definitions} | bound_in(*(node for node in tree.body if node not in definitions))
 
 
 def _drop_unused(tree: ast.Module) -> bool:
