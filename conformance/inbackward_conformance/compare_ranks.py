@@ -93,12 +93,16 @@ def _apart(standard: Sequence[Trace], observed: Sequence[Trace]) -> Finding | No
 
 
 def _without_a_word(raised: dict[int, Raised]) -> Finding:
-    """Return what errors of communication alone come to; who is out of time leaves, and the others see that it left."""
+    """Return what errors of communication alone come to.
+
+    Who is out of time leaves, and the others see that it left. Which of them that is, is chance: all are named.
+    """
     number, error = next(((n, e) for n, e in raised.items() if _TIMED_OUT.search(e.text)), next(iter(raised.items())))
-    what = f"rank {number}: {error.event} raises {error.text}"
     if _TIMED_OUT.search(error.text):
-        return Finding(Outcome.HANGS, f"ranks wait for each other: {what}", passed=False)
-    return Finding(Outcome.FAILS, f"an accident, not a refusal: {what}", passed=False)
+        where = "; ".join(f"rank {rank} in {waiting.event}" for rank, waiting in raised.items())
+        return Finding(Outcome.HANGS, f"ranks wait for each other: {where}: {error.text}", passed=False)
+    detail = f"an accident, not a refusal: rank {number}: {error.event} raises {error.text}"
+    return Finding(Outcome.FAILS, detail, passed=False)
 
 
 def _of_communication(error: Raised) -> bool:
