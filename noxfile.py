@@ -43,14 +43,15 @@ for name in ("inbackward", "inbackward_conformance"):
 """
 
 
-def run_in_dev(session: nox.Session, module: str, *args: str) -> None:
-    """Run `python -m module` in the shared environment, as if it were activated."""
+def run_in_dev(session: nox.Session, *args: str) -> None:
+    """Run `python …` in the shared environment, as if it were activated."""
     bin_dir = note_of_dev(session).read_text(encoding="utf-8")
     env = {
         "PATH": os.pathsep.join([bin_dir, os.environ.get("PATH", os.defpath)]),
         "VIRTUAL_ENV": str(Path(bin_dir).parent),
+        "PYTHONDONTWRITEBYTECODE": None,  # hundreds of processes: else each compiles what it imports
     }
-    session.run(str(Path(bin_dir, "python")), "-m", module, *args, env=env, external=True)
+    session.run(str(Path(bin_dir, "python")), *args, env=env, external=True)
 
 
 def note_of_dev(session: nox.Session) -> Path:
@@ -73,7 +74,7 @@ def suite_arguments(report: Path, posargs: list[str]) -> list[str]:
 
 def run_suite(session: nox.Session, record: str, *options: str) -> None:
     """Run the suite in the shared environment, and leave its record in the folder `build`."""
-    run_in_dev(session, "pytest", *options, *suite_arguments(ROOT / "build" / record, session.posargs))
+    run_in_dev(session, "-m", "pytest", *options, *suite_arguments(ROOT / "build" / record, session.posargs))
 
 
 @nox.session(name=DEV, venv_backend="virtualenv", reuse_venv=True, default=False)
@@ -87,27 +88,26 @@ def dev(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=[DEV])
 def lint(session: nox.Session) -> None:
     """Check style and format with ruff."""
-    run_in_dev(session, "ruff", "check")
-    run_in_dev(session, "ruff", "format", "--check")
+    run_in_dev(session, "-m", "ruff", "check")
+    run_in_dev(session, "-m", "ruff", "format", "--check")
 
 
 @nox.session(venv_backend="none", requires=[DEV])
 def types(session: nox.Session) -> None:
     """Check types with mypy, strictly."""
-    run_in_dev(session, "mypy")
+    run_in_dev(session, "-m", "mypy")
 
 
 @nox.session(venv_backend="none", requires=[DEV])
 def tests(session: nox.Session) -> None:
     """Run the project's own tests, in random order; what follows `--` goes to pytest."""
-    run_in_dev(session, "pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
+    run_in_dev(session, "-m", "pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=[DEV])
 def mutants(session: nox.Session) -> None:
     """Run every mutant over one case of every requirement, and print the score; `-- --accept` keeps what they fail."""
-    bin_dir = note_of_dev(session).read_text(encoding="utf-8")
-    session.run(str(Path(bin_dir, "python")), str(ROOT / "tests" / "score.py"), *session.posargs, external=True)
+    run_in_dev(session, str(ROOT / "tests" / "score.py"), *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=[DEV])
@@ -135,7 +135,7 @@ def properties(session: nox.Session) -> None:
     """Hold the reference implementation to ten thousand plans that Hypothesis draws, and say how many a second."""
     chapter = "inbackward_conformance.requirements.test_properties"
     options = ["--implementation", "reference", "--hypothesis-profile", "thorough", "-p", "no:randomly", "-n", "2"]
-    run_in_dev(session, "pytest", "--pyargs", chapter, *options, *session.posargs)
+    run_in_dev(session, "-m", "pytest", "--pyargs", chapter, *options, *session.posargs)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)

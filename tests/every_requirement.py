@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inbackward_conformance import check
+from inbackward_conformance.on_ranks import OnRanks, run_both, run_observed
 from inbackward_conformance.run import run
 from inbackward_conformance.specification import DISTRIBUTED, requirement_id
 from inbackward_conformance.standard_loop import StandardLoop
 from mutants import MUTANTS, chapters
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from inbackward_conformance.plan import Plan
     from inbackward_conformance.run import Method
@@ -55,10 +56,15 @@ for mutant in MUTANTS:
 _STANDARD: dict[str, Trace] = {}
 """What the standard loop leaves, by plan: the same for all mutants, so it runs once."""
 
+_STANDARD_ON_RANKS: dict[str, list[Trace]] = {}
+
+_call_on_ranks = OnRanks.call
+
 
 def pytest_configure() -> None:
     """Remember what the standard loop leaves, in this process: ranks may be replaced one by one, and forget."""
     check.run = run_or_remember  # type: ignore[attr-defined]
+    OnRanks.call = call_or_remember  # type: ignore[method-assign,assignment]
 
 
 def run_or_remember(plan: Plan, method: Method, device: str = "cpu", rank: int = 0) -> Trace:
@@ -68,6 +74,20 @@ def run_or_remember(plan: Plan, method: Method, device: str = "cpu", rank: int =
     if (key := repr(plan)) not in _STANDARD:
         _STANDARD[key] = run(plan, method, device, rank)
     return _STANDARD[key]
+
+
+def call_or_remember(ranks: OnRanks, world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Stand in for `OnRanks.call`: of a plan by both ways, send ranks the second alone where the first is known."""
+    if function is not run_both:
+        return _call_on_ranks(ranks, world_size, function, *arguments)
+    if (key := repr(arguments)) in _STANDARD_ON_RANKS:
+        observed = _call_on_ranks(ranks, world_size, run_observed, *arguments)
+        return list(zip(_STANDARD_ON_RANKS[key], observed, strict=True))
+    both = _call_on_ranks(ranks, world_size, function, *arguments)
+    standard = [trace for trace, _ in both]
+    if not any(trace.raised for trace in standard):  # where it raises, there is no second half yet
+        _STANDARD_ON_RANKS[key] = standard
+    return both
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,8 @@ SPEC = ROOT / "conformance" / "SPEC.md"
 
 RUN_HERE = [mutant for mutant in MUTANTS if specification()[mutant.requirement].applies_to("cpu")]
 WORKERS = 2
-PARTS = 5
-"""The run on ranks takes as long as two or three of these."""
+PARTS = 4
+"""The run on ranks takes about as long as one of these; each part loads torch and collects the suite anew."""
 BEGIN, END = "<!-- mutants: written by nox -s mutants -->", "<!-- /mutants -->"
 NUMBERS = re.compile(r"(largest difference|loss|step) -?[\d.e+-]+|nan\b|0x[0-9a-f]+|(?<=\.py:)\d+")
 NAME = re.compile(r"(?<=parameter )'[^']+'(?= differs between rank)")
@@ -99,7 +100,8 @@ def main() -> int:
     parser.add_argument("--accept", action="store_true", help="write what was found into the files")
     accept = parser.parse_args().accept
     started = time.monotonic()
-    seen = run_all()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        seen, cases = run_all(pool)
     print(score(seen))
     caught = sum(map(seen.is_caught, RUN_HERE))
     print(f"{caught} of {len(RUN_HERE)} caught, in {time.monotonic() - started:.0f} s")
@@ -111,25 +113,26 @@ def main() -> int:
     ]
     wrong += [line for mutant in RUN_HERE if mutant.only_drawn for line in named_that_catch(mutant, seen)]
     print("\n".join(wrong), end="\n" * bool(wrong))
-    stale = [path for path, text in files(seen).items() if not bring_up_to_date(path, text, accept=accept)]
+    stale = [path for path, text in files(seen, cases).items() if not bring_up_to_date(path, text, accept=accept)]
     return int(bool(wrong or stale))
 
 
-def run_all() -> Seen:
-    """Run mutants and what they are made from; say so, since it takes minutes."""
+def run_all(pool: ThreadPoolExecutor) -> tuple[Seen, Counter[str]]:
+    """Run mutants and what they are made from, and count all cases; say so, since it takes minutes."""
     chapters_of = chapters()
     on_ranks = [name for name in chapters_of if chapters_of[name] <= DISTRIBUTED]
     here = [name for name in chapters_of if name not in on_ranks]
     jobs = [(on_ranks, ["--distributed"]), *((here[number::PARTS], []) for number in range(PARTS))]
     started = time.monotonic()
     print(f"{len(chapters_of)} implementations, in {len(jobs)} runs", flush=True)
-    with TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(WORKERS) as pool:
+    with TemporaryDirectory(prefix="mutants-") as folder:
         reports = [Path(folder, f"{number}.jsonl") for number in range(len(jobs))]
         running = [pool.submit(run, report, *job) for report, job in zip(reports, jobs, strict=True)]
+        counting = [pool.submit(count_cases, *options) for options in ((), ("--distributed",))]
         for number, job in enumerate(as_completed(running), 1):
             job.result()
             print(f"run {number} of {len(jobs)} has ended after {time.monotonic() - started:.0f} s", flush=True)
-        return Seen(reports)
+        return Seen(reports), sum((counted.result() for counted in counting), Counter())
 
 
 def run(report: Path, names: list[str], options: list[str]) -> None:
@@ -162,9 +165,9 @@ def score(seen: Seen) -> str:
     return "\n".join(rows)
 
 
-def files(seen: Seen) -> dict[Path, str]:
+def files(seen: Seen, cases: Counter[str]) -> dict[Path, str]:
     """Return what the files should hold."""
-    traced = json.dumps(traces(), indent=1) + "\n"
+    traced = json.dumps(traces(cases), indent=1) + "\n"
     before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     return {
         CAUGHT: golden(seen),
@@ -190,9 +193,8 @@ def golden(seen: Seen) -> str:
     return "\n".join(lines) + "\n"
 
 
-def traces() -> dict[str, dict[str, object]]:
+def traces(cases: Counter[str]) -> dict[str, dict[str, object]]:
     """Return how many cases each requirement has, and which mutants are for it."""
-    cases = count_cases()
     return {
         name: {
             "cases": cases[name],
@@ -202,16 +204,12 @@ def traces() -> dict[str, dict[str, object]]:
     }
 
 
-def count_cases() -> dict[str, int]:
-    """Return how many cases pytest collects, by requirement."""
-    counted = dict.fromkeys(specification(), 0)
-    for options in ((), ("--distributed",)):
-        command = [sys.executable, "-m", "pytest", "--pyargs", "inbackward_conformance", "-q", "--collect-only"]
-        command += ["-p", "no:xdist", "--implementation", "torch", *options]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        for chapter, name in re.findall(r"test_(\w+)\.py::test_(\w+)", printed):
-            counted[f"{chapter}/{name}"] += 1
-    return counted
+def count_cases(*options: str) -> Counter[str]:
+    """Return how many cases pytest collects for one implementation, by requirement."""
+    command = [sys.executable, "-m", "pytest", "--pyargs", "inbackward_conformance", "-q", "--collect-only"]
+    command += ["-p", "no:xdist", "--implementation", "torch", *options]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return Counter(f"{chapter}/{name}" for chapter, name in re.findall(r"test_(\w+)\.py::test_(\w+)", printed))
 
 
 def bring_up_to_date(path: Path, text: str, *, accept: bool) -> bool:

@@ -47,7 +47,14 @@ def test_allocations_inside_backward_are_seen() -> None:
     with Allocations() as allocations:
         (param * 2).sum().backward()
         param.grad = None
-    assert allocations.storages.live_bytes() == 24  # the clone, and the parameter itself, seen by its detached view
+    assert allocations.storages.live_bytes() == 12  # the clone, and not the parameter, which was there before
+
+
+def test_what_an_operator_changes_in_place_is_no_allocation() -> None:
+    there = torch.ones(3)
+    with Allocations() as allocations:
+        there.mul_(2).view(3, 1).add_(torch.ones(1))
+    assert allocations.peak == 4
 
 
 def test_old_objects_are_neither_counted_nor_collected() -> None:

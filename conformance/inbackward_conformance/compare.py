@@ -116,7 +116,7 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     if a.layout != torch.strided:
         a, b = a.coalesce(), b.coalesce()
         return same_bits(a.indices(), b.indices()) and same_bits(a.values(), b.values())
-    return torch.equal(_bits(a), _bits(b))
+    return torch.equal(bits(a), bits(b))
 
 
 def describe_difference(expected: Tensor, actual: Tensor) -> str:
@@ -221,7 +221,8 @@ def _same_value(expected: Any, actual: Any, tolerance: float = 0.0) -> bool:
     return type(expected) is type(actual) and bool(expected == actual)
 
 
-def _bits(tensor: Tensor) -> Tensor:
+def bits(tensor: Tensor) -> Tensor:
+    """Return the bytes of a strided tensor, of shape (bytes,)."""
     return tensor.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8)
 
 

@@ -48,29 +48,34 @@ class Storages:
 
 
 class Allocations(TorchDispatchMode):
-    """As a context: sees every storage that an operator returns, inside backward as well.
+    """As a context: sees every storage that an operator makes, inside backward as well.
 
-    Args:
-        known: what to leave out, such as parameters and states that operators change in place.
+    What an operator returns in the storage of an argument, in place or as a view, it has not made.
 
     Attributes:
         peak: the largest number of bytes that all of them held at one time.
         storages: all that were seen.
     """
 
-    def __init__(self, known: Storages | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self.storages = Storages()
-        self._known = known or Storages()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator and look at what it returns."""
+        given = Storages()
+        given.see(_tensors(args, kwargs))
         result = func(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        self.storages.see(tensor for tensor in tensors if not self._known.hold(tensor))
-        self.peak = max(self.peak, self.storages.live_bytes())
+        made = [tensor for tensor in _tensors(result) if not given.hold(tensor)]
+        if made:
+            self.storages.see(made)
+            self.peak = max(self.peak, self.storages.live_bytes())
         return result
+
+
+def _tensors(*values: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
 class GradientBytes:

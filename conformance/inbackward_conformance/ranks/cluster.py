@@ -7,23 +7,21 @@ of the jobs.
 from __future__ import annotations
 
 import faulthandler
-import io
 import itertools
 import os
-import pickle
 import signal
 import sys
 import time
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
 from torch.distributed.rendezvous import rendezvous
 
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotRun, Outcome, OutOfTime
 from inbackward_conformance.ranks import NotUnderTorchrun
 from inbackward_conformance.ranks.job import Answer, Job, carry_out, warm_up
+from inbackward_conformance.ranks.message import pack, unpack
 from inbackward_conformance.ranks.stores import DistStoreError, PrefixStore, Store
 from inbackward_conformance.time_limit import time_limit
 
@@ -83,7 +81,7 @@ class Cluster:
                 f"its stack is in its standard error"
             )
             raise BrokenPromise(Finding(Outcome.HANGS, self._broken, passed=False)) from error
-        answer: Answer = _unpack(self._store.get(key))
+        answer: Answer = unpack(self._store.get(key))
         self._store.delete_key(key)
         return answer
 
@@ -111,7 +109,7 @@ def serve(store: Store, rank: int) -> None:
     store.set(f"up {rank}", "")
     for number in itertools.count():
         store.wait([f"job {number}"], FOR_EVER)
-        job: Job | None = _unpack(store.get(f"job {number}"))
+        job: Job | None = unpack(store.get(f"job {number}"))
         if job is None:
             return
         if rank >= job.world_size:
@@ -137,10 +135,4 @@ def _limited(seconds: float) -> Iterator[None]:
 
 
 def _put(store: Store, key: str, message: Job | Answer | None) -> None:
-    buffer = io.BytesIO()
-    torch.save(message, buffer, pickle_module=pickle)
-    store.set(key, buffer.getvalue())  # type: ignore[arg-type]  # bytes are welcome
-
-
-def _unpack(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
+    store.set(key, pack(message))  # type: ignore[arg-type]  # bytes are welcome

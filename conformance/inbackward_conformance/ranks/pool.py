@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from torch import multiprocessing
 
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotRun, Outcome
-from inbackward_conformance.ranks.process import Files, receive, send, serve
+from inbackward_conformance.ranks.message import pack, unpack
+from inbackward_conformance.ranks.process import Files, serve
 from inbackward_conformance.ranks.stacks import innermost_frames, last_output
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ class Pool:
         pending = dict(enumerate(ranks))
         answers: dict[int, Answer] = {}
         try:
+            message = pack((f"job {self._jobs}", job))
             for rank in ranks:
-                send(rank.connection, (f"job {self._jobs}", job))
+                rank.connection.send_bytes(message)
             self._collect(job, pending, answers)
         finally:
             self._discard(pending)
@@ -96,7 +98,7 @@ class Pool:
             for number in {by_handle[handle] for handle in ready}:
                 rank = pending.pop(number)
                 try:
-                    answers[number] = receive(rank.connection)
+                    answers[number] = unpack(rank.connection.recv_bytes())
                 except (EOFError, OSError):
                     last_words.append(f"rank {number} of {job.world_size} {rank.last_words()}")
                     self._discard({number: rank})

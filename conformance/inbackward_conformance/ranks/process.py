@@ -5,19 +5,16 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import gc
-import io
 import multiprocessing
 import os
-import pickle
 import signal
 import socket
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
-from inbackward_conformance.ranks.job import Answer, Job, carry_out, warm_up
+from inbackward_conformance.ranks.job import carry_out, warm_up
+from inbackward_conformance.ranks.message import pack, unpack
 from inbackward_conformance.ranks.stores import FileStore, PrefixStore
 
 if TYPE_CHECKING:
@@ -59,24 +56,12 @@ def serve(number: int, parent: int, connection: Connection, files: Files) -> Non
         connection.send_bytes(b"up")
         while True:
             try:
-                name, job = receive(connection)
+                name, job = unpack(connection.recv_bytes())
             except (EOFError, OSError):
                 return
             os.ftruncate(files.output, 0)
             os.lseek(files.output, 0, os.SEEK_SET)
-            send(connection, carry_out(job, number, PrefixStore(name, store)))
-
-
-def send(connection: Connection, message: tuple[str, Job] | Answer) -> None:
-    """Send one message: bytes, so that no tensor keeps a file descriptor open on either side."""
-    buffer = io.BytesIO()
-    torch.save(message, buffer, pickle_module=pickle)
-    connection.send_bytes(buffer.getbuffer())
-
-
-def receive(connection: Connection) -> Any:
-    """Receive one message of the parent, or of a rank of ours."""
-    return torch.load(io.BytesIO(connection.recv_bytes()), map_location="cpu", weights_only=False)
+            connection.send_bytes(pack(carry_out(job, number, PrefixStore(name, store))))
 
 
 def _die_with(parent: int) -> None:

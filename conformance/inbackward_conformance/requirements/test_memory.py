@@ -123,12 +123,11 @@ def _peak_in_backward(
     """Return the most bytes that the second backward holds at one time, of what it has allocated itself."""
     implementation.attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
     batch = _batch(str(next(model.parameters()).device))
-    with Allocations() as first:  # sees parameters and states, which last
-        implementation.backward(model(batch).sum(), model)
+    implementation.backward(model(batch).sum(), model)  # makes the states, which last
     loss = model(batch).sum()
-    with Allocations(known=first.storages) as second:
+    with Allocations() as allocations:
         implementation.backward(loss, model)
-    return int(second.peak)
+    return int(allocations.peak)
 
 
 def _bytes_left_by(train: Callable[[], None]) -> int:
