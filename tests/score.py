@@ -43,7 +43,8 @@ README = ROOT / "README.md"
 SPEC = ROOT / "conformance" / "SPEC.md"
 
 RUN_HERE = [mutant for mutant in MUTANTS if specification()[mutant.requirement].applies_to("cpu")]
-WORKERS = 2
+WORKERS = 3
+"""One more than cores: the ranks of the first run wait for each other half of the time."""
 PARTS = 4
 """The run on ranks takes about as long as one of these; each part loads torch and collects the suite anew."""
 BEGIN, END = "<!-- mutants: written by nox -s mutants -->", "<!-- /mutants -->"
