@@ -56,7 +56,7 @@ def test_another_cause_is_a_failure(suite: Suite, tmp_path: Path) -> None:
     other = HOOKED.replace("parameter '2.weight' differs", "'2.weight'.grad is left over")
     result = run_with(suite, tmp_path / "expected.toml", "mutants.of_structure:RegisterHookIgnored", other)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.assert_outcomes(passed=2, xfailed=2, failed=1)
+    result.stdout.fnmatch_lines(["=* 2 passed, 2 xfailed, 1 diverges in *"])
 
 
 def test_a_stale_entry_fails_the_run(suite: Suite, tmp_path: Path) -> None:

@@ -204,8 +204,10 @@ x:Unhooked           no_hook/hooked_and_unhooked      conforms""",
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "xdist"])
 def test_the_summary_at_a_glance(suite: Suite, workers: tuple[str, ...]) -> None:
-    """Failures first, a line a chapter, the verdict last."""
+    """Failures first, a line a chapter, the verdict last, and once."""
     result = suite.run("--implementation=x:RefusesUnhooked", "--implementation=x:Sound", *workers)
+    assert "FAIL" not in result.stdout.str()
+    result.stdout.fnmatch_lines(["x:Sound: conformant *", "=* 7 passed, 3 refuses in *="], consecutive=True)
     assert_expected_inline(
         sections(result),
         """\
@@ -230,11 +232,20 @@ x:Sound: conformant (MUST 4 of 4 kept, 5 cases)""",
 def test_quiet_is_a_line_an_implementation(suite: Suite) -> None:
     result = suite.run("--implementation=x:Sound", "--implementation=x:Unhooked", "-q", "--color=yes")
     assert_expected_inline(
-        sections(result).partition("\nFAILED")[0].partition("\n======")[0],
+        sections(result).partition(" in ")[0],
         """\
 x:Sound: conformant (MUST 4 of 4 kept, 5 cases)
-x:Unhooked: not conformant (MUST 1 of 4 kept, 5 cases)""",
+x:Unhooked: not conformant (MUST 1 of 4 kept, 5 cases)
+7 passed, 3 diverges""",
     )
+
+
+def test_an_error_is_printed_with_its_traceback(suite: Suite) -> None:
+    result = suite.run("--implementation=x:BadSetUp", "--implementation=x:Unhooked")
+    result.stdout.fnmatch_lines(
+        ["*= FAILURES =*", "E * RuntimeError: the plan proves nothing*", "*5 failed, 2 passed, 3 diverges*"]
+    )
+    assert "[x:Unhooked" not in result.stdout.str()
 
 
 def test_a_case_begins_with_grad_mode_on(suite: Suite) -> None:

@@ -86,6 +86,20 @@ class ConformanceSession:
         if report.when == "teardown" and report.nodeid in self._cases and self._file:
             self._file.write_case(self._cases[report.nodeid])
 
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport
+    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+        """Count a broken promise as what it came to.
+
+        What pytest counts as failed it prints in full, and once more behind the verdict: of a broken promise it knows
+        no more than the summary, of an error it knows the traceback.
+        """
+        properties = dict(report.user_properties)
+        if not report.failed or PROPERTY not in properties:
+            return None
+        outcome = CaseRecord.load(json.loads(str(properties[PROPERTY]))).outcome
+        return None if outcome is Outcome.ERROR else (outcome, "F", (outcome.upper(), {"red": True}))
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Remember that something could not be collected."""
         self._left_out |= report.failed
@@ -134,6 +148,7 @@ class ConformanceSession:
             **found,
         )
         self._cases[crashitem] = with_script(died, self._config)
+        attach_case(report, self._cases[crashitem])
         if self._file:
             self._file.write_case(self._cases[crashitem])
 
@@ -163,7 +178,7 @@ class ConformanceSession:
         """Print a line for each chapter and a verdict for each implementation."""
         if not self._results:
             return
-        terminalreporter.section("inbackward conformance")
+        terminalreporter.write_sep("=", "inbackward conformance")
         lines = summary_lines(
             self._results,
             list(self._cases.values()),
