@@ -82,7 +82,7 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     report = folder / "record.jsonl"
     chapters = sorted({name.partition("/")[0] for name in told})
     names = " or ".join(f"test_{name.partition('/')[2]}" for name in told)
-    command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-k", names, "--implementation", "torch"]
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:randomly", "-k", names, "--implementation", "torch"]
     command += ["--pyargs", *(f"inbackward_conformance.requirements.test_{chapter}" for chapter in chapters)]
     command += ["--conformance-report", str(report), "--conformance-repro", str(folder / "scripts")]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

@@ -25,8 +25,10 @@ def summary(*cases: CaseRecord, verbosity: int = 0, width: int = 80) -> str:
     return "\n".join(line for line, _ in summary_lines(results, cases, verbosity=verbosity, width=width))
 
 
-def failing(requirement: str, outcome: str = "fails", *, expected: bool = False, detail: str = "why") -> CaseRecord:
-    return case("mine", requirement, outcome, detail=detail, expected=expected)
+def failing(
+    requirement: str, outcome: str = "fails", *, expected: bool = False, detail: str = "why", **values: str
+) -> CaseRecord:
+    return case("mine", requirement, outcome, detail=detail, expected=expected, **values)
 
 
 def test_musts_and_the_worst_come_first() -> None:
@@ -77,6 +79,30 @@ mine
   sharing               0 of  1 kept   1 diverges
 mine: not conformant (MUST 0 of 2 kept, 2 cases)""",
     )
+
+
+def test_scripts_are_named_where_they_are_told_of() -> None:
+    cases = (
+        failing("attachment/groups", name="SGD", script="out/groups-SGD.py"),
+        failing("attachment/groups", name="AdamW", script="out/groups-AdamW.py"),
+        failing("sharing/two_names", expected=True, script="none: something has no source"),
+    )
+    assert_expected_inline(
+        summary(*cases),
+        """\
+mine
+  MUST fails: attachment/groups[SGD] and 1 more
+    why
+    script: out/groups-SGD.py
+  1 failed as expected; -v shows them
+  scripts of 2 cases in out; -v names each
+  no script of 1 cases; -v says why
+  attachment            0 of  1 kept   1 fails
+  sharing               0 of  1 kept   1 fails
+mine: not conformant (MUST 0 of 2 kept, 3 cases)""",
+    )
+    verbose = summary(*cases, verbosity=1)
+    assert all(f"    script: {found.script}" in verbose for found in cases)
 
 
 def test_what_is_not_offered_keeps_no_promise() -> None:

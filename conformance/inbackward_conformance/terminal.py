@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.outcome import Level, Outcome
@@ -44,17 +45,20 @@ def _failure_lines(
     told = failed if verbose else [found for found in failed if not found.expected][:ENOUGH_FAILURES]
     for requirement in told:
         own = [case for case in cases if case.requirement == requirement.requirement and not case.passed]
-        yield from _failure(requirement, own, width, max_lines=None if verbose else ENOUGH_LINES)
+        yield from _failure(requirement, own, width, verbose=verbose)
     if untold := len(failed) - len(told) - (0 if verbose else len(expected)):
         yield f"  and {untold} more; -v shows all", {"red": True}
     if expected and not verbose:
         yield f"  {len(expected)} failed as expected; -v shows them", {"yellow": True}
-    names = {found.requirement for found in told}
-    yield from ((f"    script: {case.script}", {}) for case in cases if case.script and case.requirement not in names)
+    scripts = [case.script for case in cases if case.script]
+    if paths := [Path(script) for script in scripts if not script.startswith("none")]:
+        yield f"  scripts of {len(paths)} cases in {paths[0].parent}{'' if verbose else '; -v names each'}", {}
+    if without := len(scripts) - len(paths):
+        yield f"  no script of {without} cases{'' if verbose else '; -v says why'}", {}
 
 
 def _failure(
-    requirement: RequirementRecord, failed: Sequence[CaseRecord], width: int, *, max_lines: int | None
+    requirement: RequirementRecord, failed: Sequence[CaseRecord], width: int, *, verbose: bool
 ) -> Iterator[Line]:
     worst = next(case for case in failed if case.outcome is Outcome.worst(case.outcome for case in failed))
     name = f"{requirement.requirement}[{worst.case}]" if worst.case else requirement.requirement
@@ -62,9 +66,10 @@ def _failure(
     expected = " as expected" if requirement.expected else ""
     colours = {"yellow": requirement.expected, "red": not requirement.expected}
     yield f"  {requirement.level} {worst.outcome}{expected}: {name}{more}", colours
+    max_lines = None if verbose else ENOUGH_LINES
     for line in textwrap.wrap(worst.detail, width - 4, max_lines=max_lines, placeholder=" […]"):
         yield f"    {line}", {}
-    yield from ((f"    script: {case.script}", {}) for case in failed if case.script)
+    yield from ((f"    script: {case.script}", {}) for case in (failed if verbose else [worst]) if case.script)
 
 
 def _chapter_lines(requirements: Sequence[RequirementRecord], width: int) -> Iterator[Line]:
