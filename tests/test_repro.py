@@ -21,7 +21,7 @@ from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.printable import read
 from inbackward_conformance.repro.failure import Failure
 from inbackward_conformance.repro.from_record import find_failure
-from inbackward_conformance.repro.spelling import Spelling
+from inbackward_conformance.repro.spelling import Spelling, Unspellable
 from inbackward_conformance.repro.write import source_of_failure
 from inbackward_conformance.specification import specification
 from test_plan import PLANS
@@ -304,6 +304,23 @@ def test_an_adapter_spells_its_calls() -> None:
     assert spelling.spell("backward", "retain_graph=True", loss="loss") == "lion.backward(loss, retain_graph=True)"
     plain = spelling.spell("standard_optimizer", optimizer_class="SGD", params="ps", optimizer_kwargs="{'lr': 0.1}")
     assert plain == "SGD(ps, lr=0.1)"
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("made = attach({params})", "is no expression .*SyntaxError.*: made = attach"),
+        ("attach({parameters})", r"KeyError: 'parameters'\): attach"),
+        ("attach({})", "IndexError"),
+        ("attach({params)", "ValueError"),
+    ],
+)
+def test_a_spelling_that_is_no_expression(template: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The adapter's author is told so, and how the arguments are called."""
+    monkeypatch.setattr(Lion, "spelling", {"apply": template})
+    with pytest.raises(Unspellable, match=r"of \{params\}, \{options\}") as raised:
+        Spelling("test_repro:Lion").spell("apply", params="ps")
+    assert re.search(told, str(raised.value))
 
 
 def test_without_a_spelling_the_script_calls_what_was_tested() -> None:

@@ -57,7 +57,10 @@ class Spelling:
         told: Mapping[str, str] = getattr(self._target, "spelling", {})
         entry = known_implementations().get(name)
         above, self._object = _imported(entry.value if entry else name, self._target)
-        statements = ast.parse(told.get("import", "") if told else above).body
+        try:
+            statements = ast.parse(told.get("import", "") if told else above).body
+        except SyntaxError as error:
+            raise Unspellable(f"`spelling['import']` is no source ({error}): {told['import']}") from error
         imports = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
         self.imports = list(map(ast.unparse, imports))
         self.definitions = [ast.unparse(node) for node in statements if node not in imports]
@@ -71,7 +74,8 @@ class Spelling:
         """Return the source of a call; `options` and all arguments are source, too.
 
         Raises:
-            Unspellable: the implementation does not offer the call, and there is no plain thing to do.
+            Unspellable: the implementation does not offer the call, and there is no plain thing to do; or what its
+                `spelling` says of the call is no expression.
         """
         if call in self._told:
             template = self._told[call]
@@ -82,7 +86,13 @@ class Spelling:
             template = DEFAULTS[call]
         else:
             raise Unspellable(f"the implementation has no `{call}`, or its `spelling` has no line for it")
-        return plainly(template.format(**arguments, options=options))
+        try:
+            return plainly(template.format(**arguments, options=options))
+        except (SyntaxError, KeyError, IndexError, ValueError) as error:
+            known = ", ".join(f"{{{name}}}" for name in (*arguments, "options"))
+            raise Unspellable(
+                f"`spelling[{call!r}]` is no expression of {known} ({type(error).__name__}: {error}): {template}"
+            ) from error
 
     def _name_of(self, call: str) -> str | None:
         names = SPELLINGS.get(call, (call,))
