@@ -69,7 +69,11 @@ def next_case(pool: Pool) -> Iterator[None]:
         ("Segfaults", Outcome.CRASHES, "rank 1 of 2 died with exit code -11; .*Segmentation fault"),
         ("PrintsAndExits", Outcome.CRASHES, "rank 1 of 2 died with exit code 4; its last output: x{300}"),
         ("Mismatches", Outcome.CRASHES, "gloo"),
-        ("Waits", Outcome.HANGS, r"rank 0 in event 3, Backward\(\); rank 1 in event 3, Backward\(\): .*Timed out"),
+        (
+            "Waits",
+            Outcome.HANGS,
+            r"ranks wait for each other: rank 0 in event 3, Backward\(\); rank 1 in event 3, Backward\(\): .*Timed out",
+        ),
         ("Raises", Outcome.REFUSES, "rank 1: .* raises RuntimeError: rank 1 will not"),
         ("RaisesAndKeeps", Outcome.REFUSES, "rank 1: .* raises RuntimeError: rank 1 will not"),
         ("Drifts", Outcome.DIVERGES, "rank 0: parameter '0.weight' differs from the standard loop"),

@@ -34,6 +34,12 @@ def attach_case(report: pytest.TestReport, case: CaseRecord) -> None:
     report.user_properties = [*report.user_properties, (PROPERTY, json.dumps(asdict(case)))]
 
 
+def case_on(report: pytest.TestReport) -> CaseRecord | None:
+    """Return what `attach_case` has put on a report, if it has."""
+    attached = dict(report.user_properties).get(PROPERTY)
+    return CaseRecord.load(json.loads(str(attached))) if attached else None
+
+
 def with_script(case: CaseRecord, config: pytest.Config) -> CaseRecord:
     """Return a case with its script, if it failed and a script was asked for."""
     folder = config.getoption("conformance_repro")
@@ -77,9 +83,7 @@ class ConformanceSession:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record a case when its last phase is over."""
-        properties = dict(report.user_properties)
-        if PROPERTY in properties and not self._in_worker:
-            case = CaseRecord.load(json.loads(str(properties[PROPERTY])))
+        if not self._in_worker and (case := case_on(report)):
             known = self._cases.get(report.nodeid)
             if known is None or Outcome.worst([known.outcome, case.outcome]) is not known.outcome:
                 self._cases[report.nodeid] = case
@@ -94,11 +98,10 @@ class ConformanceSession:
         What pytest counts as failed it prints in full, and once more behind the verdict: of a broken promise it knows
         no more than the summary, of an error it knows the traceback.
         """
-        properties = dict(report.user_properties)
-        if not report.failed or PROPERTY not in properties:
+        case = case_on(report) if report.failed else None
+        if case is None or case.outcome is Outcome.ERROR:
             return None
-        outcome = CaseRecord.load(json.loads(str(properties[PROPERTY]))).outcome
-        return None if outcome is Outcome.ERROR else (outcome, "F", (outcome.upper(), {"red": True}))
+        return case.outcome, "F", (case.outcome.upper(), {"red": True})
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Remember that something could not be collected."""

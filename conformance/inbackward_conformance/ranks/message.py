@@ -20,7 +20,7 @@ def pack(message: object) -> bytes:
 
 
 def unpack(data: bytes) -> Any:
-    """Return the message that `pack` made these bytes of; its tensors are on the CPU."""
+    """Return the message that `pack` made these bytes of; a plain tensor arrives on the CPU."""
     return pickle.loads(data)  # noqa: S301 (from a process of our own)
 
 
