@@ -12,9 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from inbackward_conformance.adapter import UnusableImplementation, find_implementation
+from inbackward_conformance.adapters.find import UnusableImplementation, find_implementation
 from inbackward_conformance.outcome import Outcome
-from inbackward_conformance.record import CaseRecord, RecordFile, summarize
+from inbackward_conformance.report.record import CaseRecord, RecordFile, summarize
 from inbackward_conformance.specification import DISTRIBUTED, specification
 
 PARTS = {"": [], "-distributed": ["--distributed"]}

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inbackward_conformance import check
-from inbackward_conformance.on_ranks import OnRanks, run_both, run_observed
-from inbackward_conformance.run import run
+from inbackward_conformance.checking import check
+from inbackward_conformance.ranks.on_ranks import OnRanks, run_both, run_observed
 from inbackward_conformance.specification import DISTRIBUTED, requirement_id
-from inbackward_conformance.standard_loop import StandardLoop
+from inbackward_conformance.training.standard_loop import StandardLoop
+from inbackward_conformance.training.train import train
 from mutants import MUTANTS, chapters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from inbackward_conformance.plan import Plan
-    from inbackward_conformance.run import Method
-    from inbackward_conformance.trace import Trace
+    from inbackward_conformance.plan.plan import Plan
+    from inbackward_conformance.training.run import Method
+    from inbackward_conformance.training.trace import Trace
 
 APART = DISTRIBUTED | {"functional"}
-"""Chapters of calls that the others do not make: their mutants run them alone, and no other mutant does."""
+"""Chapters of calls that the others do not make: their mutants train them alone, and no other mutant does."""
 
 SLOW = {
     "ddp/early_step",
@@ -35,13 +35,13 @@ SLOW = {
     "hazards/compile",
     "lifetime/rounds",
 }
-"""Half of the time would be theirs: only mutants that are for them run them."""
+"""Half of the time would be theirs: only mutants that are for them train them."""
 
 BY_CHANCE = {"hazards/two_threads"}
-"""What others come to there depends on which thread comes first: again, only mutants that are for it run it."""
+"""What others come to there depends on which thread comes first: again, only mutants that are for it train it."""
 
 DRAWN = "properties"
-"""Plans that are drawn until one fails find nearly every mutant, and take as long: only mutants for it run it."""
+"""Plans that are drawn until one fails find nearly every mutant, and take as long: only mutants for it train it."""
 
 _CASES: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
 """By requirement: the cases of each mutant that is for it, and for a base those of all that are made from it."""
@@ -68,11 +68,11 @@ def pytest_configure() -> None:
 
 
 def run_or_remember(plan: Plan, method: Method, device: str = "cpu", rank: int = 0) -> Trace:
-    """Stand in for `run`."""
+    """Stand in for `train`."""
     if not isinstance(method, StandardLoop):
-        return run(plan, method, device, rank)
+        return train(plan, method, device, rank)
     if (key := repr(plan)) not in _STANDARD:
-        _STANDARD[key] = run(plan, method, device, rank)
+        _STANDARD[key] = train(plan, method, device, rank)
     return _STANDARD[key]
 
 
@@ -116,7 +116,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def cases_for(name: str, requirement: str) -> list[str]:
-    """Return the cases that show best what a mutant does, or none where the requirement is not for it to run."""
+    """Return the cases that show best what a mutant does, or none where the requirement is not for it to train."""
     cases = _CASES[requirement]
     if name in cases:
         return cases[name]

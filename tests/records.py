@@ -8,7 +8,7 @@ from typing import Any
 from unittest import mock
 
 from inbackward_conformance.outcome import Outcome
-from inbackward_conformance.record import CaseRecord, RecordFile, summarize
+from inbackward_conformance.report.record import CaseRecord, RecordFile, summarize
 from inbackward_conformance.specification import specification
 
 VERSIONS = {"inbackward": "0.1", "torch": "2.13.0"}

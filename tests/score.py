@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inbackward_conformance.__main__ import specification_text
-from inbackward_conformance.read_record import read_record
+from inbackward_conformance.report.read_record import read_record
 from inbackward_conformance.specification import DISTRIBUTED, specification
 from mutants import MUTANTS, Mutant, chapters
 
 if TYPE_CHECKING:
-    from inbackward_conformance.record import CaseRecord
+    from inbackward_conformance.report.record import CaseRecord
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

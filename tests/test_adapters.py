@@ -14,15 +14,17 @@ import torch
 from torch import nn
 
 from conftest import read_record
-from inbackward_conformance.adapter import Implementation, UnusableImplementation, find_implementation
 from inbackward_conformance.adapters.attached import Attached, part_with
+from inbackward_conformance.adapters.find import UnusableImplementation, find_implementation
+from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.adapters.tutorial import TutorialRecipe
-from inbackward_conformance.check import Check
-from inbackward_conformance.events import Backward
-from inbackward_conformance.expected import SHIPPED, load_expectations
-from inbackward_conformance.models import MLP
+from inbackward_conformance.catalogue.models import MLP
+from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import BrokenPromise, NotOffered, Outcome
-from inbackward_conformance.plan import Assignment, Plan
+from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan.events import Backward
+from inbackward_conformance.plan.plan import Plan
+from inbackward_conformance.report.expected import SHIPPED, load_expectations
 from inbackward_conformance.specification import specification
 
 ROOT = Path(__file__).parents[1]

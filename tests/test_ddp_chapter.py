@@ -11,15 +11,16 @@ from torch import distributed
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from inbackward_conformance.adapter import Implementation
-from inbackward_conformance.events import Backward, WrapDDP
-from inbackward_conformance.models import MLP
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.outcome import Outcome
-from inbackward_conformance.plan import Assignment, Plan, Ranks
+from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan.events import Backward, WrapDDP
+from inbackward_conformance.plan.plan import Plan, Ranks
 from inbackward_conformance.ranks.stores import HashStore
-from inbackward_conformance.record import CaseRecord, summarize, verdict
-from inbackward_conformance.run import run
-from inbackward_conformance.standard_loop import StandardLoop
+from inbackward_conformance.report.record import CaseRecord, summarize, verdict
+from inbackward_conformance.training.standard_loop import StandardLoop
+from inbackward_conformance.training.train import train
 
 
 @pytest.fixture(autouse=True)
@@ -50,14 +51,14 @@ def test_mixed_precision_needs_an_accelerator() -> None:
     """The standard loop of `ddp/mixed_precision` raises on a CPU, of whatever implementation."""
     wrap, sgd = WrapDDP(mixed_precision="bfloat16"), Assignment("SGD", {"lr": 0.1})
     plan = Plan("MLP", (sgd,), (Backward(),), before=(wrap,), ranks=Ranks(1))
-    standard = run(plan, StandardLoop(Implementation(object())))
+    standard = train(plan, StandardLoop(Implementation(object())))
     assert standard.raised
     assert "cpu backend doesn't support events" in standard.raised.text
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cpu", "conformant"), ("cuda", "incomplete")])
 def test_no_verdict_rests_on_what_torch_cannot_do_there(device: str, expected: str) -> None:
-    """It is listed as not run, and does not count as passed."""
+    """It is listed as not train, and does not count as passed."""
     cases = [
         CaseRecord("x", "ddp/equality", "", "MUST", Outcome.CONFORMS, passed=True),
         CaseRecord("x", "ddp/mixed_precision", "", "MUST", Outcome.NOT_RUN, passed=True),

@@ -13,16 +13,16 @@ from hypothesis.errors import NoSuchExample
 from hypothesis.strategies import SearchStrategy  # noqa: TC002 (as in all tests)
 
 from conftest import Suite
-from inbackward_conformance.adapter import Implementation
-from inbackward_conformance.drawn import Drawn
-from inbackward_conformance.events import Backward, Detach, Load, Save
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.checking.drawn import Drawn
+from inbackward_conformance.checking.profiles import QUICK, drawing
+from inbackward_conformance.checking.strategies import plans
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome, OutOfTime
-from inbackward_conformance.plan import Plan
-from inbackward_conformance.profiles import QUICK, drawing
-from inbackward_conformance.run import run
-from inbackward_conformance.standard_loop import StandardLoop
-from inbackward_conformance.strategies import plans
-from inbackward_conformance.time_limit import time_limit
+from inbackward_conformance.plan.events import Backward, Detach, Load, Save
+from inbackward_conformance.plan.plan import Plan
+from inbackward_conformance.ranks.time_limit import time_limit
+from inbackward_conformance.training.standard_loop import StandardLoop
+from inbackward_conformance.training.train import train
 
 FAMILIES = [
     plans.structures,
@@ -48,7 +48,7 @@ def test_the_standard_loop_can_follow_what_is_drawn(family: Callable[[], SearchS
     @FEW
     @given(family())
     def follows(plan: Plan) -> None:
-        trace = run(plan, StandardLoop(Implementation(object())))
+        trace = train(plan, StandardLoop(Implementation(object())))
         assert trace.raised is None, trace.raised
 
     follows()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Suite
-from inbackward_conformance.adapter import known_implementations
-from inbackward_conformance.expected import BadExpectations, load_expectations
+from inbackward_conformance.adapters.find import known_implementations
+from inbackward_conformance.report.expected import BadExpectations, load_expectations
 
 HOOKED = """
 [[expected]]

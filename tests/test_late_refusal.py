@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inbackward_conformance.compare import compare
 from inbackward_conformance.outcome import Finding, Outcome, Refusal
-from inbackward_conformance.trace import Raised, Snapshot, Trace
+from inbackward_conformance.training.compare import compare
+from inbackward_conformance.training.trace import Raised, Snapshot, Trace
 
 STEPPED = "The gradient came twice, and the parameter was already stepped. Pass use_reentrant=False."
 SILENT = "one of the variables needed for gradient computation has been modified by an inplace operation"

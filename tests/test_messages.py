@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inbackward_conformance.compare import same_bits
 from inbackward_conformance.ranks.message import pack, unpack
+from inbackward_conformance.tensors import same_bits
 
 TENSORS = {
     "scalar": torch.tensor(1.5),

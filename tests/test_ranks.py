@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from inbackward_conformance.compare_ranks import compare_ranks
-from inbackward_conformance.events import Backward, WrapDDP
-from inbackward_conformance.on_ranks import OnRanks, run_observed, run_standard
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome
-from inbackward_conformance.plan import Assignment, Plan, Ranks
+from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan.events import Backward, WrapDDP
+from inbackward_conformance.plan.plan import Plan, Ranks
+from inbackward_conformance.ranks.on_ranks import OnRanks, run_observed, run_standard
 from inbackward_conformance.ranks.pool import Pool
+from inbackward_conformance.training.compare_ranks import compare_ranks
 
 SECONDS = 15.0
 """For those that misbehave, on ranks that are up; whoever has to load torch first gets more."""

@@ -14,15 +14,16 @@ import pytest
 from expecttest import assert_expected_inline
 
 from conftest import Record, Suite, read_record
-from inbackward_conformance import events
 from inbackward_conformance.__main__ import main
-from inbackward_conformance.events import Backward, Event
-from inbackward_conformance.plan import Assignment, Plan
-from inbackward_conformance.printable import read
+from inbackward_conformance.plan import events
+from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan.events import Backward, Event
+from inbackward_conformance.plan.literals import read
+from inbackward_conformance.plan.plan import Plan
+from inbackward_conformance.repro.call_templates import CallTemplates, CannotWrite
 from inbackward_conformance.repro.failure import Failure
 from inbackward_conformance.repro.from_record import find_failure
-from inbackward_conformance.repro.spelling import Spelling, Unspellable
-from inbackward_conformance.repro.write import source_of_failure
+from inbackward_conformance.repro.reproduce import source_of_failure
 from inbackward_conformance.specification import specification
 from test_plan import PLANS
 
@@ -300,7 +301,7 @@ class Lion:
 
 
 def test_an_adapter_spells_its_calls() -> None:
-    spelling = Spelling("test_repro:Lion")
+    spelling = CallTemplates("test_repro:Lion")
     assert spelling.imports == ["import lion"]
     attached = spelling.spell("apply", optimizer_class="SGD", params="ps", optimizer_kwargs="{}", register_hook="True")
     assert attached == "lion.attach(ps, SGD, {})"
@@ -321,14 +322,14 @@ def test_an_adapter_spells_its_calls() -> None:
 def test_a_spelling_that_is_no_expression(template: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The adapter's author is told so, and how the arguments are called."""
     monkeypatch.setattr(Lion, "spelling", {"apply": template})
-    with pytest.raises(Unspellable, match=r"of \{params\}, \{options\}") as raised:
-        Spelling("test_repro:Lion").spell("apply", params="ps")
+    with pytest.raises(CannotWrite, match=r"of \{params\}, \{options\}") as raised:
+        CallTemplates("test_repro:Lion").spell("apply", params="ps")
     assert re.search(told, str(raised.value))
 
 
 def test_without_a_spelling_the_script_calls_what_was_tested() -> None:
     call = {"optimizer_class": "SGD", "params": "ps", "optimizer_kwargs": "{}", "register_hook": "True"}
-    module, cls = Spelling("inbackward"), Spelling("mutants.naive:Naive")
+    module, cls = CallTemplates("inbackward"), CallTemplates("mutants.naive:Naive")
     assert module.imports == ["import inbackward"]
     assert module.spell("apply", **call) == "inbackward.apply_optimizer_in_backward(SGD, ps, {})"
     assert cls.imports == ["from mutants.naive import Naive"]

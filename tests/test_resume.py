@@ -5,18 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inbackward_conformance.adapter import Implementation
-from inbackward_conformance.compare import same_bits
-from inbackward_conformance.events import Backward, Load, Save
-from inbackward_conformance.optimizer_configurations import MODEL_FOR, closure_free_optimizer_names
-from inbackward_conformance.plan import ALL, Assignment, Plan
-from inbackward_conformance.run import Run, run
-from inbackward_conformance.standard_loop import StandardLoop
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.catalogue.optimizer_configurations import MODEL_FOR, closure_free_optimizer_names
+from inbackward_conformance.plan.assignment import ALL, Assignment
+from inbackward_conformance.plan.events import Backward, Load, Save
+from inbackward_conformance.plan.plan import Plan
+from inbackward_conformance.tensors import same_bits
+from inbackward_conformance.training.run import TrainingRun
+from inbackward_conformance.training.standard_loop import StandardLoop
+from inbackward_conformance.training.train import train
 
 
 def _end(model: str, assignment: Assignment, *between: Save | Load) -> dict[str, torch.Tensor]:
     three = (Backward(),) * 3
-    trace = run(Plan(model, (assignment,), (*three, *between, *three)), _standard_loop())
+    trace = train(Plan(model, (assignment,), (*three, *between, *three)), _standard_loop())
     assert trace.raised is None
     return trace.snapshots[-1].params
 
@@ -44,7 +46,7 @@ def test_standard_loop_goes_on_as_if_never_stopped(name: str, model: str, params
 def test_rebuilt_model_has_other_values() -> None:
     """Else a checkpoint that is not loaded would go unnoticed."""
     torch.manual_seed(0)
-    live = Run(Plan("MLP", (Assignment("SGD", {"lr": 0.0}),), ()), _standard_loop(), "cpu")
+    live = TrainingRun(Plan("MLP", (Assignment("SGD", {"lr": 0.0}),), ()), _standard_loop(), "cpu")
     before = live.model.get_parameter("0.weight").detach().clone()
     live.rebuild()
     assert not torch.equal(before, live.model.get_parameter("0.weight"))

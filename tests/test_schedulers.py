@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inbackward_conformance import events
-from inbackward_conformance.events import Scheduler, StartSchedule
-from inbackward_conformance.schedulers import METRIC, schedulers, uncovered_schedulers, watches_metric
+from inbackward_conformance.catalogue.schedulers import METRIC, build_scheduler, schedulers, uncovered_schedulers, watches_metric
+from inbackward_conformance.plan import events
+from inbackward_conformance.plan.events import Scheduler, StartSchedule
 
 
 def test_every_class_has_options() -> None:
@@ -25,7 +25,7 @@ def test_a_printed_schedule_builds_the_schedule(scheduler: Scheduler) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_shows_within_eight_epochs(scheduler: Scheduler) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1, momentum=0.9)
-    schedule = scheduler.build(optimizer)
+    schedule = build_scheduler(scheduler, optimizer)
     seen = set()
     for _ in range(8):
         seen.add((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]))

@@ -7,7 +7,7 @@ import gc
 import torch
 from torch import nn
 
-from inbackward_conformance.storages import Allocations, GradientBytes, Storages, old_objects_set_aside
+from inbackward_conformance.training.storages import Allocations, GradientBytes, Storages, old_objects_set_aside
 
 
 def test_gradients_of_the_standard_loop_add_up() -> None:

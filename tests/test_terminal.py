@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from expecttest import assert_expected_inline
 
 from inbackward_conformance.outcome import Outcome
-from inbackward_conformance.record import summarize
+from inbackward_conformance.report.record import summarize
+from inbackward_conformance.report.terminal import summary_lines
 from inbackward_conformance.specification import specification
-from inbackward_conformance.terminal import summary_lines
 from records import case
 
 if TYPE_CHECKING:
-    from inbackward_conformance.record import CaseRecord
+    from inbackward_conformance.report.record import CaseRecord
 
 LONG = "parameter 'first' differs from the standard loop after event 1, Backward(): " * 6
 

@@ -5,7 +5,7 @@ own; everything else is reached through pytest, by `pytest --pyargs inbackward_c
 through `python -m inbackward_conformance`. Importing this package imports no torch.
 """
 
-from inbackward_conformance.one_call import RunFailed, check_implementation
+from inbackward_conformance.api import RunFailed, check_implementation
 from inbackward_conformance.outcome import NotOffered
 
 __all__ = ["NotOffered", "RunFailed", "check_implementation"]

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inbackward_conformance.matrix.render import Format, render
-from inbackward_conformance.matrix.table import merge
 from inbackward_conformance.ranks import NotUnderTorchrun
-from inbackward_conformance.read_record import BadRecord, read_record
+from inbackward_conformance.report.matrix.render import Format, render
+from inbackward_conformance.report.matrix.table import merge
+from inbackward_conformance.report.read_record import BadRecord, read_record
 from inbackward_conformance.specification import SPEC_VERSION, chapter_text, specification
 
 if TYPE_CHECKING:
@@ -112,22 +112,22 @@ def make_matrix(given: argparse.Namespace) -> None:
 
 def run_distributed(options: Sequence[str]) -> int:
     """Run the chapters that need several processes, as one rank of torchrun."""
-    from inbackward_conformance.ranks.torchrun import run_on_cluster  # noqa: PLC0415 (the other commands need no torch)
+    from inbackward_conformance.plugin.torchrun import run_on_cluster  # noqa: PLC0415 (the other commands need no torch)
 
     return run_on_cluster(options)
 
 
 def print_script(given: argparse.Namespace) -> None:
     """Print the script of a failure that a record holds."""
-    from inbackward_conformance.adapter import UnusableImplementation  # noqa: PLC0415 (the other commands need none)
+    from inbackward_conformance.adapters.find import UnusableImplementation  # noqa: PLC0415 (the other commands need none)
+    from inbackward_conformance.repro.call_templates import CannotWrite  # noqa: PLC0415
     from inbackward_conformance.repro.from_record import find_failure  # noqa: PLC0415
-    from inbackward_conformance.repro.spelling import Unspellable  # noqa: PLC0415
-    from inbackward_conformance.repro.write import source_of_failure  # noqa: PLC0415
+    from inbackward_conformance.repro.reproduce import source_of_failure  # noqa: PLC0415
 
     failure = find_failure(given.record, given.requirement, given.implementation, given.case)
     try:
         print(source_of_failure(failure), end="")
-    except (Unspellable, UnusableImplementation) as error:
+    except (CannotWrite, UnusableImplementation) as error:
         raise BadRecord(f"record {given.record}: {given.requirement} has no script: {error}") from error
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from inbackward_conformance.plan import Plan
+    from inbackward_conformance.plan.plan import Plan
 
 
 class Outcome(StrEnum):
@@ -52,13 +52,48 @@ class Refusal(StrEnum):
     LATE = "late"
 
 
+class Compared(StrEnum):
+    """What was compared where a run departed from the standard loop."""
+
+    PARAMETERS = "parameters"
+    BUFFERS = "buffers"
+    GRADIENTS = "gradients"
+    STATES = "optimizer states"
+    RANKS = "parameters of two ranks"
+    ERROR = "an error of the implementation alone"
+    STANDARD_ERROR = "an error of the standard loop alone"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a run departed from the standard loop: all that a script of it has to look at.
+
+    Attributes:
+        compared: what was compared.
+        event: the number of the event after which it showed; None: not known, or no event of a plan.
+        refusal: the message of a RuntimeError, TypeError or ValueError that was raised, on one line; empty: none was.
+    """
+
+    compared: Compared
+    event: int | None = None
+    refusal: str = ""
+
+
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one comparison or check, with the line that a maintainer reads first."""
+    """The outcome of one comparison or check.
+
+    Attributes:
+        outcome: the outcome.
+        detail: the line that a maintainer reads first.
+        passed: whether the requirement accepts it.
+        difference: where the run departed from the standard loop; None: it did not, or there was no run of a plan.
+    """
 
     outcome: Outcome
     detail: str = ""
     passed: bool = True
+    difference: Difference | None = None
 
 
 CONFORMS = Finding(Outcome.CONFORMS)

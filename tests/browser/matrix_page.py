@@ -18,7 +18,7 @@ from records import case, write_record
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from inbackward_conformance.record import CaseRecord
+    from inbackward_conformance.report.record import CaseRecord
 
 PHONE, DESKTOP = 390, 1280
 HOSTILE = "</script><b>not & bold</b>"

@@ -1,1 +1,1 @@
-"""Adapters for implementations that other people wrote; each imports its library only when it is used."""
+"""Finding and driving an implementation, and the adapters that ship: each imports its library when it is used."""

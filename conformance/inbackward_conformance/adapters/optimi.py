@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from inbackward_conformance.adapter import BoundAssignment
+    from inbackward_conformance.adapters.implementation import BoundAssignment
 
 
 RECIPE = """\

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from inbackward_conformance.adapter import BoundAssignment
+    from inbackward_conformance.adapters.implementation import BoundAssignment
 
 
 RECIPE = """\

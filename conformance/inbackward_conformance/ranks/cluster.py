@@ -23,7 +23,7 @@ from inbackward_conformance.ranks import NotUnderTorchrun
 from inbackward_conformance.ranks.job import Answer, Job, carry_out, warm_up
 from inbackward_conformance.ranks.message import pack, unpack
 from inbackward_conformance.ranks.stores import DistStoreError, PrefixStore, Store
-from inbackward_conformance.time_limit import time_limit
+from inbackward_conformance.ranks.time_limit import time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

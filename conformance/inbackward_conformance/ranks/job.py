@@ -6,7 +6,7 @@ import gc
 import importlib
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -15,11 +15,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from inbackward_conformance.judgement import finding_of
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
 from inbackward_conformance.ranks.stores import HashStore
-from inbackward_conformance.run import seed_random_numbers
-from inbackward_conformance.trace import Trace
+from inbackward_conformance.training.classify_error import classify_error
+from inbackward_conformance.training.random_numbers import seed_random_numbers
+from inbackward_conformance.training.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +90,7 @@ class Answer:
         return "had finished"
 
 
-class Ranks(Protocol):
+class JobRunner(Protocol):
     """Where jobs can be sent."""
 
     def run(self, job: Job) -> list[Answer]:
@@ -110,7 +110,7 @@ def carry_out(job: Job, number: int, store: Store) -> Answer:
         with torch.enable_grad(), _process_group(job, rank, store):
             return Answer(job.call(rank, *job.arguments))
     except Exception as error:  # noqa: BLE001 (whatever is raised is an observation)
-        return Answer(finding=finding_of(error))
+        return Answer(finding=classify_error(error))
 
 
 def values_of(answers: Sequence[Answer]) -> list[Any]:
@@ -130,7 +130,7 @@ def values_of(answers: Sequence[Answer]) -> list[Any]:
                 raise NotOffered(answer.finding.detail)
             case Outcome.NOT_RUN:
                 raise NotRun(answer.finding.detail)
-        raise BrokenPromise(Finding(worst, f"rank {number}: {answer.finding.detail}", passed=False))
+        raise BrokenPromise(replace(answer.finding, detail=f"rank {number}: {answer.finding.detail}", passed=False))
     return [answer.value for answer in answers]
 
 

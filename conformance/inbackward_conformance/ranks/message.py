@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inbackward_conformance.compare import bits
+from inbackward_conformance.tensors import bits
 
 
 def pack(message: object) -> bytes:

@@ -3,5 +3,5 @@
     case ──► plan ──► both loops as source ─────┐
       └────► body of the requirement, inlined ──┴─► format ──► one Python file
 
-Events write themselves (`Event.spell`) into a `Script`, as they happen to a `Run`.
+The functions of `write` write events into a `Script`, as those of `training.execute` carry them out in a `TrainingRun`.
 """

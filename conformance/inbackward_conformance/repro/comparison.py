@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.repro.failure import Kind
+from inbackward_conformance.outcome import Compared
 
 if TYPE_CHECKING:
     from inbackward_conformance.repro.script import Script
@@ -50,6 +50,9 @@ for name, value in actual.items():
 """
 
 
+ENOUGH_OF_A_MESSAGE = 40
+
+
 @dataclass(frozen=True)
 class Comparison:
     """How two trainings are compared.
@@ -58,55 +61,58 @@ class Comparison:
         arguments: of both: nothing, or, on ranks, `rank` and what else they need.
         tolerance: the largest difference that passes, relative to the largest value.
         may_refuse: whether an error of the implementation passes.
-        raised: how the error begins that does not pass.
+        refusal: the message of the error that does not pass; empty: every refusal passes.
         state: the state that `optimizer` holds for `param`, as source.
     """
 
-    kind: Kind
+    compared: Compared
     arguments: str = ""
     tolerance: float = 0.0
     may_refuse: bool = False
-    raised: str = ""
+    refusal: str = ""
     state: str = "optimizer.state[param]"
 
     def returned(self, script: Script) -> str:
         """Return what a training returns: an expression for what is compared, by name."""
         params = "for name, param in model.named_parameters()"
-        match self.kind:
-            case Kind.THE_STANDARD_LOOP_ALONE_RAISED:
+        local = script.local("param")
+        match self.compared:
+            case Compared.STANDARD_ERROR:
                 return ""
-            case Kind.STATES:
-                found = script.loop.optimizers()
-                of_each = f"[{self.state} for optimizer in {found} if optimizer.state.get(param)]"
+            case Compared.STATES:
+                of_each = f"[{self.state} for optimizer in {script.loop.optimizers()} if optimizer.state.get(param)]"
                 return f"{{name: {of_each} {params}}}"
-            case Kind.GRADIENTS if script.plain:
-                return f"{{name: None if param.grad is None else param.grad{script.plain} {params}}}"
-            case Kind.GRADIENTS:
-                return f"{{name: param.grad {params}}}"
-            case Kind.BUFFERS:
+            case Compared.GRADIENTS:
+                grad = (
+                    "param.grad"
+                    if local == "param"
+                    else f"None if param.grad is None else {script.local('param.grad')}"
+                )
+                return f"{{name: {grad} {params}}}"
+            case Compared.BUFFERS:
                 return "dict(model.named_buffers())"
-        return f"{{name: param{script.plain} {params}}}" if script.plain else "dict(model.named_parameters())"
+        return "dict(model.named_parameters())" if local == "param" else f"{{name: {local} {params}}}"
 
     def source(self) -> str:
         """Return the lines that call both and compare."""
-        if self.kind is Kind.THE_STANDARD_LOOP_ALONE_RAISED:
+        if self.compared is Compared.STANDARD_ERROR:
             return ONLY_THE_STANDARD_LOOP_RAISES.strip().format(arguments=self.arguments)
         call = f"actual = in_backward({self.arguments})"
         calls = [
             f"expected = standard_loop({self.arguments})",
-            let_refusals_through(call, self.raised) if self.may_refuse else call,
+            let_refusals_through(call, self.refusal) if self.may_refuse else call,
         ]
         return "\n".join([*calls, self._equal()])
 
     def _equal(self) -> str:
-        if self.kind is Kind.RANKS_APART:
+        if self.compared is Compared.RANKS:
             return RANKS_APART.strip()
-        if self.tolerance and self.kind is Kind.PARAMETERS:
+        if self.tolerance and self.compared is Compared.PARAMETERS:
             return CLOSE.strip().format(tolerance=self.tolerance)
         return EQUAL.strip()
 
 
-def let_refusals_through(statements: str, raised: str = "") -> str:
-    """Return the statements in a `try` that ends the script well on what a refusal may be; `raised` is none."""
-    again = f"    if {raised!r} in str(error):\n        raise" if raised else ""
+def let_refusals_through(statements: str, refusal: str = "") -> str:
+    """Return the statements in a `try` that ends the script well on a refusal, but on one with this message."""
+    again = f"    if {refusal[:ENOUGH_OF_A_MESSAGE]!r} in str(error):\n        raise" if refusal else ""
     return f"try:\n{textwrap.indent(statements, '    ')}{REFUSED.rstrip().format(raised=again)}"

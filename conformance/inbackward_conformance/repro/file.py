@@ -7,13 +7,13 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.repro.shorten import needed, shortened
+from inbackward_conformance.repro.unused import needed, without_unused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from inbackward_conformance.repro.call_templates import CallTemplates
     from inbackward_conformance.repro.failure import Failure
-    from inbackward_conformance.repro.spelling import Spelling
 
 WIDTH = 120
 ALWAYS_AT_HAND = """
@@ -38,11 +38,11 @@ from torch.testing import assert_close
 """
 
 
-def script(failure: Failure, spelling: Spelling, imports: Iterable[str], parts: Iterable[str]) -> str:
-    """Return the text of a file: what it is about, `imports`, what `spelling` needs, and `parts`: all source."""
-    source = shortened("\n\n\n".join(part for part in parts if part))
-    above = [f'"""{_head(failure)}\n"""', ALWAYS_AT_HAND, *imports, *spelling.imports]
-    return _laid_out("\n\n\n".join(["\n".join(above), *needed(spelling.definitions, source), source, ""]))
+def script(failure: Failure, templates: CallTemplates, imports: Iterable[str], parts: Iterable[str]) -> str:
+    """Return the text of a file: what it is about, `imports`, what `templates` need, and `parts`: all source."""
+    source = without_unused("\n\n\n".join(part for part in parts if part))
+    above = [f'"""{_head(failure)}\n"""', ALWAYS_AT_HAND, *imports, *templates.imports]
+    return _laid_out("\n\n\n".join(["\n".join(above), *needed(templates.definitions, source), source, ""]))
 
 
 def _head(failure: Failure) -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import inbackward_conformance.events  # noqa: F401 (plans are made of them)
+import inbackward_conformance.plan.events  # noqa: F401 (plans are made of them)
 from inbackward_conformance.outcome import Outcome
-from inbackward_conformance.printable import read
-from inbackward_conformance.read_record import BadRecord, read_record
-from inbackward_conformance.repro.failure import Failure
+from inbackward_conformance.plan.literals import read
+from inbackward_conformance.report.read_record import BadRecord, read_record
+from inbackward_conformance.repro.failure import AT_THE_END, Failure
 from inbackward_conformance.specification import specification
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from inbackward_conformance.record import CaseRecord
+    from inbackward_conformance.report.record import CaseRecord
 
 
 def find_failure(path: Path, requirement: str, implementation: str = "", case: str | None = None) -> Failure:
@@ -49,6 +49,7 @@ def failure_of(case: CaseRecord, device: str) -> Failure:
         case.case,
         case.outcome,
         case.detail,
+        case.difference or AT_THE_END,
         read(case.plan) if case.plan else None,
         case.arguments,
         device,

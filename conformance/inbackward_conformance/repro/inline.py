@@ -12,11 +12,11 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from inbackward_conformance.printable import expression
-from inbackward_conformance.repro.spelling import Unspellable
+from inbackward_conformance.plan.literals import expression
+from inbackward_conformance.repro.call_templates import CannotWrite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import ModuleType
 
 PACKAGE = __name__.partition(".")[0]
@@ -25,27 +25,39 @@ PACKAGE = __name__.partition(".")[0]
 class Inlined:
     """Definitions that stand alone, in an order in which they can be read.
 
+    Args:
+        helpers: a module whose definitions every source may name, whether it imports them or not.
+        stand_ins: names to write instead of objects of the suite, by module and name of the object: of definitions in
+            `helpers`, or of builtins.
+        rewrite: a change of each definition that is taken in.
+
     Attributes:
         imports: import statements that they need.
         definitions: their source.
     """
 
     def __init__(
-        self, stand_ins: ModuleType | None = None, rewrite: Callable[[ast.AST], ast.AST] | None = None
+        self,
+        helpers: ModuleType | None = None,
+        stand_ins: Mapping[tuple[str, str], str] | None = None,
+        rewrite: Callable[[ast.AST], ast.AST] = lambda node: node,
     ) -> None:
         self.imports: list[str] = []
         self.definitions: list[str] = []
-        self._stand_ins = stand_ins
-        self._rewrite = rewrite or (lambda node: node)
+        self._helpers = helpers
+        self._stand_ins = stand_ins or {}
+        self._rewrite = rewrite
         self._seen: set[tuple[str, str]] = set()
 
-    def add(self, found: Any) -> None:
+    def add(self, definition: Any) -> None:
         """Take in a class or a function of the suite."""
-        self._add(sys.modules[found.__module__], found.__qualname__.partition(".")[0])
+        self._add(sys.modules[definition.__module__], definition.__qualname__.partition(".")[0])
 
-    def add_names(self, module: ModuleType, source: str) -> None:
-        """Take in what an expression refers to, seen from `module`."""
-        self._follow(module, ast.parse(source, mode="eval"))
+    def expression(self, module: ModuleType, source: str) -> str:
+        """Return an expression, seen from `module`, when all that it refers to has been taken in."""
+        tree = ast.parse(source, mode="eval")
+        self._follow(module, tree)
+        return ast.unparse(tree)
 
     def function(self, module: ModuleType, name: str) -> ast.FunctionDef:
         """Return a function, rewritten, when all that it refers to has been taken in."""
@@ -64,8 +76,6 @@ class Inlined:
         node = _top_level(module)[name]
         if isinstance(node, ast.Import | ast.ImportFrom):
             self._add_imported(node, name)
-        elif self._stand_ins and module is not self._stand_ins and _defines(self._stand_ins, name):
-            self._add(self._stand_ins, name)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and is_plain(getattr(module, name)):
             self.definitions.append(f"{name} = {expression(getattr(module, name))}")
         else:
@@ -78,7 +88,7 @@ class Inlined:
         if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == PACKAGE:
             home = importlib.import_module(str(node.module))
             if alias.name not in _top_level(home):
-                raise Unspellable(f"it refers to the whole module {node.module}.{alias.name}")
+                raise CannotWrite(f"it refers to the whole module {node.module}.{alias.name}")
             self._add(home, alias.name)
             return
         one = ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, [alias], 0)
@@ -86,11 +96,20 @@ class Inlined:
             self.imports.append(line)
 
     def _follow(self, module: ModuleType, node: ast.AST) -> None:
+        """Take in what a definition in `module` names, and write stand-ins in the place of what has one."""
         for inner in ast.walk(node):
             if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load):
-                home = next((home for home in (module, self._stand_ins) if home and inner.id in _top_level(home)), None)
+                if stand_in := self._stand_in(module, inner.id):
+                    inner.id = stand_in
+                home = next((home for home in (module, self._helpers) if home and inner.id in _top_level(home)), None)
                 if home:
                     self._add(home, inner.id)
+
+    def _stand_in(self, module: ModuleType, name: str) -> str | None:
+        if name not in _top_level(module):
+            return None
+        meant = getattr(module, name, None)
+        return self._stand_ins.get((getattr(meant, "__module__", ""), getattr(meant, "__qualname__", "")))
 
 
 @cache
@@ -108,10 +127,6 @@ def _top_level(module: ModuleType) -> dict[str, ast.stmt]:
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
                 found[name] = node
     return found
-
-
-def _defines(module: ModuleType, name: str) -> bool:
-    return name in _top_level(module) and not isinstance(_top_level(module)[name], ast.Import | ast.ImportFrom)
 
 
 def _copy(node: ast.AST) -> ast.AST:

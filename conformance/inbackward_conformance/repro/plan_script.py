@@ -8,7 +8,9 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.events import (
+from inbackward_conformance.catalogue.build import model_class
+from inbackward_conformance.outcome import Compared, Outcome, Refusal
+from inbackward_conformance.plan.events import (
     Attach,
     AttachMore,
     Backward,
@@ -17,26 +19,26 @@ from inbackward_conformance.events import (
     LoadSharded,
     SaveSharded,
 )
-from inbackward_conformance.outcome import Outcome, Refusal
-from inbackward_conformance.printable import expression
-from inbackward_conformance.repro import loops
+from inbackward_conformance.plan.literals import expression
+from inbackward_conformance.repro import sources
+from inbackward_conformance.repro.call_templates import STATE_OF, CannotWrite
 from inbackward_conformance.repro.comparison import Comparison, let_refusals_through
-from inbackward_conformance.repro.failure import Kind
 from inbackward_conformance.repro.file import script
 from inbackward_conformance.repro.inline import Inlined
+from inbackward_conformance.repro.loops.in_backward import InBackwardSource
+from inbackward_conformance.repro.loops.standard_loop import StandardLoopSource
 from inbackward_conformance.repro.script import Script
-from inbackward_conformance.repro.spelling import STATE_OF, Unspellable
-from inbackward_conformance.run import model_class
+from inbackward_conformance.repro.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from torch import nn
 
-    from inbackward_conformance.events import Event
     from inbackward_conformance.plan import Plan
+    from inbackward_conformance.plan.events import Event
+    from inbackward_conformance.repro.call_templates import CallTemplates
     from inbackward_conformance.repro.failure import Failure
-    from inbackward_conformance.repro.spelling import Spelling
 
     Events = tuple[Sequence[Event], Sequence[Event], Sequence[Event]]
     """What happens before attachment, attachment, and what follows."""
@@ -57,66 +59,77 @@ if __name__ == "__main__":
 """
 
 
-def plan_script(failure: Failure, spelling: Spelling) -> str:
+def plan_script(failure: Failure, templates: CallTemplates) -> str:
     """Return the script of a failure whose plan is known."""
     assert failure.plan
-    return _PlanScript(failure, failure.plan, spelling).text()
+    return PlanScript(failure, failure.plan, templates).text()
 
 
-class _PlanScript:
-    def __init__(self, failure: Failure, plan: Plan, spelling: Spelling) -> None:
+class PlanScript:
+    """The parts of a script: functions that train a model by each of the loops, and what compares them."""
+
+    def __init__(self, failure: Failure, plan: Plan, templates: CallTemplates) -> None:
         self._failure = failure
         self._plan = plan
-        self._spelling = spelling
+        self._templates = templates
         self._inlined = Inlined()
         self._inlined.add(model_class(plan))
         checkpoints = any(isinstance(event, SaveSharded | LoadSharded) for event in plan.events)
         self._arguments = ("rank, folder" if checkpoints else "rank") if plan.ranks else ""
-        self._built = ""
-        self._raised = failure.kind is Kind.RAISED_AND_THE_STANDARD_LOOP_HAS_NOT
+        made, *self._changes = self._building()
+        self._made = made
+        self._built = "build()" if self._changes else made
         self._comparison = Comparison(
-            failure.kind,
+            failure.difference.compared,
             self._arguments,
             plan.ranks.tolerance if plan.ranks else 0.0,
             may_refuse=self._may_refuse(at_attachment=False),
-            raised=self._failure.raised,
-            state=spelling.spell("state_of", **STATE_OF),
+            refusal=failure.difference.refusal,
+            state=templates.write("state_of", **STATE_OF),
         )
 
     def text(self) -> str:
         """Return the file."""
-        made, *changes = self._building()
-        self._built = "build()" if changes else made
-        before, attach, after = _up_to(self._plan, self._failure.event)
-        loaded = next((event for event in after if isinstance(event, LoadSharded)), None)
+        events = _up_to(self._plan, self._failure.difference.event)
+        loaded = next((event for event in events[-1] if isinstance(event, LoadSharded)), None)
         functions = [
-            self._function("build", "", [f"model = {made}", *changes, "return model"]) if changes else "",
             *(self._saved_before(loaded) if loaded else ()),
-            *self._trainings("standard_loop", "in_backward", (before, attach, after), self._comparison.returned),
+            *self.trainings("standard_loop", "in_backward", events, self._comparison.returned),
         ]
-        parts = [*self._inlined.definitions, *functions, *self._tail(loaded)]
-        return script(self._failure, self._spelling, self._inlined.imports, parts)
+        parts = [*self.definitions, *functions, *self._tail(loaded)]
+        return script(self._failure, self._templates, self.imports, parts)
 
-    def _trainings(
+    @property
+    def imports(self) -> list[str]:
+        """The import statements that the definitions need."""
+        return self._inlined.imports
+
+    @property
+    def definitions(self) -> list[str]:
+        """The definitions that stand above the functions that were asked for."""
+        build = self._function("build", "", [f"model = {self._made}", *self._changes, "return model"])
+        return [*self._inlined.definitions, *[build] * bool(self._changes)]
+
+    def trainings(
         self, standard: str, in_backward: str, events: Events, returned: Callable[[Script], str]
     ) -> Iterator[str]:
-        """Yield the functions that train a model by each of the loops."""
+        """Yield the functions that train a model by each of the loops, of these names; they return `returned`."""
         alone = _never_more_than_one(self._plan)
         for name, loop in (
-            (standard, loops.StandardLoop(self._spelling, alone=alone)),
-            (in_backward, loops.InBackward(self._spelling)),
+            (standard, StandardLoopSource(self._templates, alone=alone)),
+            (in_backward, InBackwardSource(self._templates)),
         ):
             written = Script(self._plan, loop, self._built, self._failure.device)
             yield self._training(name, written, events, returned)
-            for found in sorted(written.needs, key=lambda found: str(found.__name__)):
-                self._inlined.add(found)
+            for needed in sorted(written.needs, key=lambda needed: str(needed.__name__)):
+                self._inlined.add(needed)
 
     def _saved_before(self, loaded: LoadSharded) -> Iterator[str]:
         """Yield what saves the checkpoint that is loaded, by other ranks."""
         trained: list[Event] = [*(Backward(),) * loaded.steps, SaveSharded(loaded.folder)]
         events: Events = (self._plan.before, (Attach(),), trained)
         names = ("save_by_standard_loop", "save_in_backward")
-        yield from self._trainings(*names, events, lambda _: "")
+        yield from self.trainings(*names, events, lambda _: "")
         yield self._on_ranks("save", loaded.ranks, "\n".join(f"{name}(rank, folder)" for name in names))
 
     def _building(self) -> list[str]:
@@ -126,13 +139,13 @@ class _PlanScript:
             f"{plan.model}({', '.join(map(expression, plan.arguments))})",
             *[f"model.to(torch.{plan.dtype})"] * bool(plan.dtype),
             *[f"model.to({self._failure.device!r})"] * (self._failure.device != "cpu"),
-            *(f"{Script.attribute(name)} = {Script.attribute(source)}" for name, source in plan.shared),
-            *(f"{Script.attribute(name)}.requires_grad_(False)" for name in plan.frozen),
+            *(f"{sources.attribute(name)} = {sources.attribute(source)}" for name, source in plan.shared),
+            *(f"{sources.attribute(name)}.requires_grad_(False)" for name in plan.frozen),
         ]
 
     def _training(self, name: str, written: Script, events: Events, returned: Callable[[Script], str]) -> str:
         """Return the function that trains a model by one of the loops, and returns what is compared."""
-        before, attach, after = map(written.write, events)
+        before, attach, after = (statements(part, written) for part in events)
         if name == "in_backward" and self._may_refuse(at_attachment=True):
             attach = let_refusals_through(attach)
         trained = "\n".join(part for part in (before, attach, after) if part)
@@ -156,7 +169,7 @@ class _PlanScript:
         return 1000 * self._plan.seed + 1
 
     def _batches(self) -> str:
-        """Return the line that draws batches, as `Run.next_batch` does."""
+        """Return the line that draws batches, as `TrainingRun.next_batch` does."""
         first = ("1000000 * rank + " if self._arguments else "") + str(self._first_seed)
         return f"batches = ({self._batch('seed')} for seed in count({first}))"
 
@@ -189,7 +202,8 @@ class _PlanScript:
         latest = self._failure.requirement.may_refuse
         if latest is None:
             return False
-        if self._raised and self._failure.event == len(self._plan.before):  # attachment itself
+        shown = self._failure.difference
+        if shown.compared is Compared.ERROR and shown.event == len(self._plan.before):  # attachment itself
             return False
         return at_attachment == (latest is Refusal.AT_ATTACHMENT)
 
@@ -204,7 +218,7 @@ def _batch_of(model: type[nn.Module], generator: str) -> str:
     match function:
         case ast.FunctionDef(body=[*_, ast.Return(ast.Tuple([batch]))]):
             return re.sub(r"\bgenerator\b(?!=)", generator, ast.unparse(batch))
-    raise Unspellable(f"{model.__name__}.batch does more than to return a tuple of one")
+    raise CannotWrite(f"{model.__name__}.batch does more than to return a tuple of one")
 
 
 def _up_to(plan: Plan, last: int | None) -> Events:

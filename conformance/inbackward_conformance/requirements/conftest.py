@@ -1,4 +1,4 @@
-"""Fixtures of the requirements, and the judgement of what became of a case.
+"""Fixtures of the requirements, and the hooks that make a finding of each case.
 
 Everything here applies to the tests of this folder alone.
 """
@@ -13,30 +13,32 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from inbackward_conformance.adapter import Implementation, find_implementation
-from inbackward_conformance.check import Check
-from inbackward_conformance.drawn import Drawn
-from inbackward_conformance.expected import covering, excuse
-from inbackward_conformance.judgement import finding_of
-from inbackward_conformance.last_words import LastWords
-from inbackward_conformance.on_ranks import OnRanks
+from inbackward_conformance.adapters.find import find_implementation
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.checking.check import Check
+from inbackward_conformance.checking.drawn import Drawn
+from inbackward_conformance.checking.profiles import QUICK, drawing
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotRun, Outcome
-from inbackward_conformance.plugin import CLUSTER
-from inbackward_conformance.profiles import QUICK, drawing
-from inbackward_conformance.ranks.job import Ranks
+from inbackward_conformance.plugin.case import attach_case, count_as, excuse, with_script, worst
+from inbackward_conformance.plugin.crash_note import CrashNote
+from inbackward_conformance.plugin.options import CLUSTER
+from inbackward_conformance.plugin.session import NOTES_OF_WORKER, ConformanceSession
+from inbackward_conformance.ranks.job import JobRunner
+from inbackward_conformance.ranks.on_ranks import OnRanks
 from inbackward_conformance.ranks.pool import Pool
-from inbackward_conformance.record import CaseRecord
+from inbackward_conformance.ranks.time_limit import time_limit
+from inbackward_conformance.report.expected import covering
+from inbackward_conformance.report.record import CaseRecord
 from inbackward_conformance.repro.body_script import sources_of
-from inbackward_conformance.run import seed_random_numbers
-from inbackward_conformance.session import LAST_WORDS_OF_WORKER, ConformanceSession, attach_case, with_script
 from inbackward_conformance.specification import DISTRIBUTED, requirement_id, specification
-from inbackward_conformance.time_limit import time_limit
+from inbackward_conformance.training.classify_error import classify_error
+from inbackward_conformance.training.random_numbers import seed_random_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 CHECK = pytest.StashKey[Check]()
-LAST_WORDS = pytest.StashKey[LastWords]()
+CRASH_NOTE = pytest.StashKey[CrashNote]()
 DRAWN = pytest.StashKey[Drawn]()
 
 
@@ -102,7 +104,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def ranks(request: pytest.FixtureRequest) -> Iterator[Ranks]:
+def ranks(request: pytest.FixtureRequest) -> Iterator[JobRunner]:
     """The processes of distributed cases: those of a cluster, or a pool, which starts them when they are needed."""
     if CLUSTER in request.config.stash:
         yield request.config.stash[CLUSTER]
@@ -113,14 +115,14 @@ def ranks(request: pytest.FixtureRequest) -> Iterator[Ranks]:
 
 
 @pytest.fixture
-def check(request: pytest.FixtureRequest, implementation: Implementation, device: str, ranks: Ranks) -> Check:
+def check(request: pytest.FixtureRequest, implementation: Implementation, device: str, ranks: JobRunner) -> Check:
     """Holds the implementation under test to a plan."""
     requirement = specification()[requirement_id(request.path, request.node.name)]
     if not requirement.applies_to(device):
         raise NotRun(f"torch itself has this on an accelerator only, and the run is on {device}")
     option = request.config.getoption
     on_ranks = OnRanks(ranks, request.node.callspec.params["implementation"], device, option("case_seconds"))
-    about_to_run = request.node.stash[LAST_WORDS].about_to_run
+    about_to_run = request.node.stash[CRASH_NOTE].about_to_run
     check = Check(
         implementation,
         requirement,
@@ -147,10 +149,10 @@ def drawn(request: pytest.FixtureRequest, check: Check) -> Drawn:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Function) -> None:
     """Say which case is next, where somebody listens: the controller of xdist."""
-    file = getattr(item.config, "workerinput", {}).get(LAST_WORDS_OF_WORKER)
+    file = getattr(item.config, "workerinput", {}).get(NOTES_OF_WORKER)
     requirement = requirement_id(item.path, item.name)
     arguments = _arguments(item) if file else {}
-    item.stash[LAST_WORDS] = LastWords(Path(file) if file else None, item.nodeid, requirement, arguments)
+    item.stash[CRASH_NOTE] = CrashNote(Path(file) if file else None, item.nodeid, requirement, arguments)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -193,7 +195,7 @@ def pytest_runtest_makereport(
     if entry:
         excuse(report, finding, entry)
     else:
-        _tell_pytest(report, finding)
+        count_as(report, finding)
     return report
 
 
@@ -204,8 +206,8 @@ def _is_distributed(path: Path) -> bool:
 def _judge(item: pytest.Item, call: pytest.CallInfo[None]) -> Finding | None:
     """Return the finding of a phase; None where the phase decides nothing."""
     if call.excinfo is None:
-        return _worst(item.stash[CHECK].findings if CHECK in item.stash else []) if call.when == "call" else None
-    return finding_of(call.excinfo.value, in_setup=call.when != "call")
+        return worst(item.stash[CHECK].findings if CHECK in item.stash else []) if call.when == "call" else None
+    return classify_error(call.excinfo.value, in_setup=call.when != "call")
 
 
 def _reproduction(item: pytest.Function, call: pytest.CallInfo[None], finding: Finding) -> dict[str, Any]:
@@ -216,7 +218,9 @@ def _reproduction(item: pytest.Function, call: pytest.CallInfo[None], finding: F
     plan = error.plan if isinstance(error, BrokenPromise) and error.plan else None
     if plan is None and CHECK in item.stash:
         plan = item.stash[CHECK].plan
-    return {"plan": repr(plan)} if plan else {"arguments": _arguments(item)}
+    if plan is None:
+        return {"arguments": _arguments(item)}
+    return {"plan": repr(plan), "difference": finding.difference}
 
 
 def _arguments(item: pytest.Function) -> dict[str, str]:
@@ -225,23 +229,7 @@ def _arguments(item: pytest.Function) -> dict[str, str]:
     return sources_of(given, requirement_id(item.path, item.name))
 
 
-def _worst(findings: list[Finding]) -> Finding:
-    outcome = Outcome.worst(finding.outcome for finding in findings) if findings else Outcome.CONFORMS
-    return next((finding for finding in findings if finding.outcome is outcome), Finding(outcome))
-
-
 def _names(item: pytest.Function) -> tuple[str, str]:
     """Return the implementation's name and the id of the case."""
     name = str(item.callspec.params["implementation"])
     return name, item.callspec.id.removeprefix(name).removeprefix("-")
-
-
-def _tell_pytest(report: pytest.TestReport, finding: Finding) -> None:
-    """Make pytest count and print the case as what it is: one line, without a traceback of ours."""
-    if finding.passed and finding.outcome in {Outcome.NOT_OFFERED, Outcome.NOT_RUN}:
-        report.outcome = "skipped"
-        report.longrepr = (report.location[0], report.location[1] or 0, f"{finding.outcome}: {finding.detail}")
-    elif not finding.passed:
-        report.outcome = "failed"
-        if finding.outcome is not Outcome.ERROR:
-            report.longrepr = f"{finding.outcome}: {finding.detail}"

@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inbackward_conformance.adapter import Implementation
-from inbackward_conformance.check import Check
-from inbackward_conformance.compare import describe_difference, same_bits
-from inbackward_conformance.events import (
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.catalogue.models import MLP
+from inbackward_conformance.checking.check import Check
+from inbackward_conformance.plan.assignment import ALL, Assignment, Group
+from inbackward_conformance.plan.events import (
     AttachMore,
     Backward,
     BackwardThrough,
@@ -27,8 +28,8 @@ from inbackward_conformance.events import (
     Thaw,
     TrainOrdinarily,
 )
-from inbackward_conformance.models import MLP
-from inbackward_conformance.plan import ALL, Assignment, Group, Plan
+from inbackward_conformance.plan.plan import Plan
+from inbackward_conformance.tensors import describe_difference, same_bits
 
 THREE_STEPS = (Backward(),) * 3
 WEIGHTS = ("0.weight", "2.weight", "4.weight")

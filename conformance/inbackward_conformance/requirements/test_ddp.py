@@ -16,8 +16,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inbackward_conformance.check import Check
-from inbackward_conformance.events import (
+from inbackward_conformance.catalogue.models import MLP
+from inbackward_conformance.checking.check import Check
+from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan.events import (
     AccumulateUnsynchronised,
     Backward,
     BackwardThrough,
@@ -31,10 +33,9 @@ from inbackward_conformance.events import (
     TrainOrdinarily,
     WrapDDP,
 )
-from inbackward_conformance.models import MLP
-from inbackward_conformance.on_ranks import implementation as implementation_of
-from inbackward_conformance.plan import Assignment, Plan, Ranks
+from inbackward_conformance.plan.plan import Plan, Ranks
 from inbackward_conformance.ranks.job import Rank
+from inbackward_conformance.ranks.on_ranks import implementation as implementation_of
 
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
 MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})

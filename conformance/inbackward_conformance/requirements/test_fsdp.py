@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
-from inbackward_conformance.check import Check
-from inbackward_conformance.events import (
+from inbackward_conformance.catalogue.models import MLP
+from inbackward_conformance.checking.check import Check
+from inbackward_conformance.outcome import Outcome
+from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan.events import (
     AccumulateUnsynchronised,
     Backward,
     ClipGradients,
@@ -28,11 +31,9 @@ from inbackward_conformance.events import (
     TrainOrdinarily,
     WrapFSDP,
 )
-from inbackward_conformance.models import MLP
-from inbackward_conformance.on_ranks import implementation as implementation_of
-from inbackward_conformance.outcome import Outcome
-from inbackward_conformance.plan import Assignment, Plan, Ranks
+from inbackward_conformance.plan.plan import Plan, Ranks
 from inbackward_conformance.ranks.job import Rank
+from inbackward_conformance.ranks.on_ranks import implementation as implementation_of
 
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
 MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})

@@ -18,11 +18,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from inbackward_conformance.adapter import FUNCTIONAL_OPTIMIZERS, Implementation, find_implementation
-from inbackward_conformance.check import going_through
-from inbackward_conformance.optimizer_configurations import Configuration, configurations
+from inbackward_conformance.adapters.find import find_implementation
+from inbackward_conformance.adapters.implementation import FUNCTIONAL_OPTIMIZERS, Implementation
+from inbackward_conformance.catalogue.optimizer_configurations import Configuration, configurations
+from inbackward_conformance.checking.check import going_through
 from inbackward_conformance.outcome import NotRun
-from inbackward_conformance.side_by_side import SideBySide
+from inbackward_conformance.training.side_by_side import SideBySide
 
 both_ways = pytest.mark.parametrize("one_by_one", [False, True], ids=["step", "step_param"])
 

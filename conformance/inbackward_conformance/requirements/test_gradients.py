@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inbackward_conformance.adapter import Implementation
-from inbackward_conformance.check import Check
-from inbackward_conformance.compare import describe_difference, same_bits
-from inbackward_conformance.events import (
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.catalogue.models import MLP, LayerUsedTwice
+from inbackward_conformance.checking.check import Check
+from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan.events import (
     Accumulate,
     Backward,
     BackwardThrough,
@@ -23,8 +24,8 @@ from inbackward_conformance.events import (
     Forward,
     StepAnother,
 )
-from inbackward_conformance.models import MLP, LayerUsedTwice
-from inbackward_conformance.plan import Assignment, Plan
+from inbackward_conformance.plan.plan import Plan
+from inbackward_conformance.tensors import describe_difference, same_bits
 
 SGD = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})

@@ -19,10 +19,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inbackward_conformance.adapter import Implementation
-from inbackward_conformance.check import Check
-from inbackward_conformance.compare import describe_difference, same_bits
-from inbackward_conformance.events import (
+from inbackward_conformance.accident import is_accidental
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.catalogue.custom_optimizers import Stumbling
+from inbackward_conformance.catalogue.models import MLP
+from inbackward_conformance.checking.check import Check
+from inbackward_conformance.outcome import Finding, Outcome
+from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan.events import (
     AutocastBackward,
     Backward,
     BackwardThrough,
@@ -32,11 +36,8 @@ from inbackward_conformance.events import (
     PenalizedBackward,
     TrainOrdinarily,
 )
-from inbackward_conformance.hazardous_optimizers import Stumbling
-from inbackward_conformance.models import MLP
-from inbackward_conformance.outcome import Finding, Outcome
-from inbackward_conformance.plan import Assignment, Plan
-from inbackward_conformance.trace import is_accidental
+from inbackward_conformance.plan.plan import Plan
+from inbackward_conformance.tensors import describe_difference, same_bits
 
 THREE_STEPS = (Backward(),) * 3
 SGD = Assignment("SGD", {"lr": 0.05, "momentum": 0.9})

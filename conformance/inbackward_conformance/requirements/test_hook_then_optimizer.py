@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
-from inbackward_conformance.adapter import FUNCTIONAL_OPTIMIZERS, Implementation
-from inbackward_conformance.check import Check
-from inbackward_conformance.events import (
+from inbackward_conformance.adapters.implementation import FUNCTIONAL_OPTIMIZERS, Implementation
+from inbackward_conformance.catalogue.models import MLP
+from inbackward_conformance.checking.check import Check
+from inbackward_conformance.outcome import NotRun
+from inbackward_conformance.plan.assignment import ALL, Assignment
+from inbackward_conformance.plan.events import (
     AccumulateUnsynchronised,
     Backward,
     Event,
@@ -25,11 +28,9 @@ from inbackward_conformance.events import (
     PerRank,
     WrapDDP,
 )
-from inbackward_conformance.models import MLP
-from inbackward_conformance.on_ranks import implementation as implementation_of
-from inbackward_conformance.outcome import NotRun
-from inbackward_conformance.plan import ALL, Assignment, Plan, Ranks
+from inbackward_conformance.plan.plan import Plan, Ranks
 from inbackward_conformance.ranks.job import Rank
+from inbackward_conformance.ranks.on_ranks import implementation as implementation_of
 
 SGD: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
 FOUR_STEPS = (Backward(),) * 4

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from inbackward_conformance.adapter import Implementation
-from inbackward_conformance.check import Check, going_through
-from inbackward_conformance.events import (
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.catalogue.models import MLP
+from inbackward_conformance.checking.check import Check, going_through
+from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan.events import (
     Attach,
     Backward,
     Cast,
@@ -27,9 +29,8 @@ from inbackward_conformance.events import (
     SwapParameters,
     Thaw,
 )
-from inbackward_conformance.models import MLP
-from inbackward_conformance.plan import Assignment, Plan
-from inbackward_conformance.storages import Storages, old_objects_set_aside
+from inbackward_conformance.plan.plan import Plan
+from inbackward_conformance.training.storages import Storages, old_objects_set_aside
 
 ROUNDS = 100
 THREE_STEPS = (Backward(),) * 3

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from inbackward_conformance.adapter import Implementation
-from inbackward_conformance.models import MLP, TwoLayers
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.catalogue.models import MLP, TwoLayers
 
 
 def held(optimizers: list[torch.optim.Optimizer]) -> Counter[int]:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inbackward_conformance.adapter import Implementation
-from inbackward_conformance.storages import Allocations, GradientBytes, old_objects_set_aside
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.training.storages import Allocations, GradientBytes, old_objects_set_aside
 
 WIDTH = 16
 OPTIMIZERS = [(torch.optim.SGD, {"lr": 0.01, "momentum": 0.9}), (torch.optim.AdamW, {"lr": 0.01})]

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import pytest
 
-from inbackward_conformance.drawn import Drawn
-from inbackward_conformance.strategies import plans
+from inbackward_conformance.checking.drawn import Drawn
+from inbackward_conformance.checking.strategies import plans
 
 
 @pytest.mark.must

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from inbackward_conformance.drawn import Drawn
-from inbackward_conformance.strategies.on_ranks import ddp_plans
+from inbackward_conformance.checking.drawn import Drawn
+from inbackward_conformance.checking.strategies.on_ranks import ddp_plans
 
 
 @pytest.mark.must

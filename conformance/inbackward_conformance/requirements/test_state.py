@@ -13,16 +13,17 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
-from inbackward_conformance.adapter import Implementation
-from inbackward_conformance.check import Check, going_through
-from inbackward_conformance.compare import difference
-from inbackward_conformance.events import Backward, Load, Save, SetOption
-from inbackward_conformance.models import MLP
-from inbackward_conformance.optimizer_configurations import MODEL_FOR, closure_free_optimizer_names
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.catalogue.models import MLP
+from inbackward_conformance.catalogue.optimizer_configurations import MODEL_FOR, closure_free_optimizer_names
+from inbackward_conformance.catalogue.optimizers import find_optimizer_class
+from inbackward_conformance.checking.check import Check, going_through
 from inbackward_conformance.outcome import BrokenPromise
-from inbackward_conformance.plan import ALL, Assignment, Plan, TensorOption
-from inbackward_conformance.run import find_optimizer_class
-from inbackward_conformance.trace import take_snapshot
+from inbackward_conformance.plan.assignment import ALL, Assignment, TensorOption
+from inbackward_conformance.plan.events import Backward, Load, Save, SetOption
+from inbackward_conformance.plan.plan import Plan
+from inbackward_conformance.training.compare import difference
+from inbackward_conformance.training.trace import take_snapshot
 
 THREE_STEPS = (Backward(),) * 3
 STOP_AND_GO_ON = (*THREE_STEPS, Save(), Load(), *THREE_STEPS)

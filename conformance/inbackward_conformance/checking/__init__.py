@@ -1,0 +1,1 @@
+"""Holds an implementation to plans: to those of a requirement, and to those that Hypothesis draws."""

@@ -1,0 +1,129 @@
+"""Holds an implementation to plans that Hypothesis draws; what fails is shrunk to the smallest plan that fails."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given, seed
+from hypothesis.configuration import set_hypothesis_home_dir
+from hypothesis.errors import Flaky
+from hypothesis.stateful import run_state_machine_as_test
+
+from inbackward_conformance.checking.state_machine import TrainingStateMachine
+from inbackward_conformance.outcome import BrokenPromise, NotOffered, NotRun, Outcome, OutOfTime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from hypothesis import settings
+    from hypothesis.strategies import SearchStrategy
+
+    from inbackward_conformance.checking.check import Check
+    from inbackward_conformance.plan.plan import Plan
+
+WORTH_SHRINKING = frozenset({Outcome.DIVERGES, Outcome.FAILS, Outcome.REFUSES})
+"""Of a plan that hangs or crashes every smaller one would take its whole time limit again, or a process."""
+
+
+class Drawn:
+    """What a requirement calls with a strategy.
+
+    A plan that the implementation does not offer is passed over; the case is `not offered` if all of them are.
+
+    Attributes:
+        plans: how many were run, those of shrinking included.
+    """
+
+    def __init__(
+        self, check: Check, settings: settings, seed: int, limit: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self.plans = 0
+        self._check = check
+        self._settings = settings
+        self._seed = seed
+        self._limit = limit
+        self._broken: BrokenPromise | None = None
+        self._not_offered: NotOffered | None = None
+        self._anything_passed = False
+
+    def __call__(self, plans: SearchStrategy[Plan], *, standard_may_raise: bool = False) -> None:
+        """Hold the implementation to plans that are drawn from `plans`; `standard_may_raise` as in `Check`.
+
+        Raises:
+            BrokenPromise: for the smallest plan found for which `Check` raises it; the detail ends with the plan.
+            NotOffered: no plan was offered.
+        """
+
+        def holds(plan: Plan) -> None:
+            self.plans += 1
+            with self._judged(plan):
+                self._check(plan, standard_may_raise=standard_may_raise)
+
+        self._search(seed(self._seed)(self._settings(given(plans)(holds))))
+
+    def live(self) -> None:
+        """Hold the implementation to what `TrainingStateMachine` does to a model; raises as a call does."""
+
+        def begin() -> TrainingStateMachine:
+            self.plans += 1
+            return TrainingStateMachine(self._check, self._judged)
+
+        self._search(lambda: run_state_machine_as_test(seed(self._seed)(begin), settings=self._settings))  # type: ignore[arg-type]
+
+    def _search(self, search: Callable[[], Any]) -> None:
+        try:
+            with _own_folder():
+                search()
+        except _AtOnce as stop:
+            raise stop.error from stop.error.__cause__
+        except Flaky as error:
+            if self._broken is None:
+                raise
+            finding = self._broken.finding
+            detail = f"not every time: {finding.detail}"
+            raise BrokenPromise(replace(finding, detail=detail), self._broken.plan) from error
+        if self._not_offered and not self._anything_passed:
+            raise self._not_offered
+
+    @contextmanager
+    def _judged(self, plan: Plan) -> Iterator[None]:
+        """Let Hypothesis see no other errors than those for which a smaller plan is to be found."""
+        try:
+            with self._limit():
+                yield
+            self._anything_passed = True
+        except NotOffered as error:
+            self._not_offered = error
+        except OutOfTime as error:
+            raise _AtOnce(OutOfTime(f"{error}; drawn: {plan!r}")) from None
+        except NotRun as error:
+            raise _AtOnce(error) from error
+        except BrokenPromise as error:
+            finding = replace(error.finding, detail=f"{error.finding.detail}; drawn: {error.plan!r}")
+            self._broken = BrokenPromise(finding, error.plan)
+            if finding.outcome not in WORTH_SHRINKING:
+                raise _AtOnce(self._broken) from error
+            raise self._broken from error
+
+
+@contextmanager
+def _own_folder() -> Iterator[None]:
+    """Let Hypothesis keep elsewhere what it puts into a folder `.hypothesis` where pytest runs, database or not."""
+    with TemporaryDirectory(prefix="inbackward-") as folder:
+        set_hypothesis_home_dir(folder)
+        try:
+            yield
+        finally:
+            set_hypothesis_home_dir(None)  # to look for its own anew
+
+
+class _AtOnce(BaseException):
+    """Ends the search; Hypothesis lets it through."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error

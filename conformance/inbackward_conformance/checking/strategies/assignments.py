@@ -1,0 +1,73 @@
+"""Assignments of optimizers to arbitrary, overlapping subsets of the parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
+
+from inbackward_conformance.checking.strategies.choice import at_least_one, one
+from inbackward_conformance.plan.assignment import ALL, Assignment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from inbackward_conformance.checking.strategies.choice import Draw
+    from inbackward_conformance.checking.strategies.graphs import Graph
+
+MOST_ASSIGNMENTS = 3
+
+OPTIMIZERS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("SGD", {"lr": 0.1}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9}),
+    ("SGD", {"lr": 0.05, "weight_decay": 0.1}),
+    ("SGD", {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    ("SGD", {"lr": 0.01, "maximize": True}),
+    ("Adam", {"lr": 0.01}),
+    ("Adam", {"lr": 0.03, "betas": (0.8, 0.9), "foreach": True}),
+    ("AdamW", {"lr": 0.01, "weight_decay": 0.1}),
+    ("AdamW", {"lr": 0.01, "amsgrad": True, "fused": True}),
+    ("RMSprop", {"lr": 0.01, "momentum": 0.9, "centered": True}),
+    ("Adagrad", {"lr": 0.1, "lr_decay": 0.1}),
+    ("Adadelta", {"lr": 1.0}),
+    ("Adamax", {"lr": 0.01}),
+    ("NAdam", {"lr": 0.01}),
+    ("RAdam", {"lr": 0.01}),
+    ("ASGD", {"lr": 0.05, "t0": 2.0}),
+    ("Rprop", {"lr": 0.01}),
+    ("Adafactor", {"lr": 0.01}),
+)
+"""Simplest first, which is what a failure shrinks to. The chapter equivalence has all configurations of all classes."""
+
+
+def assignments(
+    draw: Draw,
+    graph: Graph,
+    *,
+    among: Iterable[str] | None = None,
+    at_most: int = MOST_ASSIGNMENTS,
+    hook: bool = True,
+    only: str = "",
+) -> tuple[Assignment, ...]:
+    """Draw one or more assignments, each of some parameters in any order, by any of their names, none of them twice.
+
+    `among` are the parameters to choose from; None: all, which may be given as `ALL` then. `only` is the
+    class to choose from; empty: all.
+    """
+    optimizers = [found for found in OPTIMIZERS if only in {"", found[0]}]
+    return tuple(_assignment(draw, graph, among, optimizers, hook=hook) for _ in range(draw(st.integers(1, at_most))))
+
+
+def _assignment(
+    draw: Draw,
+    graph: Graph,
+    among: Iterable[str] | None,
+    optimizers: Sequence[tuple[str, dict[str, Any]]],
+    *,
+    hook: bool,
+) -> Assignment:
+    params: Any = ALL
+    if among is not None or draw(st.booleans()):
+        chosen = at_least_one(draw, graph.parameters if among is None else sorted(among))
+        params = tuple(one(draw, graph.names_of(param)) for param in chosen)
+    return Assignment(*one(draw, optimizers), params, hook)

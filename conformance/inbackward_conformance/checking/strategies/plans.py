@@ -1,0 +1,183 @@
+"""Plans, in families: what one of them holds an implementation to is a requirement of its own.
+
+So what is known to fail in an implementation, frozen parameters perhaps, fails where it belongs and hides nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
+
+from inbackward_conformance.checking.strategies.assignments import assignments
+from inbackward_conformance.checking.strategies.choice import one, shuffled, some
+from inbackward_conformance.checking.strategies.graphs import OFFSET, Graph, graph
+from inbackward_conformance.checking.strategies.situation import EventKind, Situation
+from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan.events import Accumulate, Backward, Load, Save, StepByHand, TrainOrdinarily
+from inbackward_conformance.plan.plan import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inbackward_conformance.checking.strategies.choice import Draw
+    from inbackward_conformance.plan.events import Event
+
+DTYPES = ("", "float64", "bfloat16")
+MOST_EVENTS = 8
+BACKWARDS = (EventKind.BACKWARD, EventKind.TWO_LOSSES)
+HISTORY = (
+    *BACKWARDS,
+    EventKind.OPTION,
+    EventKind.CHECKPOINT,
+    EventKind.HOOK,
+    EventKind.FREEZING,
+    EventKind.ATTACHMENT,
+    EventKind.SURGERY,
+)
+
+
+@st.composite
+def structures(draw: st.DrawFn) -> Plan:
+    """Draw what a model can be made of, and which of its parameters are attached to what; no frozen one is."""
+    model = graph(draw)
+    frozen = _frozen(draw, model)
+    among = set(model.parameters).difference(frozen) if frozen else None
+    situation = Situation(
+        model, assignments(draw, model, among=among), one(draw, DTYPES), frozenset(frozen), frozenset(frozen)
+    )
+    return plan_of(situation, (*_events(draw, situation, BACKWARDS), Backward()))
+
+
+@st.composite
+def frozen_parameters(draw: st.DrawFn) -> Plan:
+    """Draw plans in which some of the parameters that are attached are frozen, and thawed later perhaps."""
+    model = graph(draw)
+    frozen = frozenset(_frozen(draw, model))
+    situation = Situation(model, assignments(draw, model), frozen=frozen, frozen_at_start=frozen)
+    return plan_of(situation, (*_events(draw, situation, (*BACKWARDS, EventKind.FREEZING)), Backward()))
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> Plan:
+    """Draw what can happen to a model in training, one after the other."""
+    situation = beginning(draw)
+    before = (TrainOrdinarily(),) if draw(st.booleans()) else ()
+    return plan_of(situation, (*_events(draw, situation, HISTORY), Backward()), before)
+
+
+@st.composite
+def checkpoints(draw: st.DrawFn) -> Plan:
+    """Draw training that is saved, goes on, and is taken back or resumed."""
+    situation = beginning(draw)
+    kinds = (EventKind.BACKWARD, EventKind.FREEZING, EventKind.OPTION)
+    saved = (*_events(draw, situation, kinds, at_most=3), Save())
+    went_on = (*saved, *_events(draw, situation.after(saved), kinds, at_most=3), Load(rebuild=draw(st.booleans())))
+    return plan_of(situation, (*went_on, *_events(draw, situation.after(went_on), kinds, at_most=3), Backward()))
+
+
+@st.composite
+def attachments(draw: st.DrawFn) -> Plan:
+    """Draw further attachments in mid-training: of more optimizers, of copies, of what was detached."""
+    situation = beginning(draw)
+    return plan_of(situation, (*_events(draw, situation, (EventKind.ATTACHMENT, EventKind.BACKWARD)), Backward()))
+
+
+@st.composite
+def new_data(draw: st.DrawFn) -> Plan:
+    """Draw casts, and parameters whose data is replaced, in mid-training."""
+    model = graph(draw)
+    situation = Situation(model, assignments(draw, model))
+    return plan_of(situation, (*_events(draw, situation, (EventKind.NEW_DATA, EventKind.BACKWARD)), Backward()))
+
+
+@st.composite
+def steps_by_hand(draw: st.DrawFn) -> Plan:
+    """Draw optimizers that are stepped by hand, beside parameters whose own step inside backward."""
+    model = graph(draw)
+    by_hand = some(draw, model.parameters) or (OFFSET,)
+    inside = [name for name in model.parameters if name not in by_hand]
+    attached = assignments(draw, model, among=by_hand, hook=False)
+    beside = draw(st.booleans())
+    if inside and beside:
+        attached = shuffled(draw, (*attached, *assignments(draw, model, among=inside)))
+    situation = Situation(model, attached)
+    events = _events(draw, situation, (*BACKWARDS, EventKind.STEP_BY_HAND, EventKind.OPTION))
+    return plan_of(situation, (*events, Backward(), StepByHand()))
+
+
+@st.composite
+def hooked_and_unhooked(draw: st.DrawFn) -> Plan:
+    """Draw optimizers without a hook on parameters that others have hooked, attached in any order."""
+    model = graph(draw)
+    hooked = assignments(draw, model, at_most=2)
+    covered = {name for assignment in hooked for name in model.parameters_in(assignment.params)}
+    without = assignments(draw, model, among=covered, at_most=2, hook=False)
+    situation = Situation(model, shuffled(draw, (*hooked, *without)))
+    return plan_of(situation, (*_events(draw, situation, BACKWARDS), Backward()))
+
+
+@st.composite
+def repeated_listings(draw: st.DrawFn) -> Plan:
+    """Draw lists in which a parameter stands twice, under one name or under two."""
+    model = graph(draw)
+    names = [one(draw, model.names) for _ in range(draw(st.integers(1, 4)))]
+    (plain,) = assignments(draw, model, at_most=1)
+    repeated = Assignment(plain.optimizer, plain.options, shuffled(draw, (*names, one(draw, names))))
+    others = assignments(draw, model, at_most=2) if draw(st.booleans()) else ()
+    situation = Situation(model, shuffled(draw, (repeated, *others)))
+    return plan_of(situation, (*_events(draw, situation, BACKWARDS), Backward()))
+
+
+@st.composite
+def gradients_from_before(draw: st.DrawFn) -> Plan:
+    """Draw gradients that are there at attachment.
+
+    The first backward reaches all of them, or a parameter of every assignment: what no backward of an assignment's
+    parameters reaches, hooks cannot see, and the reference implementation steps it late (README, out of its sight).
+    """
+    model = graph(draw)
+    given = assignments(draw, model)
+    before = tuple(Accumulate(some(draw, model.layers)) for _ in range(draw(st.integers(1, 2))))
+    reached = all(OFFSET in model.parameters_in(assignment.params) for assignment in given)
+    first = Backward(some(draw, model.layers)) if reached else Backward()
+    situation = Situation(model, given)
+    return plan_of(situation, (first, *_events(draw, situation, BACKWARDS), Backward()), before)
+
+
+def beginning(draw: Draw) -> Situation:
+    """Draw where a history begins."""
+    model = graph(draw)
+    return Situation(model, assignments(draw, model), one(draw, DTYPES))
+
+
+def plan_of(situation: Situation, events: tuple[Event, ...], before: tuple[Event, ...] = ()) -> Plan:
+    """Return the plan that begins with a situation."""
+    model = situation.graph
+    arguments: tuple[Any, ...] = (model.calls,) if model.calls else ()
+    return Plan(
+        "LayerGraph",
+        situation.assignments,
+        events,
+        before,
+        shared=model.shared,
+        frozen=tuple(sorted(situation.frozen_at_start)),
+        dtype=situation.dtype,
+        arguments=arguments,
+    )
+
+
+def _frozen(draw: Draw, model: Graph) -> tuple[str, ...]:
+    return some(draw, [name for name in model.parameters if name != OFFSET])
+
+
+def _events(
+    draw: Draw, situation: Situation, kinds: Sequence[EventKind], *, at_most: int = MOST_EVENTS
+) -> tuple[Event, ...]:
+    """Draw events of these kinds; a backward is to follow, which shows what they have left."""
+    events: list[Event] = []
+    for _ in range(draw(st.integers(0, at_most))):
+        more = situation.draw(one(draw, situation.possible(kinds)), draw)
+        situation = situation.after(more)
+        events += more
+    return tuple(events)

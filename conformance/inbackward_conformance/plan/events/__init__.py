@@ -1,0 +1,86 @@
+"""The events of a plan: frozen dataclasses that hold plain data. Importing this package imports no torch."""
+
+from inbackward_conformance.plan.events.attachment import AttachMore, FailToAttach, Grow, TrainOrdinarily
+from inbackward_conformance.plan.events.backward import Accumulate, Attach, Backward, StepAnother, StepByHand
+from inbackward_conformance.plan.events.checkpoint import Load, LoadSharded, Save, SaveSharded
+from inbackward_conformance.plan.events.distributed import (
+    AccumulateUnsynchronised,
+    FullyShard,
+    HookThenOptimizer,
+    Join,
+    PerRank,
+    RegisterCommHook,
+    WrapDDP,
+    WrapFSDP,
+)
+from inbackward_conformance.plan.events.event import Event
+from inbackward_conformance.plan.events.graph import (
+    AutocastBackward,
+    BackwardThrough,
+    Compile,
+    ComputeGradients,
+    Forward,
+    FunctionalBackward,
+    PenalizedBackward,
+)
+from inbackward_conformance.plan.events.hooks import ClipGradients, DropGradients
+from inbackward_conformance.plan.events.model import (
+    Cast,
+    Detach,
+    Freeze,
+    LoadWeights,
+    ReplaceByCopy,
+    ReplaceParameter,
+    SetData,
+    SwapParameters,
+    Thaw,
+)
+from inbackward_conformance.plan.events.schedule import Power, Scheduler, SetOption, StartSchedule, StepSchedules
+
+__all__ = [
+    "Accumulate",
+    "AccumulateUnsynchronised",
+    "Attach",
+    "AttachMore",
+    "AutocastBackward",
+    "Backward",
+    "BackwardThrough",
+    "Cast",
+    "ClipGradients",
+    "Compile",
+    "ComputeGradients",
+    "Detach",
+    "DropGradients",
+    "Event",
+    "FailToAttach",
+    "Forward",
+    "Freeze",
+    "FullyShard",
+    "FunctionalBackward",
+    "Grow",
+    "HookThenOptimizer",
+    "Join",
+    "Load",
+    "LoadSharded",
+    "LoadWeights",
+    "PenalizedBackward",
+    "PerRank",
+    "Power",
+    "RegisterCommHook",
+    "ReplaceByCopy",
+    "ReplaceParameter",
+    "Save",
+    "SaveSharded",
+    "Scheduler",
+    "SetData",
+    "SetOption",
+    "StartSchedule",
+    "StepAnother",
+    "StepByHand",
+    "StepSchedules",
+    "SwapParameters",
+    "Thaw",
+    "TrainOrdinarily",
+    "WrapDDP",
+    "WrapFSDP",
+]

@@ -1,0 +1,126 @@
+"""Expected failures: what is known to fail in an implementation, each pinned to its cause.
+
+A file is TOML:
+
+    implementation = "torch"
+
+    [[expected]]
+    requirement = "sharing/listed_twice"
+    cause = "text that must appear in the failure"
+    link = "https://…"
+    outcome = "hangs"    # only needed for error, hangs and crashes, which a cause alone never excuses
+    device = "cpu"       # only where the failure is one of this kind of device
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inbackward_conformance.outcome import NEVER_EXCUSED_BY_CAUSE_ALONE, Finding, Outcome
+from inbackward_conformance.specification import specification
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from inbackward_conformance.report.record import CaseRecord
+
+SHIPPED = Path(__file__).parent.parent / "adapters"
+
+
+class BadExpectations(ValueError):
+    """A file of expected failures cannot be used; the message is one line with the remedy."""
+
+
+@dataclass(frozen=True)
+class ExpectedFailure:
+    """One entry: `requirement` fails, and `cause` appears in the detail."""
+
+    requirement: str
+    cause: str
+    link: str
+    outcome: str = ""
+    device: str = ""
+
+    def covers(self, requirement: str, finding: Finding) -> bool:
+        """Whether a failure is this one."""
+        if requirement != self.requirement or self.cause not in finding.detail:
+            return False
+        if self.outcome:
+            return finding.outcome == self.outcome
+        return finding.outcome not in NEVER_EXCUSED_BY_CAUSE_ALONE
+
+
+Expectations = dict[str, list[ExpectedFailure]]
+"""Expected failures by implementation."""
+
+
+def load_expectations(implementations: Collection[str], files: Iterable[Path], device: str) -> Expectations:
+    """Return what `files` expect on a device, and the shipped files of implementations that no file is given for."""
+    given: Expectations = {}
+    for path in files:
+        implementation, entries = _load(path)
+        if implementation not in implementations:
+            tested = ", ".join(implementations)
+            raise BadExpectations(
+                f"expected failures {path}: they are of {implementation!r}, which is not tested here; tested: {tested}"
+            )
+        if implementation in given:
+            raise BadExpectations(f"expected failures {path}: another file is of {implementation!r} too; make it one")
+        given[implementation] = entries
+    shipped = {name: SHIPPED / f"{name}.toml" for name in implementations if name not in given}
+    loaded = given | dict(_load(path) for path in shipped.values() if path.exists())
+    here = {"", device.partition(":")[0]}
+    return {name: [entry for entry in entries if entry.device in here] for name, entries in loaded.items()}
+
+
+def covering(entries: Iterable[ExpectedFailure], requirement: str, finding: Finding) -> ExpectedFailure | None:
+    """Return the first entry that covers a failure."""
+    return next((entry for entry in entries if not finding.passed and entry.covers(requirement, finding)), None)
+
+
+def stale(entries: Iterable[ExpectedFailure], cases: Iterable[CaseRecord]) -> list[ExpectedFailure]:
+    """Return the entries whose requirement ran, and that no failure of it needed."""
+    cases = list(cases)
+    ran = {case.requirement for case in cases if case.outcome not in {Outcome.NOT_RUN, Outcome.NOT_OFFERED}}
+    failures = [(case.requirement, Finding(case.outcome, case.detail)) for case in cases if not case.passed]
+    return [
+        entry
+        for entry in entries
+        if entry.requirement in ran and not any(entry.covers(*failure) for failure in failures)
+    ]
+
+
+def _load(path: Path) -> tuple[str, list[ExpectedFailure]]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        implementation = str(content["implementation"])
+        entries = [ExpectedFailure(**entry) for entry in content.get("expected", [])]
+    except OSError as error:
+        raise BadExpectations(f"expected failures {path}: cannot be read ({error.strerror}); check the path") from error
+    except (ValueError, KeyError, TypeError) as error:
+        keys = ", ".join(field.name for field in fields(ExpectedFailure))
+        raise BadExpectations(
+            f"expected failures {path}: {error}. Give `implementation` and [[expected]] tables with {keys}"
+        ) from error
+    _check(path, entries)
+    return implementation, entries
+
+
+def _check(path: Path, entries: list[ExpectedFailure]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for entry in entries:
+        where = f"expected failures {path}: {entry.requirement}"
+        if not all(isinstance(value, str) for value in astuple(entry)):
+            raise BadExpectations(f"{where}: every value is text; put it in quotes")
+        if entry.requirement not in specification():
+            raise BadExpectations(f"{where}: no such requirement; `python -m inbackward_conformance list` lists them")
+        if not entry.cause:
+            raise BadExpectations(f"{where}: the cause is empty; give text that the failure's detail must contain")
+        if entry.outcome and entry.outcome not in list(Outcome):
+            raise BadExpectations(f"{where}: unknown outcome {entry.outcome!r}; known: {', '.join(Outcome)}")
+        if (entry.requirement, entry.cause) in seen:
+            raise BadExpectations(f"{where}: listed twice with the cause {entry.cause!r}; remove one")
+        seen.add((entry.requirement, entry.cause))

@@ -1,0 +1,100 @@
+"""Reads back what `--conformance-report` wrote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from inbackward_conformance.outcome import Outcome
+from inbackward_conformance.report.record import CaseRecord, RequirementRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    Line = dict[str, Any]
+
+
+class BadRecord(ValueError):
+    """A file is not the record of a complete run, or does not go with others; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """One run that reached its end.
+
+    Attributes:
+        path: the record.
+        date: when it began, in UTC.
+        spec: the version of the specification.
+        inbackward: the version of this package.
+        torch: the version of torch, with its build.
+        python: the version of Python.
+        device: the device.
+        versions: the distribution of each implementation, with its version; empty: it is of none.
+        implementations: what was tested, in the order of the command line.
+        cases: all cases.
+        requirements: all requirements of all implementations.
+        whole: whether every case of the chapters that have run was to run.
+    """
+
+    path: Path
+    date: datetime
+    spec: str
+    inbackward: str
+    torch: str
+    python: str
+    device: str
+    versions: dict[str, str]
+    implementations: tuple[str, ...]
+    cases: tuple[CaseRecord, ...]
+    requirements: tuple[RequirementRecord, ...]
+    whole: bool
+
+
+def read_record(path: Path) -> RecordedRun:
+    """Read one record.
+
+    Raises:
+        BadRecord: the file cannot be read, is not a record, or is of a run that did not reach its end.
+    """
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        kinds = [line["kind"] for line in lines]
+    except OSError as error:
+        raise BadRecord(f"record {path}: cannot be read ({error.strerror}); check the path") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadRecord(
+            f"record {path}: not JSON Lines of a conformance run; give what --conformance-report wrote"
+        ) from error
+    if not kinds or kinds[0] != "header" or kinds[-1] != "footer":
+        raise BadRecord(f"record {path}: has no footer, its run did not reach its end; run it again")
+    try:
+        return _run(path, lines)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadRecord(
+            f"record {path}: of another version of the suite ({type(error).__name__}: {error}); run it again"
+        ) from error
+
+
+def _run(path: Path, lines: list[Line]) -> RecordedRun:
+    header, footer = lines[0], lines[-1]
+    return RecordedRun(
+        path=path,
+        date=datetime.fromisoformat(header["date"]).astimezone(UTC),
+        **{name: str(header[name]) for name in ("spec", "inbackward", "torch", "python", "device")},
+        versions=dict(header["versions"]),
+        implementations=tuple(footer["implementations"]),
+        cases=tuple(CaseRecord.load(_values(CaseRecord, line)) for line in lines if line["kind"] == "case"),
+        requirements=tuple(
+            RequirementRecord(**_values(RequirementRecord, line)) for line in lines if line["kind"] == "requirement"
+        ),
+        whole=footer["whole"],
+    )
+
+
+def _values(record: type, line: Line) -> Line:
+    """Return what `record` is made of; a line may have further keys."""
+    known = {field.name: line[field.name] for field in fields(record) if field.name in line}
+    return known | {"outcome": Outcome(line["outcome"])}

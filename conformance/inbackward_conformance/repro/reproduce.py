@@ -1,0 +1,47 @@
+"""Writes the script of a failure, into a folder or as text."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from inbackward_conformance.repro.body_script import body_script
+from inbackward_conformance.repro.call_templates import CallTemplates, CannotWrite
+from inbackward_conformance.repro.from_record import failure_of
+from inbackward_conformance.repro.plan_script import plan_script
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from inbackward_conformance.report.record import CaseRecord
+    from inbackward_conformance.repro.failure import Failure
+
+
+def source_of_failure(failure: Failure, implementation: str = "") -> str:
+    """Return the text of the script, for the implementation that failed, or for another one.
+
+    Raises:
+        CannotWrite: something of the case has no source.
+    """
+    templates = CallTemplates(implementation or failure.implementation)
+    return plan_script(failure, templates) if failure.plan else body_script(failure, templates)
+
+
+def script_of(case: CaseRecord, device: str, folder: Path) -> str:
+    """Write the script of a failed case into a folder, and return its path, or why there is none."""
+    try:
+        return str(write_script(failure_of(case, device), folder))
+    except CannotWrite as error:
+        return f"none: {error}"
+    except Exception as error:  # noqa: BLE001 (a run goes on, whatever is wrong with a script of it)
+        return f"none, by a defect of the suite: {type(error).__name__}: {error}"
+
+
+def write_script(failure: Failure, folder: Path) -> Path:
+    """Write the script into a folder, and return its path."""
+    parts = (failure.implementation, *failure.requirement.id.split("/"), failure.case)
+    name = "-".join(re.sub(r"[^\w.=]+", "_", part) for part in parts if part)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.py"
+    path.write_text(source_of_failure(failure), encoding="utf-8")
+    return path

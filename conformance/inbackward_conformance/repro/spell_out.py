@@ -1,0 +1,129 @@
+"""Puts the calls of an implementation in the place of those that a requirement makes of the suite's fixtures."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from typing import TYPE_CHECKING
+
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.repro.call_templates import STATE_OF, CannotWrite
+
+if TYPE_CHECKING:
+    from inbackward_conformance.repro.call_templates import CallTemplates
+
+FIXTURES = ("implementation", "check")
+"""Fixtures whose calls are spelled out, and that no function of a script takes."""
+
+UNKNOWN_PLAN = "it runs a plan, and its process died before it said which"
+
+
+class SpellOut(ast.NodeTransformer):
+    """Puts the implementation's own calls in the place of those of an `Implementation`, and drops fixtures."""
+
+    def __init__(self, templates: CallTemplates) -> None:
+        self._templates = templates
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        """Drop arguments that are spelled out."""
+        self.generic_visit(node)
+        node.args.args = [
+            argument
+            for argument in node.args.args
+            if argument.arg not in FIXTURES and not (argument.arg == "name" and "Rank" in ast.unparse(node.args))
+        ]
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        """Drop `implementation = …`."""
+        if any(isinstance(target, ast.Name) and target.id in FIXTURES for target in node.targets):
+            return None
+        return self.generic_visit(node)
+
+    def visit_With(self, node: ast.With) -> ast.AST | list[ast.stmt]:
+        """Let errors through."""
+        self.generic_visit(node)
+        node.items = [item for item in node.items if not ast.unparse(item).startswith("going_through(")]
+        return node if node.items else node.body
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        """Drop what only the record needs, and write out what changes a learning rate."""
+        if ast.unparse(node).startswith("check.findings."):
+            return ast.Pass()
+        match node.value:
+            case ast.Call(ast.Attribute(functional, "set_lr"), [lr]):
+                groups = self._templates.write("param_groups", functional_optimizer=ast.unparse(functional))
+                match _expression(groups):
+                    case ast.List([one]):
+                        return ast.parse(f"{ast.unparse(one)}['lr'] = {ast.unparse(lr)}").body[0]
+                return ast.parse(f"for group in {groups}:\n    group['lr'] = {ast.unparse(lr)}").body[0]
+        return self.generic_visit(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        """Take a functional optimizer as it is, and write out a call that is handed on."""
+        if ast.unparse(node) == "implementation.state_of":
+            return _expression(f"lambda optimizer, param: {self._templates.write('state_of', **STATE_OF)}")
+        self.generic_visit(node)
+        return node.value if node.attr == "target" else node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """Spell a call out."""
+        self.generic_visit(node)
+        match node.func:
+            case ast.Name("check"):
+                raise CannotWrite(UNKNOWN_PLAN)
+            case ast.Attribute(ast.Name("implementation"), call):
+                return self._spelled(call, node)
+            case ast.Attribute(ast.Name("check"), "rejected"):
+                listed = self._templates.write("optimizers", module="module")
+                lister = ast.parse(f"lambda module: {listed}", mode="eval").body
+                return ast.Call(ast.Name("rejected", ast.Load()), [node.args[0], lister, *node.args[1:]], node.keywords)
+            case ast.Attribute(functional, "offered"):
+                return self._attribute(functional, node.args[0])
+            case ast.Attribute(ast.Name("check"), call):
+                return ast.Call(ast.Name(call, ast.Load()), node.args, node.keywords)
+        node.args = [each for each in node.args if not (isinstance(each, ast.Name) and each.id in FIXTURES)]
+        return node
+
+    def _spelled(self, call: str, node: ast.Call) -> ast.AST:
+        given = [ast.unparse(argument) for argument in node.args]
+        options = ", ".join(ast.unparse(keyword) for keyword in node.keywords)
+        if call == "offers":
+            if not isinstance(node.args[0], ast.Constant):
+                raise CannotWrite(f"which call is meant is not written there: {ast.unparse(node)}")
+            return ast.Constant(self._templates.offers(str(node.args[0].value)))
+        if call == "attach" and not self._templates.offers("attach"):
+            return self._attached(node)
+        names = list(inspect.signature(getattr(Implementation, call)).parameters)[1:]
+        arguments = dict(zip(names, given, strict=False))
+        if call in {"schedule", "state_dict", "load_state_dict"} and not self._templates.offers(call):
+            return self._over_optimizers(call, options, **arguments)
+        return _expression(self._templates.write(call, options, **arguments))
+
+    @staticmethod
+    def _attribute(functional: ast.expr, name: ast.expr) -> ast.AST:
+        if isinstance(name, ast.Constant):
+            return ast.Attribute(functional, str(name.value), ast.Load())
+        return ast.Call(ast.Name("getattr", ast.Load()), [functional, name], [])
+
+    def _attached(self, node: ast.Call) -> ast.AST:
+        match node.args[1]:
+            case ast.List([ast.Tuple(values)]):
+                names = ("optimizer_class", "params", "optimizer_kwargs", "register_hook")
+                given = dict(zip(names, map(ast.unparse, values), strict=True))
+                return _expression(self._templates.write("apply", **given))
+        raise CannotWrite(f"an attachment that is not written as a list of one tuple: {ast.unparse(node)}")
+
+    def _over_optimizers(self, call: str, options: str, module: str, **arguments: str) -> ast.AST:
+        optimizers = self._templates.write("optimizers", module=module)
+        match call:
+            case "schedule":
+                return _expression(f"[{arguments['scheduler_class']}(each, {options}) for each in {optimizers}]")
+            case "state_dict":
+                return _expression(f"[each.state_dict() for each in {optimizers}]")
+        load = f"each.load_state_dict(state) for each, state in zip({optimizers}, {arguments['state']})"
+        return _expression(f"[{load}]")
+
+
+def _expression(source: str) -> ast.expr:
+    return ast.parse(source, mode="eval").body

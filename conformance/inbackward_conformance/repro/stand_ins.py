@@ -1,0 +1,177 @@
+"""Short definitions that scripts have in the place of the suite's own, which tell more of a difference.
+
+`body_script.STAND_INS` says which stands for which.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from contextlib import contextmanager
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.testing import assert_close
+
+from inbackward_conformance.accident import is_accidental
+from inbackward_conformance.catalogue.models import MLP
+from inbackward_conformance.tensors import describe_difference, same_bits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    from inbackward_conformance.adapters.implementation import Implementation
+
+    implementation = Implementation(None)
+    """Whose calls are spelled out before a script has them."""
+
+
+@contextmanager
+def rejected(
+    model: nn.Module, listed: Callable[[nn.Module], list[Any]], what: str, as_in: Callable[[], object] | None = None
+) -> Iterator[None]:
+    """The body raises an error that somebody wrote, or the one that torch raises, and attaches nothing."""
+    before = list(map(id, listed(model)))
+    try:
+        yield
+    except Exception as error:
+        if is_accidental(error) and str(error) != _error_of(as_in):
+            raise
+        print(f"{what} is rejected: {type(error).__name__}: {error}")
+    else:
+        raise AssertionError(f"{what} is accepted")
+    assert list(map(id, listed(model))) == before, f"{what} is rejected, but something is attached"
+
+
+def _error_of(call: Callable[[], object] | None) -> str:
+    try:
+        if call:
+            call()
+    except Exception as error:  # noqa: BLE001 (torch raises what it likes)
+        return str(error)
+    return ""
+
+
+def observed(
+    event: str,
+    model: nn.Module,
+    optimizers: Iterable[Optimizer],
+    state_of: Callable[[Optimizer, Tensor], dict[str, Any]],
+) -> dict[str, Any]:
+    """Parameters and optimizer states, by name."""
+    taken: dict[str, Any] = {"event": event}
+    for name, param in model.named_parameters():
+        taken[f"parameter {name!r}"] = param.detach().clone()
+        states = [state_of(optimizer, param) for optimizer in optimizers if param in optimizer.state]
+        for number, state in enumerate(states):
+            values = {key: torch.as_tensor(value).clone() for key, value in state.items() if value is not None}
+            taken |= {f"{key} {number} of {name!r}": value for key, value in values.items()}
+    return taken
+
+
+def first_difference(expected: dict[str, Any], actual: dict[str, Any]) -> str:
+    """What two snapshots differ in; empty: nothing."""
+    if expected.keys() != actual.keys():
+        return f"there are {list(actual)}, expected {list(expected)}"
+    for name in expected.keys() - {"event"}:
+        if not same_bits(expected[name], actual[name]):
+            return f"{name} differs after {actual['event']}: {describe_difference(expected[name], actual[name])}"
+    return ""
+
+
+def configuration(optimizer: str, options: dict[str, Any], kind: str = "") -> SimpleNamespace:
+    """An optimizer class by name, and its options."""
+    model = "SparseEmbedding" if optimizer == "SparseAdam" else "MLP"
+    may_raise = kind in {"differentiable", "capturable", "fused"}
+    return SimpleNamespace(optimizer=optimizer, options=options, model=model, standard_may_raise=may_raise)
+
+
+def optimizer_class_named(name: str) -> type[Optimizer]:
+    """The class in `torch.optim` of that name."""
+    named: type[Optimizer] = getattr(torch.optim, name)
+    return named
+
+
+class FunctionalAndOrdinary:
+    """A functional optimizer and the ordinary one of its class, over equal parameters, fed the same gradients."""
+
+    def __init__(self, optimizer: str, options: dict[str, Any], device: str, model: str = "") -> None:
+        self._optimizer = optimizer
+        self._options = options
+        self._device = device
+        self.generator = torch.Generator().manual_seed(0)
+        self.expected = self._make_params(model)
+        self.params = self._make_params(model)
+        self.functional = self.make_functional(self.params)
+        self.standard = self.make_standard(self.expected)
+
+    def _make_params(self, model: str) -> list[Tensor]:
+        torch.manual_seed(0)
+        module = nn.Embedding(10, 4) if model or self._optimizer == "SparseAdam" else MLP()
+        return list(module.to(self._device).parameters())
+
+    def make_functional(self, params: list[Tensor]) -> Any:
+        """Make a functional optimizer."""
+        return implementation.functional_optimizer(getattr(torch.optim, self._optimizer), params, **self._options)
+
+    def make_standard(self, params: list[Tensor]) -> Optimizer:
+        """Make an ordinary optimizer."""
+        return implementation.standard_optimizer(getattr(torch.optim, self._optimizer), params, self._options)
+
+    def draw(self, *, sparse: bool = False) -> list[Tensor]:
+        """Return the next gradients."""
+        drawn = [torch.randn(param.shape, generator=self.generator) for param in self.params]
+        if sparse:
+            drawn = [(grad * (torch.arange(10) % 3 > 0).unsqueeze(1)).to_sparse(1) for grad in drawn]
+        return [grad.to(self._device) for grad in drawn]
+
+    def feed(self, gradients: Sequence[Tensor | None], *, one_by_one: bool = False) -> None:
+        """Step both and compare."""
+        self.step_standard(gradients)
+        self.step_functional(gradients, one_by_one=one_by_one)
+        self.compare()
+
+    def step_standard(self, gradients: Sequence[Tensor | None]) -> None:
+        """Step as ever."""
+        for param, grad in zip(self.expected, gradients, strict=True):
+            param.grad = copy.deepcopy(grad)
+        self.standard.step()
+        self.standard.zero_grad()
+
+    def step_functional(self, gradients: Sequence[Tensor | None], *, one_by_one: bool) -> None:
+        """Hand the gradients over, all at once or one by one."""
+        if one_by_one:
+            for param, grad in zip(self.params, gradients, strict=True):
+                self.functional.step_param(param, copy.deepcopy(grad))
+        else:
+            self.functional.step(copy.deepcopy(gradients))
+
+    def compare(self, tolerance: float = 0.0) -> None:
+        """Compare parameters and states."""
+        for param, expected in zip(self.params, self.expected, strict=True):
+            pairs: list[tuple[Any, Any]] = [(param, expected)]
+            if hasattr(self.functional, "state"):
+                pairs.append((self.functional.state.get(param) or {}, self.standard.state.get(expected) or {}))
+            for pair in pairs:
+                furthest = tolerance and tolerance * expected.abs().max().item()
+                assert_close(*pair, rtol=0, atol=furthest, equal_nan=True)
+
+
+def on_ranks(world_size: int, body: Callable[..., None], *arguments: Any) -> None:
+    """Call `body` on so many ranks."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
+            _on_rank, (world_size, folder, body, *arguments), nprocs=world_size
+        )
+
+
+def _on_rank(number: int, world_size: int, folder: str, body: Callable[..., None], *arguments: Any) -> None:
+    dist.init_process_group("gloo", f"file://{folder}/store", timedelta(seconds=20), world_size, number)
+    body(SimpleNamespace(number=number, world_size=world_size, device="cpu"), *arguments)

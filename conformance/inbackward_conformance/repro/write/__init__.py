@@ -1,0 +1,15 @@
+"""How each event is written into a script: one function an event, chosen by its type."""
+
+from inbackward_conformance.repro.write import (  # noqa: F401 (they register their functions)
+    attachment,
+    backward,
+    checkpoint,
+    distributed,
+    graph,
+    hooks,
+    model,
+    schedule,
+)
+from inbackward_conformance.repro.write.dispatch import write
+
+__all__ = ["write"]

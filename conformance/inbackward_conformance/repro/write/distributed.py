@@ -1,0 +1,108 @@
+"""Writes the events of `plan.events.distributed`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inbackward_conformance.plan import ALL
+from inbackward_conformance.plan.events import (
+    AccumulateUnsynchronised,
+    Backward,
+    FullyShard,
+    HookThenOptimizer,
+    Join,
+    PerRank,
+    RegisterCommHook,
+    WrapDDP,
+    WrapFSDP,
+)
+from inbackward_conformance.repro import sources
+from inbackward_conformance.repro.write.dispatch import write
+
+if TYPE_CHECKING:
+    from inbackward_conformance.repro.script import Script
+
+
+@write.register(WrapDDP)
+def _(event: WrapDDP, script: Script) -> None:
+    if event.ignored:
+        script.add(
+            f"DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, {list(event.ignored)!r})"
+        )
+    options = f"**{sources.options(event.options)}"
+    if event.mixed_precision:
+        dtypes = ", ".join([f"torch.{event.mixed_precision}"] * 3)
+        options += f", mixed_precision=torch.nn.parallel.distributed._MixedPrecision({dtypes})"
+    script.wrap(script.loop.wrap("wrap_ddp", "model", options, plainly=event.plainly))
+
+
+@write.register(RegisterCommHook)
+def _(event: RegisterCommHook, script: Script) -> None:
+    script.add(f"{script.forward}.register_comm_hook(None, default_hooks.{event.hook})")
+
+
+@write.register(HookThenOptimizer)
+def _(event: HookThenOptimizer, script: Script) -> None:
+    hook, state = script.comm_hook(event.comm_hook)
+    made, some = script.assign(event.assignment), event.assignment.params != ALL
+    script.add(*script.loop.hook_then_optimizer(script.forward, hook, state, made, some=some))
+
+
+@write.register(FullyShard)
+def _(event: FullyShard, script: Script) -> None:
+    size = f"dist.get_world_size() // {event.replicas}" if event.replicas > 1 else "dist.get_world_size()"
+    shape = f'({event.replicas}, {size}), mesh_dim_names=("replicate", "shard")' if event.replicas > 1 else f"({size},)"
+    script.add(f"mesh = dist.init_device_mesh({script.device!r}, {shape})")
+    options = ["mesh=mesh", *[f"**{sources.options(event.options)}"] * bool(event.options)]
+    if event.mixed_precision:
+        dtypes = ", ".join(f"{argument}=torch.{name}" for argument, name in event.mixed_precision.items())
+        options.append(f"mp_policy=fsdp.MixedPrecisionPolicy({dtypes})")
+    if event.offload:
+        options.append("offload_policy=fsdp.CPUOffloadPolicy(pin_memory=False)")
+    modules = [sources.attribute(layer) for layer in (*event.layers, "")]
+    if len(modules) > 1:
+        with script.block(f"for module in ({', '.join(modules)}):"):
+            script.add(script.loop.wrap("fully_shard", "module", ", ".join(options)))
+    else:
+        script.add(script.loop.wrap("fully_shard", "model", ", ".join(options)))
+    script.shard()
+    script.attach_to_new_parameters()
+
+
+@write.register(WrapFSDP)
+def _(event: WrapFSDP, script: Script) -> None:
+    options = [f"use_orig_params={event.use_orig_params}", f"device_id=torch.device({script.device!r})"]
+    options.append(f"sharding_strategy=fsdp.ShardingStrategy.{event.strategy}")
+    if event.by_layer:
+        options.append("auto_wrap_policy=fsdp.wrap.ModuleWrapPolicy([nn.Linear])")
+    script.wrap(script.loop.wrap("wrap_fsdp", "model", ", ".join(options)))
+    script.attach_to_new_parameters()
+
+
+@write.register(AccumulateUnsynchronised)
+def _(event: AccumulateUnsynchronised, script: Script) -> None:
+    script.draw_batch()
+    backward = f"{script.loss(event.skip)}.backward()"
+    if script.forward == "model":
+        script.add("model.set_requires_gradient_sync(False)", backward, "model.set_requires_gradient_sync(True)")
+    else:
+        with script.block(f"with {script.forward}.no_sync():"):
+            script.add(backward)
+
+
+@write.register(Join)
+def _(event: Join, script: Script) -> None:
+    divide = "" if event.divide_by_initial_world_size else "divide_by_initial_world_size=False"
+    with (
+        script.block(f"with {script.forward}.join({divide}):"),
+        script.block(f"for _ in range({event.batches!r}[rank]):"),
+    ):
+        write(Backward(), script)
+
+
+@write.register(PerRank)
+def _(event: PerRank, script: Script) -> None:
+    for number, of_rank in enumerate(event.events):
+        last = number == len(event.events) - 1
+        with script.block("else:" if last else f"{'el' * bool(number)}if rank == {number}:"):
+            write(of_rank, script)

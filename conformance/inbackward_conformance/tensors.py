@@ -1,0 +1,48 @@
+"""What tells two tensors apart: their bits, or the largest difference of their values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same to the bit, NaN and the sign of zero included."""
+    if a.dtype != b.dtype or a.shape != b.shape or a.layout != b.layout:
+        return False
+    if a.layout != torch.strided:
+        a, b = a.coalesce(), b.coalesce()
+        return same_bits(a.indices(), b.indices()) and same_bits(a.values(), b.values())
+    return torch.equal(bits(a), bits(b))
+
+
+def close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    """Whether two tensors are the same to the bit, or at least to the tolerance."""
+    if same_bits(a, b):
+        return True
+    if not tolerance or a.dtype != b.dtype or a.shape != b.shape or not a.is_floating_point():
+        return False
+    a, b = a.to_dense().double(), b.to_dense().double()
+    return bool((a - b).abs().max() <= tolerance * a.abs().max())
+
+
+def bits(tensor: Tensor) -> Tensor:
+    """Return the bytes of a strided tensor, of shape (bytes,)."""
+    return tensor.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8)
+
+
+def describe_difference(expected: Tensor, actual: Tensor) -> str:
+    """Name the largest difference of two tensors, or what else tells them apart."""
+    if expected.dtype != actual.dtype:
+        return f"dtype {actual.dtype}, expected {expected.dtype}"
+    if expected.shape != actual.shape:
+        return f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    wide = torch.complex128 if expected.is_complex() else torch.float64
+    distance = (actual.to_dense().to(wide) - expected.to_dense().to(wide)).abs()
+    if distance.isnan().any():
+        return "non-finite values differ"
+    return f"largest difference {distance.max().item():.3g}"

@@ -1,0 +1,15 @@
+"""What each event does to a run: one function an event, chosen by its type."""
+
+from inbackward_conformance.training.execute import (  # noqa: F401 (they register their functions)
+    attachment,
+    backward,
+    checkpoint,
+    distributed,
+    graph,
+    hooks,
+    model,
+    schedule,
+)
+from inbackward_conformance.training.execute.dispatch import execute
+
+__all__ = ["execute"]

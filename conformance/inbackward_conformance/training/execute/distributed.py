@@ -1,0 +1,120 @@
+"""Executes the events of `plan.events.distributed`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parallel.distributed import _MixedPrecision  # DDP takes it, and there is no public name
+
+from inbackward_conformance.catalogue.comm_hooks import find_comm_hook
+from inbackward_conformance.plan import ALL
+from inbackward_conformance.plan.events import (
+    AccumulateUnsynchronised,
+    Backward,
+    FullyShard,
+    HookThenOptimizer,
+    Join,
+    PerRank,
+    RegisterCommHook,
+    WrapDDP,
+    WrapFSDP,
+)
+from inbackward_conformance.training.execute.dispatch import execute
+
+if TYPE_CHECKING:
+    from inbackward_conformance.training.run import TrainingRun
+
+
+@execute.register(WrapDDP)
+def _(event: WrapDDP, run: TrainingRun) -> None:
+    options = dict(event.options)
+    if event.mixed_precision:
+        dtype = getattr(torch, event.mixed_precision)
+        options["mixed_precision"] = _MixedPrecision(dtype, dtype, dtype)
+    if event.ignored:
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(run.model, list(event.ignored))  # noqa: SLF001 (there is no public way)
+    wrap = DistributedDataParallel if event.plainly else run.method.wrap_ddp
+    run.wrapper = wrap(run.model, **options)
+
+
+@execute.register(RegisterCommHook)
+def _(event: RegisterCommHook, run: TrainingRun) -> None:
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+    run.wrapper.register_comm_hook(None, getattr(default_hooks, event.hook))  # type: ignore[union-attr,operator]
+
+
+@execute.register(HookThenOptimizer)
+def _(event: HookThenOptimizer, run: TrainingRun) -> None:
+    hook, state = find_comm_hook(event.comm_hook)
+    optimizer_class, params, options, _ = run.bind(event.assignment)
+    some = None if event.assignment.params == ALL else list(params)
+    held = list(run.model.parameters()) if some is None else some
+    run.method.hook_then_optimizer(run.wrapper, hook, state, (optimizer_class, held, options, True), some)
+
+
+@execute.register(FullyShard)
+def _(event: FullyShard, run: TrainingRun) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
+
+    ranks = torch.distributed.get_world_size()
+    sizes = {"replicate": event.replicas} if event.replicas > 1 else {}
+    sizes["shard"] = ranks // event.replicas
+    mesh = init_device_mesh(run.device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
+    options = {**event.options, "mesh": mesh}
+    if event.mixed_precision:
+        dtypes = {argument: getattr(torch, name) for argument, name in event.mixed_precision.items()}
+        options["mp_policy"] = MixedPrecisionPolicy(**dtypes)
+    if event.offload:
+        options["offload_policy"] = CPUOffloadPolicy(pin_memory=False)
+    for layer in event.layers:
+        run.method.fully_shard(run.model.get_submodule(layer), **options)
+    run.method.fully_shard(run.model, **options)
+    run.attach_to_new_parameters()
+
+
+@execute.register(WrapFSDP)
+def _(event: WrapFSDP, run: TrainingRun) -> None:
+    from torch.distributed.fsdp import ShardingStrategy
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+    options: dict[str, Any] = {
+        "use_orig_params": event.use_orig_params,
+        "sharding_strategy": ShardingStrategy[event.strategy],
+        "device_id": run.device,
+    }
+    if event.by_layer:
+        options["auto_wrap_policy"] = ModuleWrapPolicy([nn.Linear])
+    run.wrapper = run.method.wrap_fsdp(run.model, **options)
+    run.attach_to_new_parameters()
+
+
+@execute.register(AccumulateUnsynchronised)
+def _(event: AccumulateUnsynchronised, run: TrainingRun) -> None:
+    from torch.distributed.fsdp import FSDPModule
+
+    batch = run.next_batch()
+    if isinstance(run.model, FSDPModule):
+        run.model.set_requires_gradient_sync(False)
+        run.method.accumulate(run.model, lambda: run.loss(batch, skip=event.skip))
+        run.model.set_requires_gradient_sync(True)
+    else:
+        with run.wrapper.no_sync():  # type: ignore[union-attr,operator]
+            run.method.accumulate(run.model, lambda: run.loss(batch, skip=event.skip))
+
+
+@execute.register(Join)
+def _(event: Join, run: TrainingRun) -> None:
+    divide = event.divide_by_initial_world_size
+    with run.wrapper.join(divide_by_initial_world_size=divide):  # type: ignore[union-attr,operator]
+        for _ in range(event.batches[run.rank]):
+            execute(Backward(), run)
+
+
+@execute.register(PerRank)
+def _(event: PerRank, run: TrainingRun) -> None:
+    execute(event.events[min(run.rank, len(event.events) - 1)], run)

@@ -1,0 +1,94 @@
+"""One training of a plan's model, as its events find it."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from inbackward_conformance.catalogue.build import build_model, dtype_of
+from inbackward_conformance.catalogue.optimizers import find_optimizer_class, live_options
+from inbackward_conformance.plan import ALL, Assignment, Group, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from torch.optim import Optimizer
+
+    from inbackward_conformance.adapters.implementation import BoundAssignment
+    from inbackward_conformance.training.method import Method
+
+
+class TrainingRun:
+    """One training of a plan's model by one method.
+
+    Attributes:
+        wrapper: the module that forward goes through; None: the model itself.
+        attached: whether the assignments of the plan were made.
+        schedules: the schedulers that were started.
+        saved: the file that `Save` wrote last.
+        losses: the losses that `Forward` has kept; None: backward has gone through it for the last time.
+    """
+
+    def __init__(self, plan: Plan, method: Method, device: str, rank: int = 0) -> None:
+        self.plan = plan
+        self.method = method
+        self.rank = rank
+        self.wrapper: nn.Module | None = None
+        self.attached = False
+        self.device = torch.device(device)
+        self.model = build_model(plan, self.device)
+        self.dtype = dtype_of(plan)
+        self.schedules: list[Any] = []
+        self.saved = io.BytesIO()
+        self.losses: list[Tensor | None] = []
+        self._batches_drawn = 0
+
+    def next_batch(self) -> tuple[Tensor, ...]:
+        """Draw the next batch; its values depend on seed, count of batches and rank alone."""
+        self._batches_drawn += 1
+        generator = torch.Generator().manual_seed(1000 * (self.plan.seed + 1000 * self.rank) + self._batches_drawn)
+        batch: tuple[Tensor, ...] = self.model.batch(generator)  # type: ignore[operator]
+        return tuple(x.to(self.device, self.dtype if x.is_floating_point() else None) for x in batch)
+
+    def loss(
+        self, batch: tuple[Tensor, ...], skip: tuple[str, ...] = (), forward: Callable[..., Tensor] | None = None
+    ) -> Tensor:
+        """Return the mean squared absolute value of the output of the model, or of `forward`: a real scalar."""
+        output: Tensor = (forward or self.wrapper or self.model)(*batch, **({"skip": skip} if skip else {}))
+        return torch.view_as_real(output).square().sum(-1).mean() if output.is_complex() else output.square().mean()
+
+    def bind(self, assignment: Assignment) -> BoundAssignment:
+        """Look up what the assignment names; options and lists are fresh objects each time."""
+        params = self._params(assignment)
+        optimizer_class = find_optimizer_class(assignment.optimizer)
+        return optimizer_class, params, live_options(assignment.options), assignment.hook
+
+    def rebuild(self) -> None:
+        """Replace the model by one that is built anew, with other initial values; nothing is attached to it."""
+        with torch.random.fork_rng():
+            self.model = build_model(self.plan, self.device)
+
+    def attach_to_new_parameters(self) -> None:
+        """Let the method follow to the Parameter objects that sharding has made."""
+        if self.attached:
+            self.method.reattach(self.model, [self.bind(assignment) for assignment in self.plan.assignments])
+
+    def another_optimizer(self) -> Optimizer:
+        """Return an ordinary optimizer over all parameters that neither plan nor method knows of."""
+        return torch.optim.SGD(self.model.parameters(), lr=1.0)
+
+    def _params(self, assignment: Assignment) -> Iterable[Any]:
+        if assignment.params == ALL:
+            return self.model.named_parameters() if assignment.named else self.model.parameters()
+        return [
+            {"params": self._lookup(item.params), **live_options(item.options)}
+            if isinstance(item, Group)
+            else self.model.get_parameter(item)
+            for item in assignment.params
+        ]
+
+    def _lookup(self, names: Iterable[str]) -> list[nn.Parameter]:
+        return [self.model.get_parameter(name) for name in names]

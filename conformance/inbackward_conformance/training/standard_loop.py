@@ -1,0 +1,162 @@
+"""The oracle: the training loop of every textbook."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from torch.nn.parallel import DistributedDataParallel
+
+from inbackward_conformance.catalogue.optimizers import needs_closure
+from inbackward_conformance.catalogue.schedulers import build_scheduler
+from inbackward_conformance.outcome import NotOffered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from inbackward_conformance.adapters.implementation import BoundAssignment, Implementation
+    from inbackward_conformance.plan.events import Scheduler
+    from inbackward_conformance.plan.plan import Plan
+    from inbackward_conformance.training.trace import Raised
+
+
+class StandardLoop:
+    """One ordinary optimizer for each assignment, stepped in the order of assignment.
+
+    Of the implementation it takes the optimizer classes, and where their states are.
+    """
+
+    name = "StandardLoop"
+
+    def __init__(self, implementation: Implementation) -> None:
+        self._make_optimizer = implementation.standard_optimizer
+        self.state_of = implementation.state_of
+        self._after_backward: list[Optimizer] = []
+        self._by_hand: list[Optimizer] = []
+        self._optimizers: list[Optimizer] = []
+        self._hooked: set[int] = set()
+
+    def attach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
+        """Make the optimizers."""
+        self._after_backward.clear()
+        self._by_hand.clear()
+        for optimizer_class, params, kwargs, hook in assignments:
+            optimizer = self._make_optimizer(optimizer_class, params, kwargs)
+            self._optimizers.append(optimizer)
+            if hook:
+                self._hooked |= parameters_of(optimizer)
+        for optimizer in self._optimizers:
+            # One hook on a parameter steps all its optimizers, those attached without a hook too, as in torch.
+            params = parameters_of(optimizer)
+            if params <= self._hooked:
+                self._after_backward.append(optimizer)
+            elif params.isdisjoint(self._hooked):
+                self._by_hand.append(optimizer)
+            else:
+                raise ValueError(
+                    "an assignment without a hook must have all of its parameters hooked by others, or none"
+                )
+
+    def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor], **kwargs: Any) -> None:
+        """loss.backward(), optimizer.step(), optimizer.zero_grad()."""
+        loss = compute_loss()
+        loss.backward(**kwargs)
+        for optimizer in self._after_backward:
+            if needs_closure(type(optimizer)):
+                optimizer.step(functools.partial(closure, optimizer, compute_loss))  # type: ignore[arg-type]
+            else:
+                optimizer.step()
+        for optimizer in self._after_backward:
+            optimizer.zero_grad(set_to_none=True)
+
+    def accumulate(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
+        """loss.backward()."""
+        compute_loss().backward()
+
+    def reattach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
+        """Make the optimizers anew, as one does after sharding."""
+        self.detach(model)
+        self.attach(model, assignments)
+
+    def wrap_ddp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Wrap by DistributedDataParallel."""
+        return DistributedDataParallel(module, **kwargs)
+
+    def hook_then_optimizer(
+        self, ddp: Any, comm_hook: Any, state: Any, optimizer: BoundAssignment, params: list[Any] | None
+    ) -> None:
+        """Register the hook; the optimizer is one like any other."""
+        ddp.register_comm_hook(state, comm_hook)
+        self.attach(ddp, [optimizer])
+
+    def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Shard by fully_shard."""
+        from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 (loads much that few plans need)
+
+        fully_shard(module, **kwargs)
+        return module
+
+    def wrap_fsdp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        """Wrap by FullyShardedDataParallel."""
+        from torch.distributed.fsdp import FullyShardedDataParallel  # noqa: PLC0415
+
+        return FullyShardedDataParallel(module, **kwargs)
+
+    def step_by_hand(self, model: nn.Module) -> None:
+        """optimizer.step(), optimizer.zero_grad()."""
+        for optimizer in self._by_hand:
+            optimizer.step()
+        for optimizer in self._by_hand:
+            optimizer.zero_grad(set_to_none=True)
+
+    def optimizers(self, model: nn.Module) -> list[Optimizer]:
+        """Return one optimizer for each assignment, those that hold parameters of the model."""
+        params = set(map(id, model.parameters()))
+        return [optimizer for optimizer in self._optimizers if params & parameters_of(optimizer)]
+
+    def schedule(self, module: nn.Module, scheduler: Scheduler) -> list[Any]:
+        """Start one scheduler for each optimizer."""
+        return [build_scheduler(scheduler, optimizer) for optimizer in self.optimizers(module)]
+
+    def state_dict(self, model: nn.Module) -> Any:
+        """Return optimizer.state_dict()."""
+        return [optimizer.state_dict() for optimizer in self.optimizers(model)]
+
+    def load_state_dict(self, model: nn.Module, state: Any) -> None:
+        """optimizer.load_state_dict()."""
+        for optimizer, saved in zip(self.optimizers(model), state, strict=True):
+            optimizer.load_state_dict(saved)
+
+    def detach(self, model: nn.Module) -> None:
+        """Forget the optimizers."""
+        self._optimizers.clear()
+        self._hooked.clear()
+        self._after_backward.clear()
+        self._by_hand.clear()
+
+
+def proves_nothing(implementation: Implementation, plan: Plan, raised: Raised) -> Exception:
+    """Return what is to be said where the standard loop has raised in a plan that does not mean to show that.
+
+    A class of the implementation's own need not be able to step whatever torch's can. One that cannot even be made is
+    the adapter's affair, which knows `NotOffered`.
+    """
+    if implementation.offers("standard_optimizer") and not raised.attaching:
+        return NotOffered(f"its own optimizer class raises in the standard loop: {raised.text}")
+    return RuntimeError(f"the plan proves nothing, the standard loop itself raises: {raised.text}, in {plan!r}")
+
+
+def parameters_of(optimizer: Optimizer) -> set[int]:
+    """Return the identities of the parameters that `optimizer` holds."""
+    return {id(param) for group in optimizer.param_groups for param in group["params"]}
+
+
+def closure(optimizer: Optimizer, compute_loss: Callable[[], Tensor]) -> Tensor:
+    """Evaluate the loss anew, with its gradients."""
+    optimizer.zero_grad()
+    loss = compute_loss()
+    loss.backward()
+    return loss

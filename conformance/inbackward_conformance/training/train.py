@@ -1,0 +1,72 @@
+"""Carries out a plan by one method, event by event, and leaves a trace."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+
+from inbackward_conformance.outcome import NotOffered, NotRun
+from inbackward_conformance.plan.events import Attach
+from inbackward_conformance.training.execute import execute
+from inbackward_conformance.training.random_numbers import seed_random_numbers
+from inbackward_conformance.training.run import TrainingRun
+from inbackward_conformance.training.trace import Raised, Trace, take_snapshot
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from inbackward_conformance.plan import Plan
+    from inbackward_conformance.plan.events import Event
+    from inbackward_conformance.training.method import Method
+
+
+class TracedRun:
+    """A training run that is watched: after each event a snapshot is added to its trace.
+
+    Attributes:
+        run: the training run.
+        trace: what it has left so far.
+    """
+
+    def __init__(self, plan: Plan, method: Method, device: str, rank: int = 0) -> None:
+        self.run = TrainingRun(plan, method, device, rank)
+        self.trace = Trace(start=take_snapshot("the start", self.run.model, []))
+
+    def execute(self, event: Event) -> None:
+        """Carry out one more event, and add to the trace; an error that it raises ends the run."""
+        run = self.run
+        name = f"event {len(self.trace.snapshots)}, {event!r}"
+        try:
+            execute(event, run)
+        except (NotOffered, NotRun):
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever an implementation raises is an observation)
+            self.trace.raised = Raised.observe(error, name, attaching=len(run.plan.assignments_of(event)))
+        listed = _listed(run.method, run.model)
+        self.trace.snapshots.append(take_snapshot(name, run.model, listed, run.method.state_of))
+
+
+def train(plan: Plan, method: Method, device: str = "cpu", rank: int = 0) -> Trace:
+    """Carry out `plan` by `method` and return the trace; an error that the run raises ends the trace.
+
+    The global random state is as before afterwards, and the same at the start of every run of the plan.
+    """
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        seed_random_numbers(plan.seed, device)
+        traced = TracedRun(plan, method, device, rank)
+        for event in (*plan.before, Attach(), *plan.events):
+            traced.execute(event)
+            if traced.trace.raised:
+                break
+    return traced.trace
+
+
+def _listed(method: Method, model: nn.Module) -> list[Optimizer] | None:
+    try:
+        return method.optimizers(model)
+    except NotOffered:
+        return None
