@@ -11,12 +11,11 @@ import argparse
 import statistics
 import time
 
-from inbackward_conformance.training.compare_ranks import compare_ranks
+from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import Backward, WrapDDP
 from inbackward_conformance.ranks.on_ranks import OnRanks, run_both
-from inbackward_conformance.plan.assignment import Assignment
-from inbackward_conformance.plan.plan import Plan, Ranks
 from inbackward_conformance.ranks.pool import Pool
+from inbackward_conformance.training.compare_ranks import compare_ranks
 
 LIMIT = 60.0
 

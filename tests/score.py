@@ -1,7 +1,7 @@
 """Runs every mutant over one case of every requirement, and says what was caught: `nox -s mutants`.
 
 All that mutants fail is kept in `mutants/caught.txt`, so that a change in what the suite sees shows in review; the
-score by chapter stands in the README, and the mutants of each requirement in `conformance/SPEC.md`.
+score by chapter and the mutants of each requirement stand in `conformance/SPEC.md`.
 
     python tests/score.py             prints the score; an error if a mutant escapes, or a file is not up to date
     python tests/score.py --accept    the same, and writes the files
@@ -23,14 +23,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inbackward_conformance.__main__ import specification_text
+from inbackward_conformance.__main__ import score, specification_text
 from inbackward_conformance.report.read_record import read_record
 from inbackward_conformance.specification import DISTRIBUTED, specification
 from mutants import MUTANTS, Mutant, chapters
+from mutants.selection import selection
 
 if TYPE_CHECKING:
     from inbackward_conformance.report.record import CaseRecord
@@ -39,7 +40,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 CAUGHT = HERE / "mutants" / "caught.txt"
 TRACES = HERE / "mutants" / "traces.json"
-README = ROOT / "README.md"
 SPEC = ROOT / "conformance" / "SPEC.md"
 
 RUN_HERE = [mutant for mutant in MUTANTS if specification()[mutant.requirement].applies_to("cpu")]
@@ -47,7 +47,6 @@ WORKERS = 3
 """One more than cores: the ranks of the first run wait for each other half of the time."""
 PARTS = 4
 """The run on ranks takes about as long as one of these; each part loads torch and collects the suite anew."""
-BEGIN, END = "<!-- mutants: written by nox -s mutants -->", "<!-- /mutants -->"
 NUMBERS = re.compile(r"(largest difference|loss|step) -?[\d.e+-]+|nan\b|0x[0-9a-f]+|(?<=\.py:)\d+")
 NAME = re.compile(r"(?<=parameter )'[^']+'(?= differs between rank)")
 LONGEST_DETAIL = 160
@@ -103,7 +102,7 @@ def main() -> int:
     started = time.monotonic()
     with ThreadPoolExecutor(WORKERS) as pool:
         seen, cases = run_all(pool)
-    print(score(seen))
+    print(score(traces(seen, cases)))
     caught = sum(map(seen.is_caught, RUN_HERE))
     print(f"{caught} of {len(RUN_HERE)} caught, in {time.monotonic() - started:.0f} s")
     print(f"{len(MUTANTS) - len(RUN_HERE)} are for requirements that take an accelerator")
@@ -138,10 +137,12 @@ def run_all(pool: ThreadPoolExecutor) -> tuple[Seen, Counter[str]]:
 
 def run(report: Path, names: list[str], options: list[str]) -> None:
     """Run the suite on mutants."""
+    chosen = report.with_suffix(".selection.json")
+    chosen.write_text(json.dumps(selection(names)), encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "--pyargs", "inbackward_conformance", "-q", "--tb=no"]
-    command += ["-p", "every_requirement", *(f"-pno:{plugin}" for plugin in ("logging", "randomly", "xdist"))]
+    command += [f"-pno:{plugin}" for plugin in ("logging", "randomly", "xdist")]
     command += ["--case-seconds", "300"]  # a first compilation by inductor takes its time
-    command += ["--conformance-report", str(report), *options]
+    command += ["--conformance-report", str(report), "--conformance-select", str(chosen), *options]
     command += [argument for name in names for argument in ("--implementation", name)]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, cwd=report.parent, env=env, capture_output=True, text=True, check=False)
@@ -156,26 +157,11 @@ def named_that_catch(mutant: Mutant, seen: Seen) -> list[str]:
     return [f"not by drawn plans alone: {mutant.name} is seen by {requirement}" for requirement in named]
 
 
-def score(seen: Seen) -> str:
-    """Return a table: caught of all mutants, by chapter."""
-    chapters = dict.fromkeys(requirement.chapter for requirement in specification().values())
-    counted = {chapter: [mutant for mutant in RUN_HERE if mutant.chapter == chapter] for chapter in chapters}
-    rows = ["| chapter | mutants | caught |", "| --- | --- | --- |"]
-    for chapter, mutants in [*counted.items(), ("**all**", RUN_HERE)]:
-        rows.append(f"| {chapter} | {len(mutants)} | {sum(map(seen.is_caught, mutants))} |")
-    return "\n".join(rows)
-
-
 def files(seen: Seen, cases: Counter[str]) -> dict[Path, str]:
     """Return what the files should hold."""
-    traced = json.dumps(traces(cases), indent=1) + "\n"
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    return {
-        CAUGHT: golden(seen),
-        TRACES: traced,
-        README: f"{before}{BEGIN}\n\n{score(seen)}\n\n{END}{rest.partition(END)[2]}",
-        SPEC: specification_text(json.loads(traced)),
-    }
+    traced = traces(seen, cases)
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(trace)}" for name, trace in traced.items())
+    return {CAUGHT: golden(seen), TRACES: f"{{\n{lines}\n}}\n", SPEC: specification_text(traced)}
 
 
 def golden(seen: Seen) -> str:
@@ -194,14 +180,17 @@ def golden(seen: Seen) -> str:
     return "\n".join(lines) + "\n"
 
 
-def traces(cases: Counter[str]) -> dict[str, dict[str, object]]:
-    """Return how many cases each requirement has, and which mutants are for it."""
+def traces(seen: Seen, cases: Counter[str]) -> dict[str, dict[str, Any]]:
+    """Return of each requirement its cases, the mutants that are for it, how many of them ran, and were caught."""
+    own = {name: [mutant for mutant in MUTANTS if mutant.requirement == name] for name in specification()}
     return {
         name: {
             "cases": cases[name],
-            "mutants": [mutant.name.partition(":")[2] for mutant in MUTANTS if mutant.requirement == name],
+            "mutants": [mutant.name.partition(":")[2] for mutant in mutants],
+            "run": sum(mutant in RUN_HERE for mutant in mutants),
+            "caught": sum(mutant in RUN_HERE and seen.is_caught(mutant) for mutant in mutants),
         }
-        for name in specification()
+        for name, mutants in own.items()
     }
 
 

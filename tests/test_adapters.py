@@ -21,9 +21,8 @@ from inbackward_conformance.adapters.tutorial import TutorialRecipe
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import BrokenPromise, NotOffered, Outcome
-from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward
-from inbackward_conformance.plan.plan import Plan
 from inbackward_conformance.report.expected import SHIPPED, load_expectations
 from inbackward_conformance.specification import specification
 

@@ -9,9 +9,8 @@ from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.catalogue.optimizer_configurations import configurations
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import NotRun, Outcome
-from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward, SaveSharded
-from inbackward_conformance.plan.plan import Plan
 from inbackward_conformance.specification import specification
 
 RAISES = Assignment("SGD", {"lr": 0.1, "differentiable": True})

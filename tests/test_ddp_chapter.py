@@ -14,9 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.outcome import Outcome
-from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import Backward, WrapDDP
-from inbackward_conformance.plan.plan import Plan, Ranks
 from inbackward_conformance.ranks.stores import HashStore
 from inbackward_conformance.report.record import CaseRecord, summarize, verdict
 from inbackward_conformance.training.standard_loop import StandardLoop

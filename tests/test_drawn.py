@@ -18,8 +18,8 @@ from inbackward_conformance.checking.drawn import Drawn
 from inbackward_conformance.checking.profiles import QUICK, drawing
 from inbackward_conformance.checking.strategies import plans
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome, OutOfTime
+from inbackward_conformance.plan import Plan
 from inbackward_conformance.plan.events import Backward, Detach, Load, Save
-from inbackward_conformance.plan.plan import Plan
 from inbackward_conformance.ranks.time_limit import time_limit
 from inbackward_conformance.training.standard_loop import StandardLoop
 from inbackward_conformance.training.train import train

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inbackward_conformance.specification import specification
 from mutants import MUTANTS
-from score import CAUGHT, README, RUN_HERE, TRACES, Seen, run
+from score import CAUGHT, RUN_HERE, SPEC, TRACES, Seen, run
 
 
 def test_every_requirement_has_a_mutant() -> None:
@@ -53,4 +53,4 @@ def test_the_specification_traces_every_mutant() -> None:
 
 
 def test_the_score_counts_every_mutant() -> None:
-    assert f"| **all** | {len(RUN_HERE)} | {len(RUN_HERE)} |" in README.read_text(encoding="utf-8")
+    assert f"| **all** | {len(RUN_HERE)} | {len(RUN_HERE)} |" in SPEC.read_text(encoding="utf-8")

@@ -11,8 +11,8 @@ from inbackward_conformance.catalogue.optimizer_configurations import (
     optimizer_names,
     unknown_options,
 )
+from inbackward_conformance.plan import Plan
 from inbackward_conformance.plan.events import Backward
-from inbackward_conformance.plan.plan import Plan
 from inbackward_conformance.training.standard_loop import StandardLoop
 from inbackward_conformance.training.train import train
 

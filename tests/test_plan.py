@@ -9,10 +9,9 @@ import sys
 import pytest
 from expecttest import assert_expected_inline
 
-from inbackward_conformance.plan import events, plan
-from inbackward_conformance.plan.assignment import Assignment, Group, TensorOption
+from inbackward_conformance import plan
+from inbackward_conformance.plan import Assignment, Group, Plan, TensorOption, events
 from inbackward_conformance.plan.events import Accumulate, Backward, StepByHand
-from inbackward_conformance.plan.plan import Plan
 
 PLANS = [
     Plan("MLP", (Assignment("SGD", {"lr": 0.1}),), (Backward(),)),

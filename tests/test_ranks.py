@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome
-from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import Backward, WrapDDP
-from inbackward_conformance.plan.plan import Plan, Ranks
 from inbackward_conformance.ranks.on_ranks import OnRanks, run_observed, run_standard
 from inbackward_conformance.ranks.pool import Pool
 from inbackward_conformance.training.compare_ranks import compare_ranks

@@ -7,9 +7,8 @@ import torch
 
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.catalogue.optimizer_configurations import MODEL_FOR, closure_free_optimizer_names
-from inbackward_conformance.plan.assignment import ALL, Assignment
+from inbackward_conformance.plan import ALL, Assignment, Plan
 from inbackward_conformance.plan.events import Backward, Load, Save
-from inbackward_conformance.plan.plan import Plan
 from inbackward_conformance.tensors import same_bits
 from inbackward_conformance.training.run import TrainingRun
 from inbackward_conformance.training.standard_loop import StandardLoop

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inbackward_conformance.catalogue.schedulers import METRIC, build_scheduler, schedulers, uncovered_schedulers, watches_metric
+from inbackward_conformance.catalogue.schedulers import (
+    METRIC,
+    build_scheduler,
+    schedulers,
+    uncovered_schedulers,
+    watches_metric,
+)
 from inbackward_conformance.plan import events
 from inbackward_conformance.plan.events import Scheduler, StartSchedule
 

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 SUFFIXES = {".html": Format.HTML, ".md": Format.MARKDOWN, ".svg": Format.BADGE}
 
 
+SCORE = """\
+`nox -s mutants` runs broken implementations, mutants, over the suite: at least one for each requirement, each made from
+a sound implementation with one defect. A mutant is caught if its requirement fails, and not for what the implementation
+that it is made from does as well."""
+
+
 class BadOutput(ValueError):
     """A matrix cannot be written as asked; the message is one line with the remedy."""
 
@@ -148,9 +154,12 @@ def print_specification(given: argparse.Namespace) -> None:
 def specification_text(traces: Mapping[str, Mapping[str, Any]]) -> str:
     """Return all chapters and normative texts as Markdown.
 
-    `traces` says of requirements how many `cases` they have, and which `mutants`, broken implementations, they catch.
+    `traces` says of requirements how many `cases` they have, which `mutants`, broken implementations, are for them, how
+    many of those were `run`, and how many `caught`.
     """
     parts = [f"# Optimizer in backward: specification {SPEC_VERSION}"]
+    if traces:
+        parts += ["## Proof that the suite can fail", SCORE, score(traces)]
     chapter = ""
     for requirement in specification().values():
         if requirement.chapter != chapter:
@@ -163,6 +172,17 @@ def specification_text(traces: Mapping[str, Mapping[str, Any]]) -> str:
             names = ", ".join(f"`{name}`" for name in trace["mutants"])
             parts.append(f"*Cases: {trace['cases']}. Mutants that it catches: {names}.*")
     return "\n\n".join(parts) + "\n"
+
+
+def score(traces: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a Markdown table: of the mutants of each chapter how many were run and caught."""
+    chapters = dict.fromkeys(requirement.chapter for requirement in specification().values())
+    counted = {chapter: [0, 0] for chapter in (*chapters, "**all**")}
+    for name, trace in traces.items():
+        for row in (name.partition("/")[0], "**all**"):
+            counted[row] = [counted[row][0] + trace["run"], counted[row][1] + trace["caught"]]
+    rows = [f"| {chapter} | {run} | {caught} |" for chapter, (run, caught) in counted.items()]
+    return "\n".join(["| chapter | mutants | caught |", "| --- | --- | --- |", *rows])
 
 
 if __name__ == "__main__":

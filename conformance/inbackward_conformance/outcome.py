@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from inbackward_conformance.plan.plan import Plan
+    from inbackward_conformance.plan import Plan
 
 
 class Outcome(StrEnum):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from inbackward_conformance.catalogue.optimizers import find_optimizer_class, live_options, needs_closure
-from inbackward_conformance.plan.assignment import ALL, Assignment, TensorOption
+from inbackward_conformance.plan import ALL, Assignment, TensorOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -6,13 +6,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from inbackward_conformance.checking.standard_runs import StandardRuns
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
 from inbackward_conformance.ranks.on_ranks import run_both, run_observed, run_standard
 from inbackward_conformance.training.compare import compare, difference
 from inbackward_conformance.training.compare_ranks import compare_ranks
 from inbackward_conformance.training.in_backward import InBackward
 from inbackward_conformance.training.lockstep import Lockstep
-from inbackward_conformance.training.standard_loop import StandardLoop, proves_nothing
+from inbackward_conformance.training.standard_loop import proves_nothing
 from inbackward_conformance.training.trace import MISTAKES_OF_A_PLAN, Raised, take_snapshot
 from inbackward_conformance.training.train import train
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from inbackward_conformance.adapters.implementation import Implementation
-    from inbackward_conformance.plan.plan import Plan
+    from inbackward_conformance.plan import Plan
     from inbackward_conformance.ranks.on_ranks import OnRanks
     from inbackward_conformance.specification import Requirement
     from inbackward_conformance.training.trace import Trace
@@ -44,6 +45,7 @@ class Check:
         seed: int = 0,
         *,
         ranks: OnRanks | None = None,
+        standard_runs: StandardRuns | None = None,
         about_to_run: Callable[[Plan], None] = lambda _: None,
     ) -> None:
         self.findings: list[Finding] = []
@@ -53,6 +55,7 @@ class Check:
         self._device = device
         self._seed = seed
         self._ranks = ranks
+        self._standard_runs = standard_runs or StandardRuns()
         self._about_to_run = about_to_run
 
     def __call__(self, plan: Plan, *, standard_may_raise: bool = False) -> None:
@@ -98,7 +101,7 @@ class Check:
         self._about_to_run(plan)
 
     def _here(self, plan: Plan, standard_may_raise: bool) -> Finding:
-        standard = train(plan, StandardLoop(self._implementation), self._device)
+        standard = self._standard_runs.here(plan, self._implementation, self._device)
         if standard.raised and (not standard_may_raise or standard.raised.text.startswith(MISTAKES_OF_A_PLAN)):
             raise proves_nothing(self._implementation, plan, standard.raised)
         observed = train(plan, InBackward(self._implementation), self._device)
@@ -107,6 +110,9 @@ class Check:
     def _on_ranks(self, plan: Plan, standard_may_raise: bool) -> Finding:
         assert plan.ranks
         size = plan.ranks.world_size
+        if standard := self._standard_runs.remembered(plan, self._implementation):
+            observed = self._call_on_ranks(size, run_observed, plan)
+            return compare_ranks(standard, observed, self._requirement.may_refuse, plan.ranks.tolerance)
         try:
             traces: list[tuple[Trace, Trace]] = self._call_on_ranks(size, run_both, plan)
         except BrokenPromise:
@@ -119,8 +125,10 @@ class Check:
         raised = next((trace.raised for trace in standard if trace.raised), None)
         if raised and (not standard_may_raise or raised.text.startswith(MISTAKES_OF_A_PLAN)):
             raise proves_nothing(self._implementation, plan, raised)
-        if raised:
+        if raised:  # and nothing was run after it
             observed = self._call_on_ranks(size, run_observed, plan)
+        else:
+            self._standard_runs.remember(plan, self._implementation, standard)
         return compare_ranks(standard, observed, self._requirement.may_refuse, plan.ranks.tolerance)
 
     def _run_standard_alone(self, plan: Plan) -> None:

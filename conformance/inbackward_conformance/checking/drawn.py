@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
     from inbackward_conformance.checking.check import Check
-    from inbackward_conformance.plan.plan import Plan
+    from inbackward_conformance.plan import Plan
 
 WORTH_SHRINKING = frozenset({Outcome.DIVERGES, Outcome.FAILS, Outcome.REFUSES})
 """Of a plan that hangs or crashes every smaller one would take its whole time limit again, or a process."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from inbackward_conformance.checking.check import Check
-    from inbackward_conformance.plan.plan import Plan
+    from inbackward_conformance.plan import Plan
     from inbackward_conformance.training.lockstep import Lockstep
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from inbackward_conformance.plan.plan import Plan
+    from inbackward_conformance.plan import Plan
 
 
 class CrashNote:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inbackward_conformance.adapters.find import UnusableImplementation, version_of
+from inbackward_conformance.plugin.select import BadSelection, Selection, read_selection
 from inbackward_conformance.plugin.session import ConformanceSession
 from inbackward_conformance.report.expected import BadExpectations, load_expectations
 
@@ -50,6 +51,12 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
         metavar="FILE.toml",
         help="expected failures of one implementation, in place of those that the suite ships; repeatable",
     )
+    group.addoption(
+        "--conformance-select",
+        type=Path,
+        metavar="FILE.json",
+        help="run only these cases: JSON of implementation, requirement and a list of cases, of which '' is the first",
+    )
     group.addoption("--device", default="cpu", metavar="DEVICE", help="device to run on, cpu (default) or cuda")
     group.addoption(
         "--conformance-seed",
@@ -88,8 +95,12 @@ def pytest_configure(config: pytest.Config) -> None:
                 version_of(name)  # and all that can be wrong with a name
             _check_device(config.getoption("device"))
         expectations = load_expectations(names, config.getoption("expected"), config.getoption("device"))
-    except (UnusableImplementation, BadExpectations) as error:
+        chosen = config.getoption("conformance_select")
+        selected = read_selection(chosen) if chosen else None
+    except (UnusableImplementation, BadExpectations, BadSelection) as error:
         raise pytest.UsageError(str(error)) from error
+    if selected is not None:
+        config.pluginmanager.register(Selection(selected))
     config.pluginmanager.register(ConformanceSession(config, names, expectations), "inbackward_conformance_session")
 
 

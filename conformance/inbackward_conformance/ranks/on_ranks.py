@@ -16,7 +16,7 @@ from inbackward_conformance.training.train import train
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from inbackward_conformance.plan.plan import Plan
+    from inbackward_conformance.plan import Plan
     from inbackward_conformance.training.trace import Trace
 
 

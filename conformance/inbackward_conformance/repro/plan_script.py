@@ -90,14 +90,18 @@ class PlanScript:
 
     def text(self) -> str:
         """Return the file."""
-        events = _up_to(self._plan, self._failure.difference.event)
-        loaded = next((event for event in events[-1] if isinstance(event, LoadSharded)), None)
+        loaded = next((event for event in self.events[-1] if isinstance(event, LoadSharded)), None)
         functions = [
-            *(self._saved_before(loaded) if loaded else ()),
-            *self.trainings("standard_loop", "in_backward", events, self._comparison.returned),
+            *(self.saved_before(loaded) if loaded else ()),
+            *self.trainings("standard_loop", "in_backward", self.events, self._comparison.returned),
         ]
         parts = [*self.definitions, *functions, *self._tail(loaded)]
         return script(self._failure, self._templates, self.imports, parts)
+
+    @property
+    def events(self) -> Events:
+        """The events of the plan, up to the last one that the failure needs."""
+        return _up_to(self._plan, self._failure.difference.event)
 
     @property
     def imports(self) -> list[str]:
@@ -124,7 +128,7 @@ class PlanScript:
             for needed in sorted(written.needs, key=lambda needed: str(needed.__name__)):
                 self._inlined.add(needed)
 
-    def _saved_before(self, loaded: LoadSharded) -> Iterator[str]:
+    def saved_before(self, loaded: LoadSharded) -> Iterator[str]:
         """Yield what saves the checkpoint that is loaded, by other ranks."""
         trained: list[Event] = [*(Backward(),) * loaded.steps, SaveSharded(loaded.folder)]
         events: Events = (self._plan.before, (Attach(),), trained)

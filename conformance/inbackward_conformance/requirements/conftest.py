@@ -18,6 +18,7 @@ from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.checking.drawn import Drawn
 from inbackward_conformance.checking.profiles import QUICK, drawing
+from inbackward_conformance.checking.standard_runs import StandardRuns
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotRun, Outcome
 from inbackward_conformance.plugin.case import attach_case, count_as, excuse, with_script, worst
 from inbackward_conformance.plugin.crash_note import CrashNote
@@ -114,8 +115,20 @@ def ranks(request: pytest.FixtureRequest) -> Iterator[JobRunner]:
     pool.close()
 
 
+@pytest.fixture(scope="session")
+def standard_runs(request: pytest.FixtureRequest) -> StandardRuns:
+    """What the standard loop leaves, which is the same for all implementations."""
+    return StandardRuns(len(set(request.config.getoption("implementation"))))
+
+
 @pytest.fixture
-def check(request: pytest.FixtureRequest, implementation: Implementation, device: str, ranks: JobRunner) -> Check:
+def check(
+    request: pytest.FixtureRequest,
+    implementation: Implementation,
+    device: str,
+    ranks: JobRunner,
+    standard_runs: StandardRuns,
+) -> Check:
     """Holds the implementation under test to a plan."""
     requirement = specification()[requirement_id(request.path, request.node.name)]
     if not requirement.applies_to(device):
@@ -129,6 +142,7 @@ def check(request: pytest.FixtureRequest, implementation: Implementation, device
         device,
         option("conformance_seed"),
         ranks=on_ranks,
+        standard_runs=standard_runs,
         about_to_run=about_to_run,
     )
     request.node.stash[CHECK] = check

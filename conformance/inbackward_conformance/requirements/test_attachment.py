@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
-from inbackward_conformance.plan.assignment import ALL, Assignment, Group
+from inbackward_conformance.plan import ALL, Assignment, Group, Plan
 from inbackward_conformance.plan.events import (
     AttachMore,
     Backward,
@@ -28,7 +28,6 @@ from inbackward_conformance.plan.events import (
     Thaw,
     TrainOrdinarily,
 )
-from inbackward_conformance.plan.plan import Plan
 from inbackward_conformance.tensors import describe_difference, same_bits
 
 THREE_STEPS = (Backward(),) * 3
@@ -36,7 +35,7 @@ WEIGHTS = ("0.weight", "2.weight", "4.weight")
 BIASES = ("0.bias", "2.bias", "4.bias")
 SGD = Assignment("SGD", {"lr": 0.05, "momentum": 0.9})
 ADAM = Assignment("Adam", {"lr": 0.01})
-OWN_CLASSES = "inbackward_conformance.hazardous_optimizers"
+OWN_CLASSES = "inbackward_conformance.catalogue.custom_optimizers"
 
 
 @pytest.mark.must

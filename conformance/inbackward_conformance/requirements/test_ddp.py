@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
-from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import (
     AccumulateUnsynchronised,
     Backward,
@@ -33,7 +33,6 @@ from inbackward_conformance.plan.events import (
     TrainOrdinarily,
     WrapDDP,
 )
-from inbackward_conformance.plan.plan import Plan, Ranks
 from inbackward_conformance.ranks.job import Rank
 from inbackward_conformance.ranks.on_ranks import implementation as implementation_of
 

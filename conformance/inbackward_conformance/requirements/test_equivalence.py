@@ -6,9 +6,8 @@ import pytest
 
 from inbackward_conformance.catalogue.optimizer_configurations import Configuration, configurations
 from inbackward_conformance.checking.check import Check
-from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward
-from inbackward_conformance.plan.plan import Plan
 
 SIX_STEPS = (Backward(),) * 6
 WEIGHTS = ("0.weight", "2.weight", "4.weight")

@@ -19,7 +19,7 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import Outcome
-from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import (
     AccumulateUnsynchronised,
     Backward,
@@ -31,7 +31,6 @@ from inbackward_conformance.plan.events import (
     TrainOrdinarily,
     WrapFSDP,
 )
-from inbackward_conformance.plan.plan import Plan, Ranks
 from inbackward_conformance.ranks.job import Rank
 from inbackward_conformance.ranks.on_ranks import implementation as implementation_of
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.catalogue.models import MLP, LayerUsedTwice
 from inbackward_conformance.checking.check import Check
-from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import (
     Accumulate,
     Backward,
@@ -24,7 +24,6 @@ from inbackward_conformance.plan.events import (
     Forward,
     StepAnother,
 )
-from inbackward_conformance.plan.plan import Plan
 from inbackward_conformance.tensors import describe_difference, same_bits
 
 SGD = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})

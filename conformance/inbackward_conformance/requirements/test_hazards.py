@@ -25,7 +25,7 @@ from inbackward_conformance.catalogue.custom_optimizers import Stumbling
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import Finding, Outcome
-from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import (
     AutocastBackward,
     Backward,
@@ -36,13 +36,12 @@ from inbackward_conformance.plan.events import (
     PenalizedBackward,
     TrainOrdinarily,
 )
-from inbackward_conformance.plan.plan import Plan
 from inbackward_conformance.tensors import describe_difference, same_bits
 
 THREE_STEPS = (Backward(),) * 3
 SGD = Assignment("SGD", {"lr": 0.05, "momentum": 0.9})
 ADAM = Assignment("Adam", {"lr": 0.01})
-STUMBLING = "inbackward_conformance.hazardous_optimizers:Stumbling"
+STUMBLING = "inbackward_conformance.catalogue.custom_optimizers:Stumbling"
 
 with_both = pytest.mark.parametrize("assignment", [SGD, ADAM], ids=["SGD", "Adam"])
 

@@ -19,7 +19,7 @@ from inbackward_conformance.adapters.implementation import FUNCTIONAL_OPTIMIZERS
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import NotRun
-from inbackward_conformance.plan.assignment import ALL, Assignment
+from inbackward_conformance.plan import ALL, Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import (
     AccumulateUnsynchronised,
     Backward,
@@ -28,7 +28,6 @@ from inbackward_conformance.plan.events import (
     PerRank,
     WrapDDP,
 )
-from inbackward_conformance.plan.plan import Plan, Ranks
 from inbackward_conformance.ranks.job import Rank
 from inbackward_conformance.ranks.on_ranks import implementation as implementation_of
 

@@ -14,7 +14,7 @@ from torch import nn
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check, going_through
-from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import (
     Attach,
     Backward,
@@ -29,7 +29,6 @@ from inbackward_conformance.plan.events import (
     SwapParameters,
     Thaw,
 )
-from inbackward_conformance.plan.plan import Plan
 from inbackward_conformance.training.storages import Storages, old_objects_set_aside
 
 ROUNDS = 100

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from inbackward_conformance.checking.check import Check
-from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward
-from inbackward_conformance.plan.plan import Plan
 
 SIX_STEPS = (Backward(),) * 6
 SGD = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01})

@@ -11,9 +11,8 @@ import torch
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
-from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward
-from inbackward_conformance.plan.plan import Plan
 
 SIX_STEPS = (Backward(),) * 6
 SGD = Assignment("SGD", {"lr": 0.03, "weight_decay": 0.1})

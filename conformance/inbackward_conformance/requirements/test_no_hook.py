@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from inbackward_conformance.checking.check import Check
-from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward, StepByHand
-from inbackward_conformance.plan.plan import Plan
 
 UNHOOKED = Assignment("AdamW", {"lr": 0.01}, hook=False)
 HOOKED = Assignment("SGD", {"lr": 0.05, "momentum": 0.9})

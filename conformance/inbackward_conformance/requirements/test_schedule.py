@@ -9,9 +9,8 @@ from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.catalogue.schedulers import METRIC, momentum_schedulers, schedulers, watches_metric
 from inbackward_conformance.checking.check import Check
-from inbackward_conformance.plan.assignment import Assignment, TensorOption
+from inbackward_conformance.plan import Assignment, Plan, TensorOption
 from inbackward_conformance.plan.events import Backward, Power, Scheduler, SetOption, StartSchedule, StepSchedules
-from inbackward_conformance.plan.plan import Plan
 
 SGD = Assignment("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01})
 ADAMW = Assignment("AdamW", {"lr": 0.1, "weight_decay": 0.1})

@@ -19,9 +19,8 @@ from inbackward_conformance.catalogue.optimizer_configurations import MODEL_FOR,
 from inbackward_conformance.catalogue.optimizers import find_optimizer_class
 from inbackward_conformance.checking.check import Check, going_through
 from inbackward_conformance.outcome import BrokenPromise
-from inbackward_conformance.plan.assignment import ALL, Assignment, TensorOption
+from inbackward_conformance.plan import ALL, Assignment, Plan, TensorOption
 from inbackward_conformance.plan.events import Backward, Load, Save, SetOption
-from inbackward_conformance.plan.plan import Plan
 from inbackward_conformance.training.compare import difference
 from inbackward_conformance.training.trace import take_snapshot
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inbackward_conformance.adapters.implementation import Implementation
+    from inbackward_conformance.plan import Plan
     from inbackward_conformance.plan.events import Event
-    from inbackward_conformance.plan.plan import Plan
     from inbackward_conformance.training.method import Method
 
 

@@ -10,8 +10,7 @@ from inbackward_conformance.catalogue.build import build_model
 from inbackward_conformance.catalogue.optimizer_configurations import MODEL_FOR
 from inbackward_conformance.catalogue.optimizers import find_optimizer_class, live_options
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome
-from inbackward_conformance.plan.assignment import ALL
-from inbackward_conformance.plan.plan import Plan
+from inbackward_conformance.plan import ALL, Plan
 from inbackward_conformance.tensors import close, describe_difference
 from inbackward_conformance.training.compare import describe_states, same_states
 from inbackward_conformance.training.random_numbers import seed_random_numbers

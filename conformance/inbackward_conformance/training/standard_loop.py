@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from inbackward_conformance.adapters.implementation import BoundAssignment, Implementation
+    from inbackward_conformance.plan import Plan
     from inbackward_conformance.plan.events import Scheduler
-    from inbackward_conformance.plan.plan import Plan
     from inbackward_conformance.training.trace import Raised
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 
 from inbackward_conformance.checking.strategies.choice import at_least_one, one
-from inbackward_conformance.plan.assignment import ALL, Assignment
+from inbackward_conformance.plan import ALL, Assignment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 
 from inbackward_conformance.checking.strategies.choice import one
-from inbackward_conformance.plan.assignment import ALL
+from inbackward_conformance.plan import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

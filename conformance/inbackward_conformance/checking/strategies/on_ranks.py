@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from inbackward_conformance.checking.strategies.assignments import assignments
 from inbackward_conformance.checking.strategies.choice import one, some
 from inbackward_conformance.checking.strategies.graphs import Graph, graph
+from inbackward_conformance.plan import Plan, Ranks
 from inbackward_conformance.plan.events import AccumulateUnsynchronised, Backward, PerRank, SetOption, WrapDDP
-from inbackward_conformance.plan.plan import Plan, Ranks
 
 if TYPE_CHECKING:
     from inbackward_conformance.checking.strategies.choice import Draw

@@ -13,9 +13,8 @@ from inbackward_conformance.checking.strategies.assignments import assignments
 from inbackward_conformance.checking.strategies.choice import one, shuffled, some
 from inbackward_conformance.checking.strategies.graphs import OFFSET, Graph, graph
 from inbackward_conformance.checking.strategies.situation import EventKind, Situation
-from inbackward_conformance.plan.assignment import Assignment
+from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Accumulate, Backward, Load, Save, StepByHand, TrainOrdinarily
-from inbackward_conformance.plan.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from inbackward_conformance.checking.strategies.assignments import assignments
 from inbackward_conformance.checking.strategies.choice import at_least_one, one, some
 from inbackward_conformance.checking.strategies.graphs import OFFSET, Graph, dimensions_of
-from inbackward_conformance.plan.assignment import ALL
+from inbackward_conformance.plan import ALL
 from inbackward_conformance.plan.events import (
     Attach,
     AttachMore,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from inbackward_conformance.checking.strategies.choice import Draw
-    from inbackward_conformance.plan.assignment import Assignment
+    from inbackward_conformance.plan import Assignment
 
 SCHEDULERS = (
     Scheduler("StepLR", {"step_size": 2}),

@@ -97,8 +97,9 @@ class StandardLoopSource:
 
     def detach(self) -> list[str]:
         """Forget the optimizers."""
+        lists = ["optimizers", *["by_hand"] * bool(self._by_hand())]
         self._made = []
-        return []
+        return [f"{name} = []" for name in lists]
 
     def hook_then_optimizer(
         self, wrapped: str, comm_hook: str, state: str, made: AssignmentSource, *, some: bool
