@@ -1,37 +1,34 @@
-"""With shards, the reference implementation gives what the standard loop gives with an optimizer built afterwards."""
+"""Under `fully_shard` (FSDP2) and `wrap_fsdp` (FSDP1): what the chapter fsdp does not show, and what is refused."""
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.distributed import fsdp
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from torch.distributed.tensor import DTensor
 
 import inbackward
-from impl_ranks import Ranks, shared
+from impl_support import ADAM, assert_trains_alike, attach, attached, batch, make, on_ranks, plain
 
-ADAM = {"lr": 0.01, "weight_decay": 0.1}
-
-
-@pytest.fixture
-def ranks() -> Ranks:
-    return shared()
+MIXED = {"mp_policy": fsdp.MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)}
+OFFLOAD = {"offload_policy": fsdp.CPUOffloadPolicy(pin_memory=False)}
+ON_CPU: dict[str, Any] = {"device_id": torch.device("cpu")}
+BY_LAYER: dict[str, Any] = {"auto_wrap_policy": ModuleWrapPolicy([nn.Linear])}
 
 
-def make() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 3))
-
-
-def batch(step: int, rank: int) -> torch.Tensor:
-    return torch.randn(3, 4, generator=torch.Generator().manual_seed(100 * step + rank))
-
-
-def plain(model: Any, step: int, rank: int) -> None:
-    model(batch(step, rank)).pow(2).sum().backward()
+def sharded(model: nn.Module, fully_shard: Any, *, by_layer: bool = True, **options: Any) -> nn.Module:
+    options = {"mesh": init_device_mesh("cpu", (torch.distributed.get_world_size(),)), **options}
+    for layer in model.children() if by_layer else ():
+        fully_shard(layer, **options)
+    fully_shard(model, **options)
+    return model
 
 
 def accumulating(model: Any, step: int, rank: int) -> None:
@@ -41,101 +38,99 @@ def accumulating(model: Any, step: int, rank: int) -> None:
     plain(model, step, rank)
 
 
-def whole(model: nn.Sequential, shard: Any, **options: Any) -> nn.Module:
-    shard(model, **options)
-    return model
-
-
-def by_layer(model: nn.Sequential, shard: Any, **options: Any) -> nn.Module:
-    for layer in model:
-        if isinstance(layer, nn.Linear):
-            shard(layer, **options)
-    shard(model, **options)
-    return model
-
-
-def assert_equal(ours: Any, standard: Any, optimizer: Any) -> None:
-    for mine, expected in zip(ours.parameters(), standard.parameters(), strict=True):
-        assert torch.equal(mine.to_local(), expected.to_local())
-        assert mine.grad is None
-        (listed,) = inbackward.optimizers_of(mine)
-        for key, value in optimizer.state[expected].items():
-            kept = listed.state[mine][key]
-            assert torch.equal(getattr(kept, "_local_tensor", kept), getattr(value, "_local_tensor", value)), key
-
-
-def equals_fully_shard(
-    group: Any,
-    arrange: Any,
-    options: dict[str, Any],
-    run: Any = plain,
-    *,
-    before: bool = False,
-    kind: Any = torch.optim.Adam,
+@pytest.mark.parametrize(
+    "options", [{"by_layer": False}, {}, MIXED, OFFLOAD], ids=["whole", "by layer", "mixed precision", "offload"]
+)
+@pytest.mark.parametrize("attached_first", [True, False], ids=["attached first", "sharded first"])
+@on_ranks(2)
+def test_shards_train_as_those_of_an_optimizer_built_later(
+    rank: int, options: dict[str, Any], attached_first: bool
 ) -> None:
-    mesh = DeviceMesh.from_group(group, "cpu")
-    standard, ours = make(), make()
-    arrange(standard, fsdp.fully_shard, mesh=mesh, **options)
-    optimizer = kind(standard.parameters(), **ADAM)
-    if before:
-        inbackward.apply_optimizer_in_backward(kind, ours.parameters(), ADAM)
-        arrange(ours, inbackward.fully_shard, mesh=mesh, **options)
+    """The chapter fsdp lets offload and optimizers attached before be refused. Hooks registered later see gradients."""
+    standard = sharded(make(), fsdp.fully_shard, **options)
+    if attached_first:
+        ours = sharded(attached(), inbackward.fully_shard, **options)
     else:
-        arrange(ours, fsdp.fully_shard, mesh=mesh, **options)
-        inbackward.apply_optimizer_in_backward(kind, ours.parameters(), ADAM)
-    seen: list[torch.Tensor] = []
+        ours = sharded(make(), fsdp.fully_shard, **options)
+        attach(ours)
+    seen: list[torch.Tensor | None] = []
     for param in ours.parameters():
         param.register_post_accumulate_grad_hook(lambda param: seen.append(param.grad))
-    for step in range(4):
-        run(standard, step, group.rank())
-        optimizer.step()
-        optimizer.zero_grad()
-        run(ours, step, group.rank())
-        assert all(param.grad is None for param in ours.parameters())
-    assert len(seen) == 4 * 6
+    assert_trains_alike(ours, standard, torch.optim.Adam(standard.parameters(), **ADAM), accumulating, rank)
+    assert len(seen) == 4 * len(list(ours.parameters()))
     assert all(grad is not None for grad in seen)
-    assert_equal(ours, standard, optimizer)
 
 
-MIXED = {"mp_policy": fsdp.MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)}
-OFFLOAD = {"offload_policy": fsdp.CPUOffloadPolicy(pin_memory=False)}
-
-
-@pytest.mark.parametrize("before", [False, True])
-@pytest.mark.parametrize("run", [plain, accumulating])
-@pytest.mark.parametrize(
-    ("arrange", "options"),
-    [(whole, {}), (by_layer, {}), (by_layer, MIXED), (by_layer, OFFLOAD)],
-    ids=["whole", "by layer", "mixed", "offload"],
-)
-def test_fully_shard(ranks: Ranks, arrange: Any, options: Any, run: Any, before: bool) -> None:
-    ranks.run(equals_fully_shard, 2, arrange, options, run, before=before)
-
-
-def one_at_a_time(group: Any) -> None:
-    """Each shard is stepped before the gradient of the layer below is there."""
-    model = make()
-    by_layer(model, fsdp.fully_shard, mesh=DeviceMesh.from_group(group, "cpu"))
-    inbackward.apply_optimizer_in_backward(torch.optim.Adam, model.parameters(), ADAM)
+@on_ranks(2)
+def test_one_gradient_of_a_shard_is_there_at_a_time(rank: int) -> None:
+    model = sharded(make(), fsdp.fully_shard)
+    attach(model)
     live = []
-    for param in model.parameters():
-        optimizer = inbackward.optimizers_of(param)[0]
-        optimizer.register_step_pre_hook(lambda *_: live.append(sum(p.grad is not None for p in model.parameters())))
-    plain(model, 0, group.rank())
-    assert live == [1] * 6
+    for optimizer in inbackward.get_in_backward_optimizers(model):
+        optimizer.register_step_pre_hook(
+            lambda *_: live.append(sum(param.grad is not None for param in model.parameters()))
+        )
+    plain(model, 0, rank)
+    assert live == [1] * len(list(model.parameters()))
 
 
-def test_shards_step_one_at_a_time(ranks: Ranks) -> None:
-    ranks.run(one_at_a_time)
-
-
-def state_from_before(group: Any) -> None:
-    model = make()
-    inbackward.apply_optimizer_in_backward(torch.optim.Adagrad, model.parameters(), {})
+@on_ranks(2)
+def test_state_of_unsharded_parameters_is_refused_before_sharding() -> None:
+    model = attached(torch.optim.Adagrad, lr=0.1)
     with pytest.raises(ValueError, match="Attach optimizers after sharding"):
-        inbackward.fully_shard(model, mesh=DeviceMesh.from_group(group, "cpu"))
-    assert not any(isinstance(param, torch.distributed.tensor.DTensor) for param in model.parameters())
+        sharded(model, inbackward.fully_shard, by_layer=False)
+    assert not any(isinstance(param, DTensor) for param in model.parameters())
 
 
-def test_state_of_unsharded_parameters_is_refused(ranks: Ranks) -> None:
-    ranks.run(state_from_before)
+def within_no_sync(model: Any, step: int, rank: int) -> None:
+    with model.no_sync():
+        plain(model, step + 10, rank)
+    plain(model, step, rank)
+
+
+@pytest.mark.parametrize("options", [{}, BY_LAYER], ids=["whole", "by layer"])
+@pytest.mark.parametrize("attached_first", [True, False], ids=["attached first", "wrapped first"])
+@on_ranks(2)
+def test_fsdp1_trains_as_with_an_optimizer_built_later(
+    rank: int, options: dict[str, Any], attached_first: bool
+) -> None:
+    """Also where FSDP1 has looked for optimizers before the first forward, as `state_dict()` has it do."""
+    standard = FullyShardedDataParallel(make(), use_orig_params=True, **ON_CPU, **options)
+    ours = inbackward.wrap_fsdp(attached() if attached_first else make(), **ON_CPU, **options)
+    if not attached_first:
+        attach(ours)
+    ours.state_dict()
+    assert_trains_alike(ours, standard, torch.optim.Adam(standard.parameters(), **ADAM), within_no_sync, rank)
+    assert not any(hasattr(param, "_in_backward_optimizers") for param in ours.parameters())
+
+
+@on_ranks(2)
+def test_flat_parameters_and_what_torch_has_wrapped_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"use_orig_params=False.*inbackward\.fully_shard"):
+        inbackward.wrap_fsdp(make(), use_orig_params=False, **ON_CPU)
+    for use_orig_params in (True, False):
+        wrapped = FullyShardedDataParallel(make(), use_orig_params=use_orig_params, **ON_CPU)
+        with pytest.raises(ValueError, match=r"inbackward\.wrap_fsdp"):
+            attach(wrapped)
+
+
+@on_ranks(2)
+def test_a_parameter_saved_between_forward_and_backward_holds_no_optimizer(rank: int) -> None:
+    wrapped = inbackward.wrap_fsdp(make(), **ON_CPU)
+    loss = wrapped(batch(0, rank)).sum()
+    file = io.BytesIO()
+    torch.save(next(wrapped.parameters()), file)
+    file.seek(0)
+    torch.load(file, weights_only=True)
+    loss.backward()
+
+
+@on_ranks(2)
+def test_without_an_optimizer_wrap_fsdp_leaves_gradients_as_fsdp1_does(rank: int) -> None:
+    ours = inbackward.wrap_fsdp(make(), **ON_CPU)
+    standard = FullyShardedDataParallel(make(), use_orig_params=True, **ON_CPU)
+    for run in (plain, within_no_sync):
+        for model in (ours, standard):
+            run(model, 0, rank)
+        for mine, expected in zip(ours.parameters(), standard.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, expected.grad, rtol=0, atol=0)
