@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from inbackward_conformance.requirements.conftest import pytest_configure  # noqa: F401 (declares the marks)
+
 pytest_plugins = ["pytester"]
 
 Record = list[dict[str, Any]]

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ from inbackward_conformance.adapters.find import find_implementation
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.outcome import Compared
 from inbackward_conformance.plan import Assignment, Plan, events
-from inbackward_conformance.plan.events import Event, LoadSharded, PerRank
+from inbackward_conformance.plan.events import Event, LoadSharded, PerRank, SaveSharded
 from inbackward_conformance.plan.literals import read
 from inbackward_conformance.ranks.job import Job, Rank, values_of
 from inbackward_conformance.ranks.pool import Pool
@@ -44,7 +44,7 @@ from inbackward_conformance.training.train import train
 
 HERE = Path(__file__).parent
 REFERENCE = "reference"
-LOOPS: dict[str, type[StandardLoop] | type[InBackward]] = {"standard_loop": StandardLoop, "in_backward": InBackward}
+LOOPS: dict[str, type[StandardLoop | InBackward]] = {"standard_loop": StandardLoop, "in_backward": InBackward}
 SECONDS = 300.0
 
 ONE = (Assignment("SGD", {"lr": 0.1, "momentum": 0.9}),)
@@ -62,10 +62,12 @@ class Both:
         functions: dict[str, Any] = {}
         exec(compile(source, "script", "exec"), functions)  # noqa: S102 (it is what is tested)
         implementation = find_implementation(REFERENCE)
-        self.differences = []
+        self.differences: list[str] = []
+        self.raised = False
         for name, method in LOOPS.items():
             trace = train(plan, method(Implementation(implementation)), "cpu", rank)
             raised = trace.raised.text if trace.raised else ""
+            self.raised |= bool(raised)
             try:
                 with torch.random.fork_rng(), warnings.catch_warnings():
                     warnings.simplefilter("ignore")
@@ -175,9 +177,17 @@ def test_scripts_leave_what_runs_leave(plans: list[tuple[str, Plan]]) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def on_rank(rank: Rank, plan: Plan, source: str, folder: str) -> list[str]:
+class OnRank(NamedTuple):
+    """What one rank answers: how script and run differ, and whether the implementation raised in the run."""
+
+    differences: list[str]
+    raised: bool
+
+
+def on_rank(rank: Rank, plan: Plan, source: str, folder: str) -> OnRank:
     arguments = (rank.number, folder) if "(rank, folder)" in source else (rank.number,)
-    return Both(plan, source, rank.number, arguments).differences
+    both = Both(plan, source, rank.number, arguments)
+    return OnRank(both.differences, both.raised)
 
 
 def save(rank: Rank, source: str, folder: str) -> None:
@@ -187,23 +197,30 @@ def save(rank: Rank, source: str, folder: str) -> None:
         functions[name](rank.number, folder)
 
 
-def test_scripts_on_ranks_leave_what_runs_leave(plans: list[tuple[str, Plan]], tmp_path: Path) -> None:
-    """A script that loads a checkpoint has saved it before, perhaps on another number of ranks."""
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
     pool = Pool(at_once=4)
-    wrong = []
-    try:
-        for number, (requirement, plan) in enumerate(plans):
-            if plan.ranks is None:
-                continue
-            folder = tmp_path / str(number)
-            folder.mkdir()
-            source = source_of(requirement, plan)
-            for loaded in (event for event in plan.events if isinstance(event, LoadSharded)):
-                saving = "\n\n".join([source, *script_of(requirement, plan).saved_before(loaded)])
-                values_of(pool.run(Job(save, (saving, str(folder)), loaded.ranks, "cpu", SECONDS)))
-            job = Job(on_rank, (plan, source, str(folder)), plan.ranks.world_size, "cpu", SECONDS)
-            found = values_of(pool.run(job))
-            wrong += [f"{requirement}: rank {rank}: {what}" for rank, each in enumerate(found) for what in each]
-    finally:
-        pool.close()
+    yield pool
+    pool.close()
+
+
+def test_scripts_on_ranks_leave_what_runs_leave(plans: list[tuple[str, Plan]], pool: Pool, tmp_path: Path) -> None:
+    """A script that loads a checkpoint saves it before, perhaps on another number of ranks."""
+    wrong: list[str] = []
+    not_saved: set[str] = set()
+    for number, (requirement, plan) in enumerate(plans):
+        folders = {event.folder for event in plan.events if isinstance(event, SaveSharded | LoadSharded)}
+        if plan.ranks is None or (any(isinstance(event, LoadSharded) for event in plan.events) and folders & not_saved):
+            continue
+        folder, source = tmp_path / str(number), source_of(requirement, plan)
+        folder.mkdir()
+        for loaded in (event for event in plan.events if isinstance(event, LoadSharded)):
+            saving = "\n\n".join([source, *script_of(requirement, plan).saved_before(loaded)])
+            values_of(pool.run(Job(save, (saving, str(folder)), loaded.ranks, "cpu", SECONDS)))
+        job = Job(on_rank, (plan, source, str(folder)), plan.ranks.world_size, "cpu", SECONDS)
+        answers: list[OnRank] = values_of(pool.run(job))
+        wrong += [
+            f"{requirement}: rank {rank}: {what}" for rank, each in enumerate(answers) for what in each.differences
+        ]
+        not_saved |= folders if any(each.raised for each in answers) else set()
     assert not wrong, "\n".join(wrong)
