@@ -43,15 +43,15 @@ for name in ("inbackward", "inbackward_conformance"):
 """
 
 
-def run_in_dev(session: nox.Session, *args: str) -> None:
-    """Run `python …` in the shared environment, as if it were activated."""
+def run_in_dev(session: nox.Session, *args: str, program: str = "python") -> None:
+    """Run a program of the shared environment, as if it were activated."""
     bin_dir = note_of_dev(session).read_text(encoding="utf-8")
     env = {
         "PATH": os.pathsep.join([bin_dir, os.environ.get("PATH", os.defpath)]),
         "VIRTUAL_ENV": str(Path(bin_dir).parent),
         "PYTHONDONTWRITEBYTECODE": None,  # hundreds of processes: else each compiles what it imports
     }
-    session.run(str(Path(bin_dir, "python")), *args, env=env, external=True)
+    session.run(str(Path(bin_dir, program)), *args, env=env, external=True)
 
 
 def note_of_dev(session: nox.Session) -> Path:
@@ -87,9 +87,10 @@ def dev(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=[DEV])
 def lint(session: nox.Session) -> None:
-    """Check style and format with ruff."""
+    """Check style and format with ruff, and with import-linter that imports go one way."""
     run_in_dev(session, "-m", "ruff", "check")
     run_in_dev(session, "-m", "ruff", "format", "--check")
+    run_in_dev(session, "--no-cache", "--no-logo", program="lint-imports")
 
 
 @nox.session(venv_backend="none", requires=[DEV])

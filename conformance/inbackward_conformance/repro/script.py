@@ -18,7 +18,8 @@ from inbackward_conformance.repro.loops.loop import AssignmentSource
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from inbackward_conformance.repro.loops.loop import LoopSource
+    from inbackward_conformance.repro.loops.in_backward import InBackwardSource
+    from inbackward_conformance.repro.loops.standard_loop import StandardLoopSource
 
 
 class Script:
@@ -36,7 +37,9 @@ class Script:
         lines: the statements that were added.
     """
 
-    def __init__(self, plan: Plan, loop: LoopSource, built: str, device: str = "cpu") -> None:
+    def __init__(
+        self, plan: Plan, loop: StandardLoopSource | InBackwardSource, built: str, device: str = "cpu"
+    ) -> None:
         self.plan = plan
         self.loop = loop
         self.built = built

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from inbackward_conformance.adapters.implementation import Implementation
     from inbackward_conformance.plan import Plan
     from inbackward_conformance.plan.events import Event
-    from inbackward_conformance.training.method import Method
 
 
 class Lockstep:
@@ -70,7 +69,7 @@ class Lockstep:
             raise BrokenPromise(finding, self.plan)
 
 
-def _run(plan: Plan, method: Method, device: str) -> TracedRun:
+def _run(plan: Plan, method: StandardLoop | InBackward, device: str) -> TracedRun:
     with torch.random.fork_rng():
         seed_random_numbers(plan.seed, device)
         return TracedRun(plan, method, device)

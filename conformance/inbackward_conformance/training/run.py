@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from inbackward_conformance.adapters.implementation import BoundAssignment
-    from inbackward_conformance.training.method import Method
+    from inbackward_conformance.training.in_backward import InBackward
+    from inbackward_conformance.training.standard_loop import StandardLoop
 
 
 class TrainingRun:
@@ -32,7 +33,7 @@ class TrainingRun:
         losses: the losses that `Forward` has kept; None: backward has gone through it for the last time.
     """
 
-    def __init__(self, plan: Plan, method: Method, device: str, rank: int = 0) -> None:
+    def __init__(self, plan: Plan, method: StandardLoop | InBackward, device: str, rank: int = 0) -> None:
         self.plan = plan
         self.method = method
         self.rank = rank

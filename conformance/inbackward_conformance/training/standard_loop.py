@@ -30,6 +30,7 @@ class StandardLoop:
     """
 
     name = "StandardLoop"
+    """What tells its files from those of an implementation; `LoadSharded.of` names it."""
 
     def __init__(self, implementation: Implementation) -> None:
         self._make_optimizer = implementation.standard_optimizer

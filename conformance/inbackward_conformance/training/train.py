@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from inbackward_conformance.plan import Plan
     from inbackward_conformance.plan.events import Event
-    from inbackward_conformance.training.method import Method
+    from inbackward_conformance.training.in_backward import InBackward
+    from inbackward_conformance.training.standard_loop import StandardLoop
 
 
 class TracedRun:
@@ -31,7 +32,7 @@ class TracedRun:
         trace: what it has left so far.
     """
 
-    def __init__(self, plan: Plan, method: Method, device: str, rank: int = 0) -> None:
+    def __init__(self, plan: Plan, method: StandardLoop | InBackward, device: str, rank: int = 0) -> None:
         self.run = TrainingRun(plan, method, device, rank)
         self.trace = Trace(start=take_snapshot("the start", self.run.model, []))
 
@@ -49,7 +50,7 @@ class TracedRun:
         self.trace.snapshots.append(take_snapshot(name, run.model, listed, run.method.state_of))
 
 
-def train(plan: Plan, method: Method, device: str = "cpu", rank: int = 0) -> Trace:
+def train(plan: Plan, method: StandardLoop | InBackward, device: str = "cpu", rank: int = 0) -> Trace:
     """Carry out `plan` by `method` and return the trace; an error that the run raises ends the trace.
 
     The global random state is as before afterwards, and the same at the start of every run of the plan.
@@ -65,7 +66,7 @@ def train(plan: Plan, method: Method, device: str = "cpu", rank: int = 0) -> Tra
     return traced.trace
 
 
-def _listed(method: Method, model: nn.Module) -> list[Optimizer] | None:
+def _listed(method: StandardLoop | InBackward, model: nn.Module) -> list[Optimizer] | None:
     try:
         return method.optimizers(model)
     except NotOffered:

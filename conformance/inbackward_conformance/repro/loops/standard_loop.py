@@ -24,6 +24,7 @@ class StandardLoopSource:
     """
 
     name = "StandardLoop"
+    """What tells its files from those of the other loop; `LoadSharded.of` names it."""
 
     def __init__(self, templates: CallTemplates, *, alone: bool) -> None:
         self._templates = templates

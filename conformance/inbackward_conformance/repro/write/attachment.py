@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.plan.events import AttachMore, FailToAttach, Grow, TrainOrdinarily
+from inbackward_conformance.plan import events
 from inbackward_conformance.repro.write.dispatch import write
 
 if TYPE_CHECKING:
     from inbackward_conformance.repro.script import Script
 
 
-@write.register(AttachMore)
-def _(event: AttachMore, script: Script) -> None:
+@write.register(events.AttachMore)
+def _(event: events.AttachMore, script: Script) -> None:
     script.add(*script.loop.attach([script.assign(event.assignment)], more=True))
 
 
-@write.register(FailToAttach)
-def _(event: FailToAttach, script: Script) -> None:
+@write.register(events.FailToAttach)
+def _(event: events.FailToAttach, script: Script) -> None:
     with script.block("try:"):
         script.add(*script.loop.attach([script.assign(event.assignment)]))
     script.add("except Exception:", "    pass")
 
 
-@write.register(TrainOrdinarily)
-def _(event: TrainOrdinarily, script: Script) -> None:
+@write.register(events.TrainOrdinarily)
+def _(event: events.TrainOrdinarily, script: Script) -> None:
     script.draw_batch()
     script.add("another = torch.optim.SGD(model.parameters(), lr=1.0)", f"{script.loss()}.backward()")
     script.add("another.step()", "another.zero_grad()")
 
 
-@write.register(Grow)
-def _(event: Grow, script: Script) -> None:
+@write.register(events.Grow)
+def _(event: events.Grow, script: Script) -> None:
     script.add("model.grow()")

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.plan.events import Attach, Load, LoadSharded, Save, SaveSharded
+from inbackward_conformance.plan import events
 from inbackward_conformance.repro.write.dispatch import write
 
 if TYPE_CHECKING:
     from inbackward_conformance.repro.script import Script
 
 
-@write.register(Save)
-def _(event: Save, script: Script) -> None:
+@write.register(events.Save)
+def _(event: events.Save, script: Script) -> None:
     script.add("file = io.BytesIO()", f"checkpoint = (model.state_dict(), {script.loop.state_dict()})")
     script.add("torch.save(checkpoint, file)")
 
 
-@write.register(Load)
-def _(event: Load, script: Script) -> None:
+@write.register(events.Load)
+def _(event: events.Load, script: Script) -> None:
     if event.rebuild:
         script.add("with torch.random.fork_rng():", f"    model = {script.built}")
-        write(Attach(), script)
+        write(events.Attach(), script)
     script.add("file.seek(0)", "of_model, of_optimizers = torch.load(file, weights_only=False)")
     script.add("model.load_state_dict(of_model)")
     script.add(*script.loop.load_state_dict("of_optimizers"))
 
 
-@write.register(SaveSharded)
-def _(event: SaveSharded, script: Script) -> None:
+@write.register(events.SaveSharded)
+def _(event: events.SaveSharded, script: Script) -> None:
     _add_state(script)
     script.add(f"dcp.save(state, checkpoint_id={script.checkpoint()})")
 
 
-@write.register(LoadSharded)
-def _(event: LoadSharded, script: Script) -> None:
+@write.register(events.LoadSharded)
+def _(event: events.LoadSharded, script: Script) -> None:
     _add_state(script)
     script.add(f"dcp.load(state, checkpoint_id={script.checkpoint(event.of)})")
     loaded = 'model_state_dict=state["model"], optim_state_dict=state["optimizers"], options=options'

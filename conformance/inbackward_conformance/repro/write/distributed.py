@@ -4,18 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.plan import ALL
-from inbackward_conformance.plan.events import (
-    AccumulateUnsynchronised,
-    Backward,
-    FullyShard,
-    HookThenOptimizer,
-    Join,
-    PerRank,
-    RegisterCommHook,
-    WrapDDP,
-    WrapFSDP,
-)
+from inbackward_conformance.plan import ALL, events
 from inbackward_conformance.repro import sources
 from inbackward_conformance.repro.write.dispatch import write
 
@@ -23,8 +12,8 @@ if TYPE_CHECKING:
     from inbackward_conformance.repro.script import Script
 
 
-@write.register(WrapDDP)
-def _(event: WrapDDP, script: Script) -> None:
+@write.register(events.WrapDDP)
+def _(event: events.WrapDDP, script: Script) -> None:
     if event.ignored:
         script.add(
             f"DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, {list(event.ignored)!r})"
@@ -36,20 +25,20 @@ def _(event: WrapDDP, script: Script) -> None:
     script.wrap(script.loop.wrap("wrap_ddp", "model", options, plainly=event.plainly))
 
 
-@write.register(RegisterCommHook)
-def _(event: RegisterCommHook, script: Script) -> None:
+@write.register(events.RegisterCommHook)
+def _(event: events.RegisterCommHook, script: Script) -> None:
     script.add(f"{script.forward}.register_comm_hook(None, default_hooks.{event.hook})")
 
 
-@write.register(HookThenOptimizer)
-def _(event: HookThenOptimizer, script: Script) -> None:
+@write.register(events.HookThenOptimizer)
+def _(event: events.HookThenOptimizer, script: Script) -> None:
     hook, state = script.comm_hook(event.comm_hook)
     made, some = script.assign(event.assignment), event.assignment.params != ALL
     script.add(*script.loop.hook_then_optimizer(script.forward, hook, state, made, some=some))
 
 
-@write.register(FullyShard)
-def _(event: FullyShard, script: Script) -> None:
+@write.register(events.FullyShard)
+def _(event: events.FullyShard, script: Script) -> None:
     size = f"dist.get_world_size() // {event.replicas}" if event.replicas > 1 else "dist.get_world_size()"
     shape = f'({event.replicas}, {size}), mesh_dim_names=("replicate", "shard")' if event.replicas > 1 else f"({size},)"
     script.add(f"mesh = dist.init_device_mesh({script.device!r}, {shape})")
@@ -69,8 +58,8 @@ def _(event: FullyShard, script: Script) -> None:
     script.attach_to_new_parameters()
 
 
-@write.register(WrapFSDP)
-def _(event: WrapFSDP, script: Script) -> None:
+@write.register(events.WrapFSDP)
+def _(event: events.WrapFSDP, script: Script) -> None:
     options = [f"use_orig_params={event.use_orig_params}", f"device_id=torch.device({script.device!r})"]
     options.append(f"sharding_strategy=fsdp.ShardingStrategy.{event.strategy}")
     if event.by_layer:
@@ -79,8 +68,8 @@ def _(event: WrapFSDP, script: Script) -> None:
     script.attach_to_new_parameters()
 
 
-@write.register(AccumulateUnsynchronised)
-def _(event: AccumulateUnsynchronised, script: Script) -> None:
+@write.register(events.AccumulateUnsynchronised)
+def _(event: events.AccumulateUnsynchronised, script: Script) -> None:
     script.draw_batch()
     backward = f"{script.loss(event.skip)}.backward()"
     if script.forward == "model":
@@ -90,18 +79,18 @@ def _(event: AccumulateUnsynchronised, script: Script) -> None:
             script.add(backward)
 
 
-@write.register(Join)
-def _(event: Join, script: Script) -> None:
+@write.register(events.Join)
+def _(event: events.Join, script: Script) -> None:
     divide = "" if event.divide_by_initial_world_size else "divide_by_initial_world_size=False"
     with (
         script.block(f"with {script.forward}.join({divide}):"),
         script.block(f"for _ in range({event.batches!r}[rank]):"),
     ):
-        write(Backward(), script)
+        write(events.Backward(), script)
 
 
-@write.register(PerRank)
-def _(event: PerRank, script: Script) -> None:
+@write.register(events.PerRank)
+def _(event: events.PerRank, script: Script) -> None:
     for number, of_rank in enumerate(event.events):
         last = number == len(event.events) - 1
         with script.block("else:" if last else f"{'el' * bool(number)}if rank == {number}:"):

@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.plan.events import (
-    Cast,
-    Detach,
-    Freeze,
-    LoadWeights,
-    ReplaceByCopy,
-    ReplaceParameter,
-    SetData,
-    SwapParameters,
-    Thaw,
-)
+from inbackward_conformance.plan import events
 from inbackward_conformance.repro import sources
 from inbackward_conformance.repro.write.dispatch import write
 
@@ -22,14 +12,14 @@ if TYPE_CHECKING:
     from inbackward_conformance.repro.script import Script
 
 
-@write.register(Cast)
-def _(event: Cast, script: Script) -> None:
+@write.register(events.Cast)
+def _(event: events.Cast, script: Script) -> None:
     script.add(f"model.to(torch.{event.dtype})")
     script.cast(event.dtype)
 
 
-@write.register(SetData)
-def _(event: SetData, script: Script) -> None:
+@write.register(events.SetData)
+def _(event: events.SetData, script: Script) -> None:
     param = sources.attribute(event.param)
     if event.by == "data":
         script.add(f"{param}.data = {param}.detach() * 0.5")
@@ -37,41 +27,41 @@ def _(event: SetData, script: Script) -> None:
         script.add("with torch.no_grad():", f"    {param}.set_({param}.detach() * 0.5)")
 
 
-@write.register(Freeze)
-def _(event: Freeze, script: Script) -> None:
+@write.register(events.Freeze)
+def _(event: events.Freeze, script: Script) -> None:
     script.add(f"for param in {sources.parameters(event.params)}:", "    param.requires_grad_(False)")
 
 
-@write.register(Thaw)
-def _(event: Thaw, script: Script) -> None:
+@write.register(events.Thaw)
+def _(event: events.Thaw, script: Script) -> None:
     script.add(f"for param in {sources.parameters(event.params)}:", "    param.requires_grad_(True)")
 
 
-@write.register(LoadWeights)
-def _(event: LoadWeights, script: Script) -> None:
+@write.register(events.LoadWeights)
+def _(event: events.LoadWeights, script: Script) -> None:
     halved = "{name: value * 0.5 if value.is_floating_point() else value.clone() for name, value in %s}"
     options = ", assign=True" * event.assign
     script.add(f"model.load_state_dict({halved % 'model.state_dict().items()'}{options})")
 
 
-@write.register(ReplaceParameter)
-def _(event: ReplaceParameter, script: Script) -> None:
+@write.register(events.ReplaceParameter)
+def _(event: events.ReplaceParameter, script: Script) -> None:
     param = sources.attribute(event.param)
     script.add(f"{param} = nn.Parameter({param}.detach().clone())")
 
 
-@write.register(SwapParameters)
-def _(event: SwapParameters, script: Script) -> None:
+@write.register(events.SwapParameters)
+def _(event: events.SwapParameters, script: Script) -> None:
     first, second = sources.attribute(event.first), sources.attribute(event.second)
     script.add(f"{first}, {second} = {second}, {first}")
 
 
-@write.register(ReplaceByCopy)
-def _(event: ReplaceByCopy, script: Script) -> None:
+@write.register(events.ReplaceByCopy)
+def _(event: events.ReplaceByCopy, script: Script) -> None:
     part = sources.attribute(event.submodule)
     script.add(f"{part} = copy.deepcopy({part})")
 
 
-@write.register(Detach)
-def _(event: Detach, script: Script) -> None:
+@write.register(events.Detach)
+def _(event: events.Detach, script: Script) -> None:
     script.add(*script.loop.detach())

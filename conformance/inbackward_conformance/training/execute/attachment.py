@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.outcome import NotOffered
-from inbackward_conformance.plan.events import AttachMore, FailToAttach, Grow, TrainOrdinarily
+from inbackward_conformance.plan import events
 from inbackward_conformance.training.execute.dispatch import execute
 
 if TYPE_CHECKING:
     from inbackward_conformance.training.run import TrainingRun
 
 
-@execute.register(AttachMore)
-def _(event: AttachMore, run: TrainingRun) -> None:
+@execute.register(events.AttachMore)
+def _(event: events.AttachMore, run: TrainingRun) -> None:
     run.method.attach(run.model, [run.bind(event.assignment)])
 
 
-@execute.register(FailToAttach)
-def _(event: FailToAttach, run: TrainingRun) -> None:
+@execute.register(events.FailToAttach)
+def _(event: events.FailToAttach, run: TrainingRun) -> None:
     try:
         run.method.attach(run.model, [run.bind(event.assignment)])
     except NotOffered:
@@ -27,15 +27,15 @@ def _(event: FailToAttach, run: TrainingRun) -> None:
         pass
 
 
-@execute.register(TrainOrdinarily)
-def _(event: TrainOrdinarily, run: TrainingRun) -> None:
+@execute.register(events.TrainOrdinarily)
+def _(event: events.TrainOrdinarily, run: TrainingRun) -> None:
     optimizer = run.another_optimizer()
     run.loss(run.next_batch()).backward()
     optimizer.step()
     optimizer.zero_grad()
 
 
-@execute.register(Grow)
-def _(event: Grow, run: TrainingRun) -> None:
+@execute.register(events.Grow)
+def _(event: events.Grow, run: TrainingRun) -> None:
     run.model.grow()  # type: ignore[operator]
     run.model.to(run.device)

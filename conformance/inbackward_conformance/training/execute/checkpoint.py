@@ -9,40 +9,40 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from inbackward_conformance.outcome import NotRun
-from inbackward_conformance.plan.events import Attach, Load, LoadSharded, Save, SaveSharded
+from inbackward_conformance.plan import events
 from inbackward_conformance.training.execute.dispatch import execute
 
 if TYPE_CHECKING:
     from inbackward_conformance.training.run import TrainingRun
 
 
-@execute.register(Save)
-def _(event: Save, run: TrainingRun) -> None:
+@execute.register(events.Save)
+def _(event: events.Save, run: TrainingRun) -> None:
     run.saved = io.BytesIO()
     torch.save({"model": run.model.state_dict(), "optimizers": run.method.state_dict(run.model)}, run.saved)
 
 
-@execute.register(Load)
-def _(event: Load, run: TrainingRun) -> None:
+@execute.register(events.Load)
+def _(event: events.Load, run: TrainingRun) -> None:
     if event.rebuild:
         run.rebuild()
-        execute(Attach(), run)
+        execute(events.Attach(), run)
     run.saved.seek(0)
     loaded = torch.load(run.saved, weights_only=False)
     run.model.load_state_dict(loaded["model"])
     run.method.load_state_dict(run.model, loaded["optimizers"])
 
 
-@execute.register(SaveSharded)
-def _(event: SaveSharded, run: TrainingRun) -> None:
+@execute.register(events.SaveSharded)
+def _(event: events.SaveSharded, run: TrainingRun) -> None:
     from torch.distributed.checkpoint.state_dict_saver import save
 
     files = _files(run, event.folder)
     save(_sharded_state(run), checkpoint_id=files)
 
 
-@execute.register(LoadSharded)
-def _(event: LoadSharded, run: TrainingRun) -> None:
+@execute.register(events.LoadSharded)
+def _(event: events.LoadSharded, run: TrainingRun) -> None:
     from torch.distributed.checkpoint.state_dict import set_state_dict
     from torch.distributed.checkpoint.state_dict_loader import load
 

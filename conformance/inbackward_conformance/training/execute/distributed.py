@@ -10,26 +10,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parallel.distributed import _MixedPrecision  # DDP takes it, and there is no public name
 
 from inbackward_conformance.catalogue.comm_hooks import find_comm_hook
-from inbackward_conformance.plan import ALL
-from inbackward_conformance.plan.events import (
-    AccumulateUnsynchronised,
-    Backward,
-    FullyShard,
-    HookThenOptimizer,
-    Join,
-    PerRank,
-    RegisterCommHook,
-    WrapDDP,
-    WrapFSDP,
-)
+from inbackward_conformance.plan import ALL, events
 from inbackward_conformance.training.execute.dispatch import execute
 
 if TYPE_CHECKING:
     from inbackward_conformance.training.run import TrainingRun
 
 
-@execute.register(WrapDDP)
-def _(event: WrapDDP, run: TrainingRun) -> None:
+@execute.register(events.WrapDDP)
+def _(event: events.WrapDDP, run: TrainingRun) -> None:
     options = dict(event.options)
     if event.mixed_precision:
         dtype = getattr(torch, event.mixed_precision)
@@ -40,15 +29,15 @@ def _(event: WrapDDP, run: TrainingRun) -> None:
     run.wrapper = wrap(run.model, **options)
 
 
-@execute.register(RegisterCommHook)
-def _(event: RegisterCommHook, run: TrainingRun) -> None:
+@execute.register(events.RegisterCommHook)
+def _(event: events.RegisterCommHook, run: TrainingRun) -> None:
     from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
     run.wrapper.register_comm_hook(None, getattr(default_hooks, event.hook))  # type: ignore[union-attr,operator]
 
 
-@execute.register(HookThenOptimizer)
-def _(event: HookThenOptimizer, run: TrainingRun) -> None:
+@execute.register(events.HookThenOptimizer)
+def _(event: events.HookThenOptimizer, run: TrainingRun) -> None:
     hook, state = find_comm_hook(event.comm_hook)
     optimizer_class, params, options, _ = run.bind(event.assignment)
     some = None if event.assignment.params == ALL else list(params)
@@ -56,8 +45,8 @@ def _(event: HookThenOptimizer, run: TrainingRun) -> None:
     run.method.hook_then_optimizer(run.wrapper, hook, state, (optimizer_class, held, options, True), some)
 
 
-@execute.register(FullyShard)
-def _(event: FullyShard, run: TrainingRun) -> None:
+@execute.register(events.FullyShard)
+def _(event: events.FullyShard, run: TrainingRun) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
 
@@ -77,8 +66,8 @@ def _(event: FullyShard, run: TrainingRun) -> None:
     run.attach_to_new_parameters()
 
 
-@execute.register(WrapFSDP)
-def _(event: WrapFSDP, run: TrainingRun) -> None:
+@execute.register(events.WrapFSDP)
+def _(event: events.WrapFSDP, run: TrainingRun) -> None:
     from torch.distributed.fsdp import ShardingStrategy
     from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
@@ -93,8 +82,8 @@ def _(event: WrapFSDP, run: TrainingRun) -> None:
     run.attach_to_new_parameters()
 
 
-@execute.register(AccumulateUnsynchronised)
-def _(event: AccumulateUnsynchronised, run: TrainingRun) -> None:
+@execute.register(events.AccumulateUnsynchronised)
+def _(event: events.AccumulateUnsynchronised, run: TrainingRun) -> None:
     from torch.distributed.fsdp import FSDPModule
 
     batch = run.next_batch()
@@ -107,14 +96,14 @@ def _(event: AccumulateUnsynchronised, run: TrainingRun) -> None:
             run.method.accumulate(run.model, lambda: run.loss(batch, skip=event.skip))
 
 
-@execute.register(Join)
-def _(event: Join, run: TrainingRun) -> None:
+@execute.register(events.Join)
+def _(event: events.Join, run: TrainingRun) -> None:
     divide = event.divide_by_initial_world_size
     with run.wrapper.join(divide_by_initial_world_size=divide):  # type: ignore[union-attr,operator]
         for _ in range(event.batches[run.rank]):
-            execute(Backward(), run)
+            execute(events.Backward(), run)
 
 
-@execute.register(PerRank)
-def _(event: PerRank, run: TrainingRun) -> None:
+@execute.register(events.PerRank)
+def _(event: events.PerRank, run: TrainingRun) -> None:
     execute(event.events[min(run.rank, len(event.events) - 1)], run)

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.func import functional_call
 
-from inbackward_conformance.plan.events import (
-    AutocastBackward,
-    BackwardThrough,
-    Compile,
-    ComputeGradients,
-    Forward,
-    FunctionalBackward,
-    PenalizedBackward,
-)
+from inbackward_conformance.plan import events
 from inbackward_conformance.training.execute.dispatch import execute
 
 if TYPE_CHECKING:
@@ -24,13 +16,13 @@ if TYPE_CHECKING:
     from inbackward_conformance.training.run import TrainingRun
 
 
-@execute.register(Forward)
-def _(event: Forward, run: TrainingRun) -> None:
+@execute.register(events.Forward)
+def _(event: events.Forward, run: TrainingRun) -> None:
     run.losses.append(run.loss(run.next_batch(), skip=event.skip))
 
 
-@execute.register(BackwardThrough)
-def _(event: BackwardThrough, run: TrainingRun) -> None:
+@execute.register(events.BackwardThrough)
+def _(event: events.BackwardThrough, run: TrainingRun) -> None:
     loss = run.losses[event.forward]
     if not event.retain_graph:
         run.losses[event.forward] = None
@@ -38,8 +30,8 @@ def _(event: BackwardThrough, run: TrainingRun) -> None:
     run.method.backward(run.model, lambda: loss, **kwargs)  # type: ignore[arg-type,return-value]
 
 
-@execute.register(ComputeGradients)
-def _(event: ComputeGradients, run: TrainingRun) -> None:
+@execute.register(events.ComputeGradients)
+def _(event: events.ComputeGradients, run: TrainingRun) -> None:
     batch = run.next_batch()
     if event.by == "torch.autograd.grad":
         torch.autograd.grad(run.loss(batch), list(run.model.parameters()))
@@ -48,8 +40,8 @@ def _(event: ComputeGradients, run: TrainingRun) -> None:
         torch.func.grad(lambda given: _functional_loss(run, given, batch))(params)
 
 
-@execute.register(FunctionalBackward)
-def _(event: FunctionalBackward, run: TrainingRun) -> None:
+@execute.register(events.FunctionalBackward)
+def _(event: events.FunctionalBackward, run: TrainingRun) -> None:
     params = {
         name: param.detach().clone().requires_grad_() if name in event.replaced else param
         for name, param in run.model.named_parameters()
@@ -58,8 +50,8 @@ def _(event: FunctionalBackward, run: TrainingRun) -> None:
     run.method.backward(run.model, lambda: _functional_loss(run, params, batch))
 
 
-@execute.register(PenalizedBackward)
-def _(event: PenalizedBackward, run: TrainingRun) -> None:
+@execute.register(events.PenalizedBackward)
+def _(event: events.PenalizedBackward, run: TrainingRun) -> None:
     batch = tuple(x.requires_grad_() for x in run.next_batch())
     penalized = batch if event.of == "inputs" else tuple(run.model.parameters())
 
@@ -71,8 +63,8 @@ def _(event: PenalizedBackward, run: TrainingRun) -> None:
     run.method.backward(run.model, compute_loss)
 
 
-@execute.register(AutocastBackward)
-def _(event: AutocastBackward, run: TrainingRun) -> None:
+@execute.register(events.AutocastBackward)
+def _(event: events.AutocastBackward, run: TrainingRun) -> None:
     batch = run.next_batch()
 
     def compute_loss() -> Tensor:
@@ -82,8 +74,8 @@ def _(event: AutocastBackward, run: TrainingRun) -> None:
     run.method.backward(run.model, compute_loss)
 
 
-@execute.register(Compile)
-def _(event: Compile, run: TrainingRun) -> None:
+@execute.register(events.Compile)
+def _(event: events.Compile, run: TrainingRun) -> None:
     # Else what another run has compiled is taken.
     torch._dynamo.reset()  # noqa: SLF001 (a module that torch documents, whatever its name)
     run.model.compile(backend=event.backend)

@@ -8,31 +8,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from inbackward_conformance.plan.events import (
-    Cast,
-    Detach,
-    Freeze,
-    LoadWeights,
-    ReplaceByCopy,
-    ReplaceParameter,
-    SetData,
-    SwapParameters,
-    Thaw,
-)
+from inbackward_conformance.plan import events
 from inbackward_conformance.training.execute.dispatch import execute
 
 if TYPE_CHECKING:
     from inbackward_conformance.training.run import TrainingRun
 
 
-@execute.register(Cast)
-def _(event: Cast, run: TrainingRun) -> None:
+@execute.register(events.Cast)
+def _(event: events.Cast, run: TrainingRun) -> None:
     run.dtype = getattr(torch, event.dtype)
     run.model.to(run.dtype)
 
 
-@execute.register(SetData)
-def _(event: SetData, run: TrainingRun) -> None:
+@execute.register(events.SetData)
+def _(event: events.SetData, run: TrainingRun) -> None:
     param = run.model.get_parameter(event.param)
     halved = param.detach() * 0.5
     if event.by == "data":
@@ -42,20 +32,20 @@ def _(event: SetData, run: TrainingRun) -> None:
             param.set_(halved)  # type: ignore[call-overload]
 
 
-@execute.register(Freeze)
-def _(event: Freeze, run: TrainingRun) -> None:
+@execute.register(events.Freeze)
+def _(event: events.Freeze, run: TrainingRun) -> None:
     for name in event.params:
         run.model.get_parameter(name).requires_grad_(False)
 
 
-@execute.register(Thaw)
-def _(event: Thaw, run: TrainingRun) -> None:
+@execute.register(events.Thaw)
+def _(event: events.Thaw, run: TrainingRun) -> None:
     for name in event.params:
         run.model.get_parameter(name).requires_grad_(True)
 
 
-@execute.register(LoadWeights)
-def _(event: LoadWeights, run: TrainingRun) -> None:
+@execute.register(events.LoadWeights)
+def _(event: events.LoadWeights, run: TrainingRun) -> None:
     halved = {
         name: value * 0.5 if value.is_floating_point() else value.clone()
         for name, value in run.model.state_dict().items()
@@ -63,23 +53,23 @@ def _(event: LoadWeights, run: TrainingRun) -> None:
     run.model.load_state_dict(halved, assign=event.assign)
 
 
-@execute.register(ReplaceParameter)
-def _(event: ReplaceParameter, run: TrainingRun) -> None:
+@execute.register(events.ReplaceParameter)
+def _(event: events.ReplaceParameter, run: TrainingRun) -> None:
     owner, _, attribute = event.param.rpartition(".")
     param = run.model.get_parameter(event.param)
     setattr(run.model.get_submodule(owner), attribute, nn.Parameter(param.detach().clone()))
 
 
-@execute.register(SwapParameters)
-def _(event: SwapParameters, run: TrainingRun) -> None:
+@execute.register(events.SwapParameters)
+def _(event: events.SwapParameters, run: TrainingRun) -> None:
     first, second = run.model.get_parameter(event.first), run.model.get_parameter(event.second)
     for name, param in ((event.first, second), (event.second, first)):
         owner, _, attribute = name.rpartition(".")
         setattr(run.model.get_submodule(owner), attribute, param)
 
 
-@execute.register(ReplaceByCopy)
-def _(event: ReplaceByCopy, run: TrainingRun) -> None:
+@execute.register(events.ReplaceByCopy)
+def _(event: events.ReplaceByCopy, run: TrainingRun) -> None:
     duplicate: nn.Module = copy.deepcopy(run.model.get_submodule(event.submodule))
     if event.submodule:
         owner, _, attribute = event.submodule.rpartition(".")
@@ -88,6 +78,6 @@ def _(event: ReplaceByCopy, run: TrainingRun) -> None:
         run.model = duplicate
 
 
-@execute.register(Detach)
-def _(event: Detach, run: TrainingRun) -> None:
+@execute.register(events.Detach)
+def _(event: events.Detach, run: TrainingRun) -> None:
     run.method.detach(run.model)
