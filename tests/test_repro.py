@@ -164,6 +164,20 @@ def test_the_record_gives_the_same_script(written: Written, capsys: pytest.Captu
         assert capsys.readouterr().out == script.read_text(encoding="utf-8")
 
 
+def test_an_earlier_record_gives_the_same_script(
+    written: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Earlier records told the difference in the words of `detail` alone."""
+    earlier = [
+        {key: value for key, value in line.items() if key != "difference"} for line in read_record(written.report)
+    ]
+    report = tmp_path / "earlier.jsonl"
+    report.write_text("\n".join(map(json.dumps, earlier)), encoding="utf-8")
+    for requirement, script in written.scripts().items():
+        main(["repro", str(report), requirement])
+        assert capsys.readouterr().out == script.read_text(encoding="utf-8"), requirement
+
+
 def test_a_failure_that_is_not_there_is_one_line(written: Written, capsys: pytest.CaptureFixture[str]) -> None:
     failed = next(iter(written.told))
     for arguments, message in {

@@ -164,6 +164,7 @@ def _process_group(job: Job, rank: Rank, store: Store) -> Iterator[None]:
             world_size=rank.world_size,
             timeout=timedelta(seconds=job.patience),
         )
+        dist.barrier()  # else a rank that needs no other may be gone while another still connects
         yield
     finally:
         gc.collect()  # a wrapper that is still referred to keeps the connections open

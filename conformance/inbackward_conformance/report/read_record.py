@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.outcome import Outcome
+from inbackward_conformance.report.earlier_record import up_to_date
 from inbackward_conformance.report.record import CaseRecord, RequirementRecord
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _run(path: Path, lines: list[Line]) -> RecordedRun:
         **{name: str(header[name]) for name in ("spec", "inbackward", "torch", "python", "device")},
         versions=dict(header["versions"]),
         implementations=tuple(footer["implementations"]),
-        cases=tuple(CaseRecord.load(_values(CaseRecord, line)) for line in lines if line["kind"] == "case"),
+        cases=tuple(CaseRecord.load(_values(CaseRecord, up_to_date(line))) for line in lines if line["kind"] == "case"),
         requirements=tuple(
             RequirementRecord(**_values(RequirementRecord, line)) for line in lines if line["kind"] == "requirement"
         ),
