@@ -17,16 +17,20 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from hypothesis import given, seed, settings
 
 from inbackward_conformance.adapters.find import find_implementation
 from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.checking.drawn import own_folder
+from inbackward_conformance.checking.profiles import QUICK, drawing
+from inbackward_conformance.checking.strategies import plans as plans_to_draw
 from inbackward_conformance.outcome import Compared
-from inbackward_conformance.plan import Assignment, Plan, events
+from inbackward_conformance.plan import Plan, events
 from inbackward_conformance.plan.events import Event, LoadSharded, PerRank, SaveSharded
 from inbackward_conformance.plan.literals import read
 from inbackward_conformance.ranks.job import Job, Rank, values_of
 from inbackward_conformance.ranks.pool import Pool
-from inbackward_conformance.repro.call_templates import CallTemplates
+from inbackward_conformance.repro.call_templates import CallTemplates, CannotWrite
 from inbackward_conformance.repro.comparison import Comparison
 from inbackward_conformance.repro.failure import Failure
 from inbackward_conformance.repro.file import ALWAYS_AT_HAND
@@ -47,7 +51,20 @@ REFERENCE = "reference"
 LOOPS: dict[str, type[StandardLoop | InBackward]] = {"standard_loop": StandardLoop, "in_backward": InBackward}
 SECONDS = 300.0
 
-ONE = (Assignment("SGD", {"lr": 0.1, "momentum": 0.9}),)
+DRAWN = 20
+FAMILIES = [
+    "attachments",
+    "checkpoints",
+    "frozen_parameters",
+    "gradients_from_before",
+    "histories",
+    "hooked_and_unhooked",
+    "new_data",
+    "repeated_listings",
+    "steps_by_hand",
+    "structures",
+]
+
 FURTHER_PLANS: list[tuple[str, Plan]] = []
 """For events that the first case of no requirement has."""
 
@@ -224,3 +241,21 @@ def test_scripts_on_ranks_leave_what_runs_leave(plans: list[tuple[str, Plan]], p
         ]
         not_saved |= folders if any(each.raised for each in answers) else set()
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scripts_of_drawn_plans_leave_what_runs_leave(family: str) -> None:
+    """Plans that can be written down: `CannotWrite` says why one cannot."""
+
+    @settings(drawing(QUICK), max_examples=DRAWN)
+    @seed(0)
+    @given(getattr(plans_to_draw, family)())
+    def same(plan: Plan) -> None:
+        try:
+            source = source_of(f"properties/{family}", plan)
+        except CannotWrite:
+            return
+        assert not Both(plan, source).differences
+
+    with own_folder():
+        same()

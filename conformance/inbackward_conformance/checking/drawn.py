@@ -76,7 +76,7 @@ class Drawn:
 
     def _search(self, search: Callable[[], Any]) -> None:
         try:
-            with _own_folder():
+            with own_folder():
                 search()
         except _AtOnce as stop:
             raise stop.error from stop.error.__cause__
@@ -111,7 +111,7 @@ class Drawn:
 
 
 @contextmanager
-def _own_folder() -> Iterator[None]:
+def own_folder() -> Iterator[None]:
     """Let Hypothesis keep elsewhere what it puts into a folder `.hypothesis` where pytest runs, database or not."""
     with TemporaryDirectory(prefix="inbackward-") as folder:
         set_hypothesis_home_dir(folder)

@@ -34,6 +34,7 @@ class Script:
         forward: the name of the module that forward goes through.
         needs: objects of the suite that the source refers to by name, for their source to be put above.
         attached: whether the assignments of the plan were made.
+        scheduled: whether a schedule was started.
         lines: the statements that were added.
     """
 
@@ -54,7 +55,7 @@ class Script:
         self._local = "({0}.values() if {0}.is_nested else {0})" if self._has_nested_parameters() else "{0}"
         self._dtype = plan.dtype
         self._indentation = ""
-        self._scheduled = False
+        self.scheduled = False
         self._forwards = 0
 
     def add(self, *lines: str) -> None:
@@ -129,8 +130,8 @@ class Script:
 
     def start_schedule(self, started: str) -> None:
         """Add to `schedules`."""
-        self.add(f"schedules {'+=' if self._scheduled else '='} {started}")
-        self._scheduled = True
+        self.add(f"schedules {'+=' if self.scheduled else '='} {started}")
+        self.scheduled = True
 
     def wrap(self, wrapped: str) -> None:
         """Let forward go through a wrapper from here on."""

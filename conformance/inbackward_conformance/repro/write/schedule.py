@@ -20,6 +20,8 @@ def _(event: events.StartSchedule, script: Script) -> None:
 
 @write.register(events.StepSchedules)
 def _(event: events.StepSchedules, script: Script) -> None:
+    if not script.scheduled:
+        return
     metric = "" if event.metric is None else event.metric
     script.add("for schedule in schedules:", f"    schedule.step({metric})")
 
