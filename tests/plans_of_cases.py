@@ -5,6 +5,7 @@ python -m pytest -p plans_of_cases --plans-of-cases FILE --pyargs inbackward_con
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool:
     recorder = Recorder()
-    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
     if "check" in arguments and "drawn" not in arguments:
         try:
             pyfuncitem.obj(**{**arguments, "check": recorder})
