@@ -1,4 +1,4 @@
-"""The commands of the suite: list requirements, print the specification, render records, reproduce failures."""
+"""The commands besides a pytest run: `python -m inbackward_conformance`."""
 
 from __future__ import annotations
 

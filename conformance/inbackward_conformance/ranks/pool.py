@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import DupFd
 from typing import TYPE_CHECKING, Any
@@ -150,15 +151,10 @@ class _Process:
         if self._is_ready:
             return
         wait([self.connection, self.process.sentinel], START_SECONDS)
-        if not self.connection.poll():
-            msg = f"a rank did not start: it {self.describe_exit()}"
-            raise RuntimeError(msg)
-        try:
-            self.connection.recv_bytes()
-        except EOFError:
-            msg = f"a rank did not start: it {self.describe_exit()}"
-            raise RuntimeError(msg) from None
-        self._is_ready = True
+        with suppress(EOFError):
+            self._is_ready = self.connection.poll() and self.connection.recv_bytes() == b"up"
+        if not self._is_ready:
+            raise RuntimeError(f"a rank did not start: it {self.describe_exit()}")
 
     def describe_exit(self) -> str:
         """Return the exit code of the process and its last output."""
