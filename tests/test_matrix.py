@@ -184,7 +184,7 @@ def test_what_a_record_says_is_never_markup(tmp_path: Path) -> None:
     )
     assert hostile not in page.text
     assert page.text.count("<script") == 2
-    assert page.details[0]["listing/order"]["told"][0]["detail"] == hostile
+    assert page.details[0]["listing/order"]["observations"][0]["detail"] == hostile
 
 
 def test_a_cell_knows_what_was_observed(record: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_cell_knows_what_was_observed(record: Path) -> None:
         "css": "broken",
         "expected": False,
         "cases": 2,
-        "told": [{"case": "SGD", "outcome": "fails", "detail": "<script>alert('&')</script>", "script": ""}],
+        "observations": [{"case": "SGD", "outcome": "fails", "detail": "<script>alert('&')</script>", "script": ""}],
         "run": "r.jsonl, 2026-01-02 03:04 UTC",
         "command": "python -m inbackward_conformance repro r.jsonl listing/order --implementation one",
     }
@@ -210,7 +210,7 @@ def test_a_cell_has_the_script_of_its_worst_case(record: Path) -> None:
     lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     lines = [line | {"script": "import torch"} if line.get("outcome") == "fails" else line for line in lines]
     record.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    assert page_of(record).details[0]["listing/order"]["told"][0]["script"] == "import torch"
+    assert page_of(record).details[0]["listing/order"]["observations"][0]["script"] == "import torch"
 
 
 def test_the_badge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

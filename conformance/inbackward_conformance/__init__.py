@@ -1,8 +1,8 @@
 """The conformance suite for *optimizer in backward* in PyTorch.
 
-Authors of an implementation need `NotOffered`, and `check_implementation` if they want one call in a test of their
-own; everything else is reached through pytest, by `pytest --pyargs inbackward_conformance --implementation NAME`, and
-through `python -m inbackward_conformance`. Importing this package imports no torch.
+An adapter raises `NotOffered`; `check_implementation` runs the suite from a test. Otherwise the suite runs as
+`pytest --pyargs inbackward_conformance --implementation NAME`, and its tools as `python -m inbackward_conformance`.
+Importing this package does not import torch.
 """
 
 from inbackward_conformance.api import RunFailed, check_implementation

@@ -1,4 +1,4 @@
-"""The door to everything that is not a pytest run: `python -m inbackward_conformance`."""
+"""The commands besides a pytest run: `python -m inbackward_conformance`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".html": Format.HTML, ".md": Format.MARKDOWN, ".svg": Format.BADGE}
 
-
-SCORE = """\
+ABOUT_MUTANTS = """\
 `nox -s mutants` runs broken implementations, mutants, over the suite: at least one for each requirement, each made from
 a sound implementation with one defect. A mutant is caught if its requirement fails, and not for what the implementation
 that it is made from does as well."""
 
 
 class BadOutput(ValueError):
-    """A matrix cannot be written as asked; the message is one line with the remedy."""
+    """Raised when a matrix cannot be written as asked; the message is one line with the remedy."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,63 +81,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prefix_chars="\0",
     )
     distributed.add_argument("options", nargs=argparse.REMAINDER, metavar="...")
-    distributed.set_defaults(run=lambda given: run_distributed(given.options))
+    distributed.set_defaults(run=lambda args: run_distributed(args.options))
 
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        status: int = given.run(given) or 0
+        status: int = args.run(args) or 0
         sys.stdout.flush()
     except (BadRecord, BadOutput, NotUnderTorchrun) as error:
         parser.error(str(error))
-    except BrokenPipeError:  # whoever reads, `head` perhaps, has seen enough
+    except BrokenPipeError:  # the reader, `head` for example, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
 
 
-def make_matrix(given: argparse.Namespace) -> None:
-    """Write what `matrix` was asked for.
+def make_matrix(args: argparse.Namespace) -> None:
+    """Write the matrix of records.
 
     Raises:
-        BadOutput: the format cannot be told from the name of the output, or that file cannot be written.
+        BadOutput: if the name of the output does not imply a format, or the file cannot be written.
     """
-    if given.format is None and given.output and given.output.suffix not in SUFFIXES:
-        raise BadOutput(f"{given.output}: say --format {', '.join(Format)}, or use a name with {', '.join(SUFFIXES)}")
-    form = given.format or (SUFFIXES[given.output.suffix] if given.output else Format.MARKDOWN)
-    runs = [read_record(path) for path in given.records]
-    text = render(merge(runs, implementations=given.implementation), form, may_refuse_only=given.may_refuse)
-    if given.output is None:
+    if args.format is None and args.output and args.output.suffix not in SUFFIXES:
+        raise BadOutput(f"{args.output}: say --format {', '.join(Format)}, or use a name with {', '.join(SUFFIXES)}")
+    output_format = args.format or (SUFFIXES[args.output.suffix] if args.output else Format.MARKDOWN)
+    runs = [read_record(path) for path in args.records]
+    text = render(merge(runs, implementations=args.implementation), output_format, may_refuse_only=args.may_refuse)
+    if args.output is None:
         print(text, end="")
         return
     try:
-        given.output.write_text(text, encoding="utf-8")
+        args.output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise BadOutput(f"{given.output}: cannot be written ({error.strerror}); check the path") from error
+        raise BadOutput(f"{args.output}: cannot be written ({error.strerror}); check the path") from error
 
 
 def run_distributed(options: Sequence[str]) -> int:
-    """Run the chapters that need several processes, as one rank of torchrun."""
+    """Run the distributed chapters, as one rank of torchrun."""
     from inbackward_conformance.plugin.torchrun import run_on_cluster  # noqa: PLC0415 (the other commands need no torch)
 
     return run_on_cluster(options)
 
 
-def print_script(given: argparse.Namespace) -> None:
-    """Print the script of a failure that a record holds."""
+def print_script(args: argparse.Namespace) -> None:
+    """Print a script that reproduces a recorded failure."""
     from inbackward_conformance.adapters.find import UnusableImplementation  # noqa: PLC0415 (the other commands need none)
     from inbackward_conformance.repro.call_templates import CannotWrite  # noqa: PLC0415
     from inbackward_conformance.repro.from_record import find_failure  # noqa: PLC0415
     from inbackward_conformance.repro.reproduce import source_of_failure  # noqa: PLC0415
 
-    failure = find_failure(given.record, given.requirement, given.implementation, given.case)
+    failure = find_failure(args.record, args.requirement, args.implementation, args.case)
     try:
         print(source_of_failure(failure), end="")
     except (CannotWrite, UnusableImplementation) as error:
-        raise BadRecord(f"record {given.record}: {given.requirement} has no script: {error}") from error
+        raise BadRecord(f"record {args.record}: {args.requirement} has no script: {error}") from error
 
 
 def list_requirements() -> None:
-    """Print a line for each requirement: level, id, and the latest moment of a refusal."""
+    """Print the level, id and conditions of each requirement, one per line."""
     for requirement in specification().values():
         refusal = f"  may refuse {requirement.may_refuse}" if requirement.may_refuse else ""
         needs = f"  needs {requirement.needs}" if requirement.needs else ""
@@ -146,20 +145,20 @@ def list_requirements() -> None:
         print(f"{requirement.level:<6} {requirement.id}{refusal}{needs}{accelerator}")
 
 
-def print_specification(given: argparse.Namespace) -> None:
-    """Print all chapters and normative texts."""
-    print(specification_text(json.loads(given.traces.read_text(encoding="utf-8")) if given.traces else {}), end="")
+def print_specification(args: argparse.Namespace) -> None:
+    """Print the specification."""
+    print(specification_text(json.loads(args.traces.read_text(encoding="utf-8")) if args.traces else {}), end="")
 
 
 def specification_text(traces: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return all chapters and normative texts as Markdown.
+    """Return the specification as Markdown.
 
-    `traces` says of requirements how many `cases` they have, which `mutants`, broken implementations, are for them, how
-    many of those were `run`, and how many `caught`.
+    `traces` holds by requirement the number of `cases`, the names of its `mutants` (broken implementations), and how
+    many of them were `run` and `caught`.
     """
     parts = [f"# Optimizer in backward: specification {SPEC_VERSION}"]
     if traces:
-        parts += ["## Proof that the suite can fail", SCORE, score(traces)]
+        parts += ["## Proof that the suite can fail", ABOUT_MUTANTS, score(traces)]
     chapter = ""
     for requirement in specification().values():
         if requirement.chapter != chapter:
@@ -175,13 +174,13 @@ def specification_text(traces: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def score(traces: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a Markdown table: of the mutants of each chapter how many were run and caught."""
+    """Return a Markdown table of the mutants run and caught, by chapter."""
     chapters = dict.fromkeys(requirement.chapter for requirement in specification().values())
-    counted = {chapter: [0, 0] for chapter in (*chapters, "**all**")}
+    counts = {chapter: [0, 0] for chapter in (*chapters, "**all**")}
     for name, trace in traces.items():
         for row in (name.partition("/")[0], "**all**"):
-            counted[row] = [counted[row][0] + trace["run"], counted[row][1] + trace["caught"]]
-    rows = [f"| {chapter} | {run} | {caught} |" for chapter, (run, caught) in counted.items()]
+            counts[row] = [counts[row][0] + trace["run"], counts[row][1] + trace["caught"]]
+    rows = [f"| {chapter} | {run} | {caught} |" for chapter, (run, caught) in counts.items()]
     return "\n".join(["| chapter | mutants | caught |", "| --- | --- | --- |", *rows])
 
 

@@ -1,4 +1,4 @@
-"""Tells an error that somebody meant to raise from an accident."""
+"""Distinguishes deliberate errors from accidental ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _ACCIDENTAL_UNLESS_WRITTEN = (RuntimeError, TypeError, ValueError)
 
 
 def is_accidental(error: Exception) -> bool:
-    """Whether nobody meant to raise `error`.
+    """Return whether `error` was raised by accident.
 
-    A RuntimeError, TypeError or ValueError is a refusal where a `raise` statement made it ("needs a closure"), and an
-    accident where the interpreter or torch's own kernels did ("missing 1 required positional argument", "a leaf
-    Variable that requires grad is being used in an in-place operation"): the last instruction of the innermost frame
-    tells. An error without a message refuses nothing clearly.
+    A RuntimeError, TypeError or ValueError is a refusal if a `raise` statement raised it ("needs a closure"), and an
+    accident if the interpreter or a kernel of torch did ("missing 1 required positional argument", "a leaf Variable
+    that requires grad is being used in an in-place operation"); the last instruction of the innermost frame decides.
+    An error without a message counts as an accident.
     """
     if isinstance(error, _ALWAYS_ACCIDENTAL) or not str(error).strip():
         return True

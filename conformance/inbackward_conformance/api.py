@@ -1,4 +1,4 @@
-"""`check_implementation`: a run of the suite as one call, for a test file of one's own."""
+"""`check_implementation`, which runs the suite from a test."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from inbackward_conformance.report.record import CaseRecord
 
-ENOUGH_LINES = 30
+MAX_LINES = 30
 
 
 class RunFailed(RuntimeError):
-    """The suite could not be run, or did not come to its end; the message holds what pytest printed last."""
+    """Raised when the suite does not run to its end; the message holds the last lines that pytest printed."""
 
 
 def check_implementation(
@@ -34,31 +34,30 @@ def check_implementation(
     expected: str | os.PathLike[str] | None = None,
     options: Sequence[str] = (),
 ) -> list[CaseRecord]:
-    """Run the suite on an implementation and return what each case came to, in the order in which they ran.
+    """Run the suite on an implementation and return the result of each case, in the order in which they ran.
 
-    The suite runs in a process of its own, with the import path of this one and none of its pytest configuration. What
-    it does not print is the verdict: `all(result.passed or result.expected for result in results)` is that of CI.
+    The suite runs in a subprocess with the import path of this process and without its pytest configuration. CI passes
+    if `all(result.passed or result.expected for result in results)`.
 
     Args:
-        adapter: a class or a module that can be imported by its name, or the name itself: as registered,
+        adapter: a class or module that can be imported by name, or the name: a registered one,
             `package.module:attribute` or `package.module`.
         chapters: the chapters to run, such as `"sharing"`; all by default.
-        distributed: run the chapters that need several processes, instead of the others.
+        distributed: run the distributed chapters instead of the others.
         device: `"cpu"` or `"cuda"`.
         expected: a file of expected failures.
-        options: further options for pytest, such as `("-k", "listed_twice")`; plugins of yours, or xdist's `-n`, need
-            their `-p` as well.
+        options: further options for pytest, such as `("-k", "listed_twice")`; a plugin, such as xdist for `-n`, needs
+            its `-p` as well.
 
     Raises:
-        TypeError: `adapter` cannot be found by a name, in another process.
-        ValueError: there is no such chapter.
-        RunFailed: pytest cannot use the implementation or an option, or did not come to its end.
+        TypeError: if `adapter` cannot be imported by name in another process.
+        ValueError: if a chapter does not exist.
+        RunFailed: if pytest cannot use the implementation or an option, or does not run to its end.
     """
-    unknown = set(chapters) - {requirement.chapter for requirement in specification().values()}
-    if unknown:
-        known = ", ".join(dict.fromkeys(requirement.chapter for requirement in specification().values()))
-        raise ValueError(f"no such chapter: {', '.join(sorted(unknown))}; there are {known}")
-    name = _name_of(adapter)
+    known = dict.fromkeys(requirement.chapter for requirement in specification().values())
+    if unknown := set(chapters) - known.keys():
+        raise ValueError(f"no such chapter: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    name = _importable_name(adapter)
     targets = [f"inbackward_conformance.requirements.test_{chapter}" for chapter in chapters]
     with TemporaryDirectory(prefix="inbackward-") as folder:
         report = Path(folder, "record.jsonl")
@@ -67,20 +66,20 @@ def check_implementation(
         command += ["--device", device, *(["--distributed"] if distributed else [])]
         command += ["--expected", str(Path(expected).resolve())] if expected else []
         command += [*options, "--pyargs", *(targets or ["inbackward_conformance"])]
-        done = subprocess.run(  # noqa: S603 (it is pytest)
-            command, cwd=folder, env=_environment(), text=True, capture_output=True, check=False
+        completed = subprocess.run(  # noqa: S603 (it is pytest)
+            command, cwd=folder, env=_subprocess_environment(), text=True, capture_output=True, check=False
         )
         try:
             return list(read_record(report).cases)
         except BadRecord as error:
-            told = "\n".join((done.stdout + done.stderr).strip().splitlines()[-ENOUGH_LINES:])
+            output = "\n".join((completed.stdout + completed.stderr).strip().splitlines()[-MAX_LINES:])
             raise RunFailed(
-                f"pytest ended with exit status {done.returncode} and no complete record:\n{told}"
+                f"pytest ended with exit status {completed.returncode} and no complete record:\n{output}"
             ) from error
 
 
-def _name_of(adapter: Any) -> str:
-    """Return the name under which another process finds `adapter`."""
+def _importable_name(adapter: Any) -> str:
+    """Return the name by which another process can import `adapter`."""
     if isinstance(adapter, str):
         return adapter
     if inspect.ismodule(adapter):
@@ -98,8 +97,8 @@ def _name_of(adapter: Any) -> str:
     return f"{adapter.__module__}:{adapter.__qualname__}"
 
 
-def _environment() -> dict[str, str]:
-    """Return this process's environment with its import path, and without what it tells its own pytest."""
+def _subprocess_environment() -> dict[str, str]:
+    """Return this process's environment with its import path and without its pytest settings."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     paths = [str(Path(path).resolve()) for path in sys.path if not path or Path(path).exists()]
     return environment | {"PYTHONPATH": os.pathsep.join(paths), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}

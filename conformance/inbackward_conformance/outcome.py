@@ -1,4 +1,4 @@
-"""What one case, and one requirement, came to."""
+"""Outcomes of cases and requirements, and the exceptions that carry them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(StrEnum):
-    """The outcomes, worst first: the worst of its cases is the outcome of a requirement."""
+    """The outcomes, worst first; the outcome of a requirement is the worst of its cases."""
 
     CRASHES = "crashes"
     HANGS = "hangs"
@@ -27,7 +27,7 @@ class Outcome(StrEnum):
 
     @staticmethod
     def worst(outcomes: Iterable[Outcome]) -> Outcome:
-        """Return the worst of `outcomes`; no outcome at all is `not run`."""
+        """Return the worst of `outcomes`, or `not run` if there are none."""
         return min(outcomes, key=_ORDER.index, default=Outcome.NOT_RUN)
 
 
@@ -38,7 +38,7 @@ NEVER_EXCUSED_BY_CAUSE_ALONE = frozenset({Outcome.ERROR, Outcome.HANGS, Outcome.
 
 
 class Level(StrEnum):
-    """How binding a requirement is; a verdict rests on the MUSTs alone."""
+    """How binding a requirement is; only MUSTs count for the verdict."""
 
     MUST = "MUST"
     SHOULD = "SHOULD"
@@ -53,7 +53,7 @@ class Refusal(StrEnum):
 
 
 class Compared(StrEnum):
-    """What was compared where a run departed from the standard loop."""
+    """What differed between a run and the standard loop."""
 
     PARAMETERS = "parameters"
     BUFFERS = "buffers"
@@ -66,12 +66,12 @@ class Compared(StrEnum):
 
 @dataclass(frozen=True)
 class Difference:
-    """Where a run departed from the standard loop: all that a script of it has to look at.
+    """Where a run differs from the standard loop.
 
     Attributes:
-        compared: what was compared.
-        event: the number of the event after which it showed; None: not known, or no event of a plan.
-        refusal: the message of a RuntimeError, TypeError or ValueError that was raised, on one line; empty: none was.
+        compared: what differs.
+        event: the index of the event after which it differs; None if unknown, or outside a plan.
+        refusal: the message of a raised RuntimeError, TypeError or ValueError, on one line; empty if none was raised.
     """
 
     compared: Compared
@@ -85,9 +85,9 @@ class Finding:
 
     Attributes:
         outcome: the outcome.
-        detail: the line that a maintainer reads first.
+        detail: the explanation, on one line.
         passed: whether the requirement accepts it.
-        difference: where the run departed from the standard loop; None: it did not, or there was no run of a plan.
+        difference: where the run differs from the standard loop; None if it does not, or no plan was run.
     """
 
     outcome: Outcome
@@ -100,7 +100,7 @@ CONFORMS = Finding(Outcome.CONFORMS)
 
 
 class BrokenPromise(AssertionError):
-    """A case did not pass; carries the finding that says how, and the plan that shows it, if there is one."""
+    """Raised when a case does not pass, with its finding, and the plan that shows it if there is one."""
 
     def __init__(self, finding: Finding, plan: Plan | None = None) -> None:
         super().__init__(f"{finding.outcome}: {finding.detail}")
@@ -109,12 +109,12 @@ class BrokenPromise(AssertionError):
 
 
 class NotOffered(NotImplementedError):
-    """Raised by an adapter, from any call, at any time: this implementation does not offer that."""
+    """Raised by any call of an adapter when its implementation does not offer what is asked for."""
 
 
 class NotRun(RuntimeError):
-    """This machine cannot run the case; says why."""
+    """Raised when this machine cannot run the case; the message says why."""
 
 
 class OutOfTime(BaseException):
-    """A case ran past its time limit; no `except Exception` on its way can take it for something else."""
+    """Raised when a case exceeds its time limit; a BaseException, so that `except Exception` does not catch it."""

@@ -1,4 +1,4 @@
-"""The requirements, read from the source of `requirements/`: nothing is imported, so listing them costs no torch."""
+"""The requirements, parsed from the source of `requirements/` without importing it, or torch."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ DISTRIBUTED = frozenset({"ddp", "fsdp", "hook_then_optimizer", "properties_on_ra
 
 @dataclass(frozen=True)
 class Requirement:
-    """One promise.
+    """One requirement.
 
     Attributes:
         id: `chapter/name`.
         level: MUST or SHOULD.
         text: the normative text.
-        may_refuse: the latest moment at which a refusal passes; None: a refusal does not pass.
-        needs: the optional call of the adapter that it is about; empty: none.
-        accelerator: whether it is about something that torch itself has on an accelerator only.
+        may_refuse: the latest moment at which a refusal passes; None if a refusal does not pass.
+        needs: the optional call of the adapter that it tests; empty if none.
+        accelerator: whether it tests a feature that torch has on an accelerator only.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Requirement:
 
     @property
     def chapter(self) -> str:
-        """The module that it stands in."""
+        """The chapter that it belongs to."""
         return self.id.partition("/")[0]
 
     @property
@@ -50,31 +50,30 @@ class Requirement:
         return self.chapter in DISTRIBUTED
 
     def applies_to(self, device: str) -> bool:
-        """Whether torch itself can do there what it is about; elsewhere no verdict rests on it."""
+        """Return whether torch has the tested feature on `device`; if not, it does not count for the verdict."""
         return not self.accelerator or not device.startswith("cpu")
 
 
 @cache
 def specification() -> dict[str, Requirement]:
-    """Return all requirements by id, in the order of chapters and of their text."""
-    return {
-        requirement.id: requirement for path in sorted(REQUIREMENTS.glob("test_*.py")) for requirement in _read(path)
-    }
+    """Return all requirements by id, in the order of the specification."""
+    paths = sorted(REQUIREMENTS.glob("test_*.py"))
+    return {requirement.id: requirement for path in paths for requirement in _requirements_in(path)}
 
 
 def chapter_text(chapter: str) -> str:
-    """Return what the chapter says of itself."""
+    """Return the introduction of a chapter."""
     tree = ast.parse((REQUIREMENTS / f"test_{chapter}.py").read_text(encoding="utf-8"))
     return ast.get_docstring(tree) or ""
 
 
 def requirement_id(module: str | Path, function: str) -> str:
-    """Return `chapter/name` for `test_<name>`, with or without its case, in the module `test_<chapter>`."""
+    """Return `chapter/name` for `test_<name>`, with or without `[case]`, in the module `test_<chapter>`."""
     chapter = Path(module).name.rpartition("test_")[2].removesuffix(".py")
     return f"{chapter}/{function.partition('[')[0].removeprefix('test_')}"
 
 
-def _read(path: Path) -> Iterator[Requirement]:
+def _requirements_in(path: Path) -> Iterator[Requirement]:
     chapter = path.stem.removeprefix("test_")
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
@@ -91,7 +90,7 @@ def _read(path: Path) -> Iterator[Requirement]:
 
 
 def _marks(node: ast.FunctionDef) -> Iterator[tuple[str, str]]:
-    """Yield name and first argument of each `@pytest.mark.name(argument)`."""
+    """Yield the name and first argument of each `@pytest.mark.name(argument)`."""
     for decorator in node.decorator_list:
         call = decorator if isinstance(decorator, ast.Call) else None
         mark = call.func if call else decorator

@@ -1,4 +1,4 @@
-"""What tells two tensors apart: their bits, or the largest difference of their values."""
+"""Comparison of tensors, bitwise or to a tolerance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same to the bit, NaN and the sign of zero included."""
+    """Return whether two tensors are bitwise equal, NaN and the sign of zero included."""
     if a.dtype != b.dtype or a.shape != b.shape or a.layout != b.layout:
         return False
     if a.layout != torch.strided:
@@ -21,7 +21,7 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 def close(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    """Whether two tensors are the same to the bit, or at least to the tolerance."""
+    """Return whether two tensors are bitwise equal, or equal to a relative tolerance."""
     if same_bits(a, b):
         return True
     if not tolerance or a.dtype != b.dtype or a.shape != b.shape or not a.is_floating_point():
@@ -31,12 +31,12 @@ def close(a: Tensor, b: Tensor, tolerance: float) -> bool:
 
 
 def bits(tensor: Tensor) -> Tensor:
-    """Return the bytes of a strided tensor, of shape (bytes,)."""
+    """Return the bytes of a strided tensor, as a uint8 tensor of one dimension."""
     return tensor.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8)
 
 
 def describe_difference(expected: Tensor, actual: Tensor) -> str:
-    """Name the largest difference of two tensors, or what else tells them apart."""
+    """Describe the largest difference between two tensors, or a difference in dtype or shape."""
     if expected.dtype != actual.dtype:
         return f"dtype {actual.dtype}, expected {expected.dtype}"
     if expected.shape != actual.shape:

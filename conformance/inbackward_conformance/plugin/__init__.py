@@ -1,7 +1,7 @@
-"""The pytest plugin: options, the session that records, one case, and ranks of torchrun.
+"""The pytest plugin: options, selection of cases, the recorded session, and runs under torchrun.
 
-Where pytest is not pointed at the suite the plugin does nothing and adds no options. Importing it imports neither torch
-nor hypothesis.
+The plugin adds no options and does nothing unless pytest runs the suite. Importing it imports neither torch nor
+Hypothesis.
 """
 
 from inbackward_conformance.plugin.options import pytest_configure, pytest_load_initial_conftests

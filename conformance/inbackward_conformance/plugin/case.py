@@ -1,4 +1,4 @@
-"""One case: what it came to, as a property of its pytest report, and how pytest counts and prints it."""
+"""The result of a case on its pytest report, and how pytest counts and prints it."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ if TYPE_CHECKING:
     from inbackward_conformance.report.expected import ExpectedFailure
 
 PROPERTY = "inbackward_case"
-"""The user property that brings a case to the controller of xdist."""
+"""The user property that carries the record of a case to the controller of xdist."""
 
 
 def attach_case(report: pytest.TestReport, case: CaseRecord) -> None:
-    """Put `case` on a report."""
+    """Attach the record of a case to a report."""
     report.user_properties = [*report.user_properties, (PROPERTY, json.dumps(asdict(case)))]
 
 
-def case_on(report: pytest.TestReport) -> CaseRecord | None:
-    """Return the case that `attach_case` has put on a report; None: it has put none there."""
-    attached = dict(report.user_properties).get(PROPERTY)
-    return CaseRecord.load(json.loads(str(attached))) if attached else None
+def attached_case(report: pytest.TestReport) -> CaseRecord | None:
+    """Return the record attached to a report; None if there is none."""
+    text = dict(report.user_properties).get(PROPERTY)
+    return CaseRecord.load(json.loads(str(text))) if text else None
 
 
 def with_script(case: CaseRecord, config: pytest.Config) -> CaseRecord:
-    """Return a case with its script, if it failed and a script was asked for."""
+    """Write the script of a case that failed, with `--conformance-repro`, and return the case with its path."""
     folder = config.getoption("conformance_repro")
     if folder is None or case.passed or case.outcome is Outcome.ERROR:
         return case
-    from inbackward_conformance.repro.reproduce import script_of  # noqa: PLC0415 (a run that goes well needs none)
+    from inbackward_conformance.repro.reproduce import script_of  # noqa: PLC0415 (imported only for a failure)
 
     return replace(case, script=script_of(case, str(config.getoption("device")), folder))
 
 
-def worst(findings: Sequence[Finding]) -> Finding:
-    """Return the first finding of the worst outcome; without findings a case conforms."""
+def worst_finding(findings: Sequence[Finding]) -> Finding:
+    """Return the first finding with the worst outcome; CONFORMS if there are none."""
     outcome = Outcome.worst(finding.outcome for finding in findings) if findings else Outcome.CONFORMS
     return next((finding for finding in findings if finding.outcome is outcome), Finding(outcome))
 
 
-def excuse(report: pytest.TestReport, finding: Finding, entry: ExpectedFailure) -> None:
-    """Make pytest count an expected failure as one."""
+def mark_expected(report: pytest.TestReport, finding: Finding, entry: ExpectedFailure) -> None:
+    """Make pytest count a case as an expected failure."""
     report.outcome = "skipped"
     report.wasxfail = f"reason: {finding.outcome}: {entry.cause} {entry.link}"
 
 
-def count_as(report: pytest.TestReport, finding: Finding) -> None:
-    """Make pytest count and print a case by its finding: one line, without a traceback of the suite's."""
+def mark_finding(report: pytest.TestReport, finding: Finding) -> None:
+    """Make pytest count a case by its finding and print the finding on one line, without a traceback."""
     if finding.passed and finding.outcome in {Outcome.NOT_OFFERED, Outcome.NOT_RUN}:
         report.outcome = "skipped"
         report.longrepr = (report.location[0], report.location[1] or 0, f"{finding.outcome}: {finding.detail}")

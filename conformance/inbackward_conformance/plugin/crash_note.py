@@ -1,4 +1,4 @@
-"""What a case is about to run, in a file while it runs: if its process dies, the controller of xdist reads it."""
+"""A file that says what a worker is running, which the controller of xdist reads if the worker dies."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class CrashNote:
-    """The file of one worker, which each case writes anew.
+    """The crash note of one worker, which each case overwrites.
 
     Args:
-        file: None: nobody would read it.
+        file: the path; None to write no note.
         case: the id of the test.
-        requirement: whose case it is.
-        arguments: its values as source; those of a plan that it runs are not needed.
+        requirement: the id of the requirement.
+        arguments: the arguments of the case as source code, written unless it runs a plan.
     """
 
     def __init__(self, file: Path | None, case: str, requirement: str, arguments: dict[str, str]) -> None:
@@ -28,22 +28,22 @@ class CrashNote:
         self._write(None)
 
     def about_to_run(self, plan: Plan) -> None:
-        """Keep the plan, until the next one."""
+        """Write the plan that runs next."""
         self._write(plan)
 
     def _write(self, plan: Plan | None) -> None:
         if self._file:
-            found = {**self._case, "plan": repr(plan) if plan else "", "arguments": {} if plan else self._arguments}
-            self._file.write_text(json.dumps(found), encoding="utf-8")
+            note = {**self._case, "plan": repr(plan) if plan else "", "arguments": {} if plan else self._arguments}
+            self._file.write_text(json.dumps(note), encoding="utf-8")
 
 
 def read_crash_note(folder: Path, case: str) -> dict[str, Any]:
-    """Return `requirement`, `plan` and `arguments` of a case whose process died; empty if there is no note."""
+    """Return the `requirement`, `plan` and `arguments` of a case whose process died; empty without a note."""
     for file in folder.iterdir():
         try:
-            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:  # it died while it wrote
+            note: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:  # the worker died while writing it
             continue
-        if found.pop("case") == case:
-            return found
+        if note.pop("case") == case:
+            return note
     return {}

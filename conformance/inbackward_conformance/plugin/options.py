@@ -1,4 +1,4 @@
-"""The options of the suite, and the session that is registered where pytest is pointed at it."""
+"""The command-line options, and the registration of the session."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parent.parent
 CLUSTER = pytest.StashKey[Any]()
-"""`Ranks` that something else has started, and that this run is to use."""
+"""The `Cluster` on which to run distributed cases, under torchrun."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> None:
-    """Add the options of the suite, if it is what pytest is pointed at."""
-    if not _name_the_suite(args):
+    """Add the options if pytest runs the suite."""
+    if not _include_suite(args):
         return
     group = parser.getgroup("inbackward", "conformance of optimizer in backward")
     group.addoption(
@@ -69,34 +69,34 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
         "--distributed", action="store_true", help="run the chapters that need several processes, and only those"
     )
     group.addoption(
-        "--case-seconds", type=_seconds, default=60.0, metavar="S", help="time limit of one case (default 60)"
+        "--case-seconds", type=_positive_seconds, default=60.0, metavar="S", help="time limit of one case (default 60)"
     )
 
 
 @pytest.hookimpl(tryfirst=True)  # Hypothesis's own plugin looks the profile up
 def pytest_configure(config: pytest.Config) -> None:
-    """Start a conformance session, if pytest is pointed at the suite.
+    """Register a conformance session if pytest runs the suite.
 
     Raises:
-        pytest.UsageError: an option cannot be used; one line that names the remedy.
+        pytest.UsageError: if an option cannot be used; the message is one line with the remedy.
     """
     names = list(dict.fromkeys(config.getoption("implementation", None) or []))
     if not names:
-        if _name_the_suite(config.args):
+        if _include_suite(config.args):
             raise pytest.UsageError(
                 "name what is to be tested: --implementation NAME or --implementation package.module:attribute"
             )
         return
     if config.getoption("hypothesis_profile", None):
-        import inbackward_conformance.checking.profiles  # noqa: F401, PLC0415 (registers them; who chooses none waits for nothing)
+        import inbackward_conformance.checking.profiles  # noqa: F401, PLC0415 (registers the profiles)
     try:
         if not hasattr(config, "workerinput"):
             for name in names:
-                version_of(name)  # and all that can be wrong with a name
+                version_of(name)  # raises if the name cannot be used
             _check_device(config.getoption("device"))
         expectations = load_expectations(names, config.getoption("expected"), config.getoption("device"))
-        chosen = config.getoption("conformance_select")
-        selected = read_selection(chosen) if chosen else None
+        path = config.getoption("conformance_select")
+        selected = read_selection(path) if path else None
     except (UnusableImplementation, BadExpectations, BadSelection) as error:
         raise pytest.UsageError(str(error)) from error
     if selected is not None:
@@ -104,16 +104,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(ConformanceSession(config, names, expectations), "inbackward_conformance_session")
 
 
-def _name_the_suite(arguments: Iterable[str]) -> bool:
-    """Whether one of the arguments is the suite, as a package or as a path."""
-    named = [argument.partition("::")[0] for argument in arguments if not argument.startswith("-")]
-    return any(name.partition(".")[0] == PACKAGE.name or Path(name).resolve().is_relative_to(PACKAGE) for name in named)
+def _include_suite(arguments: Iterable[str]) -> bool:
+    """Return whether an argument names the suite, as a package or a path."""
+    names = [argument.partition("::")[0] for argument in arguments if not argument.startswith("-")]
+    return any(name.partition(".")[0] == PACKAGE.name or Path(name).resolve().is_relative_to(PACKAGE) for name in names)
 
 
 def _check_device(device: str) -> None:
     if device == "cpu":
         return
-    import torch  # noqa: PLC0415 (a run on the CPU leaves it to the workers)
+    import torch  # noqa: PLC0415 (on a CPU only the workers need it)
 
     try:
         torch.zeros((), device=device)
@@ -122,7 +122,7 @@ def _check_device(device: str) -> None:
         raise pytest.UsageError(f"--device {device}: torch cannot use it here ({reason}); use --device cpu") from error
 
 
-def _seconds(text: str) -> float:
+def _positive_seconds(text: str) -> float:
     seconds = float(text)
     if not 0 < seconds < math.inf:
         raise ValueError(f"{text} is no time limit")

@@ -1,7 +1,6 @@
-"""One conformance run: gathers what cases came to, writes the record, and prints the summary at the end.
+"""A conformance session: collects the results of cases, writes the record, and prints the summary.
 
-Cases travel as a user property of their pytest report, which xdist brings to the controller; only the controller, or
-the one process there is, keeps a record.
+Results are user properties of pytest reports, which xdist sends to the controller. Workers of xdist write no record.
 """
 
 from __future__ import annotations
@@ -15,19 +14,19 @@ import pytest
 
 from inbackward_conformance.adapters.find import version_of
 from inbackward_conformance.outcome import Finding, Outcome
-from inbackward_conformance.plugin.case import PROPERTY, attach_case, case_on, excuse, with_script
+from inbackward_conformance.plugin.case import PROPERTY, attach_case, attached_case, mark_expected, with_script
 from inbackward_conformance.plugin.crash_note import read_crash_note
-from inbackward_conformance.report.expected import Expectations, covering, stale
+from inbackward_conformance.report.expected import Expectations, find_covering, find_stale
 from inbackward_conformance.report.record import CaseRecord, RecordFile, RequirementRecord, summarize
 from inbackward_conformance.report.terminal import summary_lines
 from inbackward_conformance.specification import requirement_id, specification
 
-NOTES_OF_WORKER = "inbackward_crash_note"
-"""The key under which a worker of xdist is told where to write what it is about to run."""
+CRASH_NOTE_KEY = "inbackward_crash_note"
+"""The key in `workerinput` of the path of a worker's crash note."""
 
 
 class ConformanceSession:
-    """The plugin that is registered where implementations are tested."""
+    """The pytest plugin that records a run."""
 
     def __init__(self, config: pytest.Config, implementations: list[str], expectations: Expectations) -> None:
         self.implementations = implementations
@@ -35,11 +34,11 @@ class ConformanceSession:
         self._config = config
         self._cases: dict[str, CaseRecord] = {}
         self._results: dict[str, list[RequirementRecord]] = {}
-        self._complaints: list[str] = []
+        self._stale: list[str] = []
         self._file: RecordFile | None = None
         self._crash_notes: TemporaryDirectory[str] | None = None
-        self._left_out = False
-        self._died = False
+        self._incomplete = False
+        self._interrupted = False
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Open the record."""
@@ -58,10 +57,10 @@ class ConformanceSession:
             )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Record a case when its last phase is over."""
-        if not self._in_worker and (case := case_on(report)):
-            known = self._cases.get(report.nodeid)
-            if known is None or Outcome.worst([known.outcome, case.outcome]) is not known.outcome:
+        """Record a case after its last phase."""
+        if not self._in_worker and (case := attached_case(report)):
+            earlier = self._cases.get(report.nodeid)
+            if earlier is None or Outcome.worst([earlier.outcome, case.outcome]) is not earlier.outcome:
                 self._cases[report.nodeid] = case
         if report.when == "teardown" and report.nodeid in self._cases and self._file:
             self._file.write_case(self._cases[report.nodeid])
@@ -69,54 +68,55 @@ class ConformanceSession:
     def pytest_report_teststatus(
         self, report: pytest.TestReport
     ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-        """Count a broken promise as what it came to.
+        """Count a failure by its outcome.
 
-        What pytest counts as failed it prints in full, and once more behind the verdict: of a broken promise it knows
-        no more than the summary, of an error it knows the traceback.
+        pytest prints what it counts as failed in full and again after the verdict. That is useful only for the
+        traceback of an error.
         """
-        case = case_on(report) if report.failed else None
+        case = attached_case(report) if report.failed else None
         if case is None or case.outcome is Outcome.ERROR:
             return None
         return case.outcome, "F", (case.outcome.upper(), {"red": True})
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Remember that something could not be collected."""
-        self._left_out |= report.failed
+        """Note a collection error."""
+        self._incomplete |= report.failed
 
     def pytest_deselected(self) -> None:
-        """Remember that something was collected and is not to run."""
-        self._left_out = True
+        """Note that tests were deselected."""
+        self._incomplete = True
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker of xdist where to write what it is about to run."""
+        """Pass the path of its crash note to a worker of xdist."""
         self._crash_notes = self._crash_notes or TemporaryDirectory(prefix="inbackward-")
-        node.workerinput[NOTES_OF_WORKER] = str(Path(self._crash_notes.name, node.gateway.id))
+        node.workerinput[CRASH_NOTE_KEY] = str(Path(self._crash_notes.name, node.gateway.id))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Learn the same of a worker of xdist."""
-        self._left_out |= getattr(node, "workeroutput", {}).get(PROPERTY, False)
+        """Note that a worker of xdist deselected tests or failed to collect them."""
+        self._incomplete |= getattr(node, "workeroutput", {}).get(PROPERTY, False)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
-        """Record a case whose process died; xdist starts another worker and goes on."""
+        """Record a case whose worker died; xdist replaces the worker."""
         module, _, function = crashitem.partition("::")
-        # The id of a test in a module that is itself the argument of the run begins with "::".
-        found = read_crash_note(Path(self._crash_notes.name), crashitem) if self._crash_notes else {}
-        name = found.pop("requirement", requirement_id(module or self._config.args[0], function))
+        # The id begins with "::" if the module is the argument of the run.
+        note = read_crash_note(Path(self._crash_notes.name), crashitem) if self._crash_notes else {}
+        name = note.pop("requirement", requirement_id(module or self._config.args[0], function))
         requirement = specification().get(name)
         if requirement is None:
             return
         parameters = function.removesuffix("]").partition("[")[2]
-        owner = max((n for n in self.implementations if f"{parameters}-".startswith(f"{n}-")), key=len, default="")
-        case = parameters.removeprefix(owner).removeprefix("-")
+        names = [name for name in self.implementations if f"{parameters}-".startswith(f"{name}-")]
+        implementation = max(names, key=len, default="")
+        case = parameters.removeprefix(implementation).removeprefix("-")
         finding = Finding(Outcome.CRASHES, str(report.longrepr), passed=False)
-        entry = covering(self.expectations.get(owner, []), requirement.id, finding)
+        entry = find_covering(self.expectations.get(implementation, []), requirement.id, finding)
         if entry:
-            excuse(report, finding, entry)
-        died = CaseRecord(
-            owner,
+            mark_expected(report, finding, entry)
+        crashed = CaseRecord(
+            implementation,
             requirement.id,
             case,
             requirement.level,
@@ -124,37 +124,37 @@ class ConformanceSession:
             False,
             finding.detail,
             expected=bool(entry),
-            **found,
+            **note,
         )
-        self._cases[crashitem] = with_script(died, self._config)
+        self._cases[crashitem] = with_script(crashed, self._config)
         attach_case(report, self._cases[crashitem])
         if self._file:
             self._file.write_case(self._cases[crashitem])
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Close the record, and fail the run where an expected failure no longer fails."""
+        """Finish the record, and fail the run if an expected failure no longer fails."""
         if self._in_worker:
-            self._config.workeroutput[PROPERTY] = self._left_out  # type: ignore[attr-defined]
+            self._config.workeroutput[PROPERTY] = self._incomplete  # type: ignore[attr-defined]
         if self._crash_notes:
             self._crash_notes.cleanup()
         if self._in_worker or not self._cases:
             return
-        self._died = session.exitstatus not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
+        self._interrupted = session.exitstatus not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
         for name in self.implementations:
             cases = [case for case in self._cases.values() if case.implementation == name]
             self._results[name] = summarize(name, cases, self._applicable(), self._config.getoption("device"))
             if self._whole:
-                self._complaints += [
+                self._stale += [
                     f"{name}: {entry.requirement} no longer fails with {entry.cause!r}; remove the entry"
-                    for entry in stale(self.expectations.get(name, []), cases)
+                    for entry in find_stale(self.expectations.get(name, []), cases)
                 ]
-        if self._complaints and session.exitstatus == pytest.ExitCode.OK:
+        if self._stale and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._file and not self._died:
+        if self._file and not self._interrupted:
             self._file.finish(self._results, selection=self._selection, whole=self._whole)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print a line for each chapter and a verdict for each implementation."""
+        """Print the summary."""
         if not self._results:
             return
         terminalreporter.write_sep("=", "inbackward conformance")
@@ -166,8 +166,8 @@ class ConformanceSession:
         )
         for line, markup in lines:
             terminalreporter.write_line(line, **markup)
-        for complaint in self._complaints:
-            terminalreporter.write_line(f"stale expected failure: {complaint}", red=True, bold=True)
+        for entry in self._stale:
+            terminalreporter.write_line(f"stale expected failure: {entry}", red=True, bold=True)
 
     @property
     def _in_worker(self) -> bool:
@@ -175,10 +175,10 @@ class ConformanceSession:
 
     @property
     def _whole(self) -> bool:
-        """Whether every requirement of the chapters that the user named, with all its cases, was to run."""
+        """Whether all cases of the chapters were selected and the run was not interrupted."""
         option = self._config.option
-        picked = any("::" in argument for argument in self._config.args)
-        return not (self._died or self._left_out or picked or option.maxfail)
+        selected = any("::" in argument for argument in self._config.args)
+        return not (self._interrupted or self._incomplete or selected or option.maxfail)
 
     @property
     def _chapters(self) -> set[str]:
@@ -189,12 +189,12 @@ class ConformanceSession:
         return ("" if self._whole else "a part of ") + ", ".join(sorted(self._chapters))
 
     def _applicable(self) -> list[str]:
-        """Return what a verdict rests on: the chapters that the user named, or, where cases were picked out, all.
+        """Return the requirements that count for the verdict: those of the chapters that ran.
 
-        All are those that need ranks with `--distributed`, and the others without.
+        If cases were selected, the other chapters count too: with `--distributed` the distributed ones.
         """
-        chapters = self._chapters
+        chapters, known = self._chapters, specification().values()
         if not self._whole:
             distributed = self._config.getoption("distributed")
-            chapters |= {found.chapter for found in specification().values() if found.is_distributed == distributed}
-        return [name for name, found in specification().items() if found.chapter in chapters]
+            chapters |= {requirement.chapter for requirement in known if requirement.is_distributed == distributed}
+        return [requirement.id for requirement in known if requirement.chapter in chapters]

@@ -1,4 +1,4 @@
-"""`python -m inbackward_conformance distributed`: the distributed chapters on the ranks that torchrun made."""
+"""`python -m inbackward_conformance distributed`: runs the distributed chapters on the ranks of torchrun."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class OnCluster:
-    """The pytest plugin that gives a run its ranks."""
+class ClusterPlugin:
+    """The pytest plugin that provides the cluster."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Hand the ranks over."""
+        """Store the cluster for the `ranks` fixture."""
         config.stash[CLUSTER] = self._cluster
 
 
 def run_on_cluster(arguments: Sequence[str]) -> int:
     """Run the distributed chapters, with `arguments` for pytest, and return the exit status of this rank.
 
-    Rank 0 runs pytest and writes the record; the others do what it sends them.
+    Rank 0 runs pytest and writes the record; the others run the jobs that it sends.
     """
     store, rank, world_size = join()
     if rank:
@@ -37,9 +37,11 @@ def run_on_cluster(arguments: Sequence[str]) -> int:
     cluster = Cluster(store, world_size)
     warm_up()
     try:
-        # Workers of xdist would be further processes, and no rank of torchrun's.
+        # Workers of xdist are not ranks of torchrun.
         return int(
-            pytest.main(["--pyargs", PACKAGE.name, "--distributed", "-p", "no:xdist", *arguments], [OnCluster(cluster)])
+            pytest.main(
+                ["--pyargs", PACKAGE.name, "--distributed", "-p", "no:xdist", *arguments], [ClusterPlugin(cluster)]
+            )
         )
     finally:
         cluster.close()

@@ -1,10 +1,9 @@
-"""Ranks: the processes on which distributed cases run.
+"""Ranks: the processes that run distributed cases.
 
-A job is a function and its arguments; ranks carry it out together, in a process group that is made for it, and each
-gives an answer. `Pool` keeps processes of this machine up; `Cluster` uses those that torchrun made. Importing this
-package imports no torch.
+Ranks run a job, a function with its arguments, in a process group of its own, and each returns an answer. `Pool` starts
+ranks on this machine; `Cluster` uses those of torchrun. Importing this package does not import torch.
 """
 
 
 class NotUnderTorchrun(RuntimeError):
-    """There is no cluster; the message is one line with the remedy."""
+    """Raised when torchrun did not start this process; the message is one line with the remedy."""

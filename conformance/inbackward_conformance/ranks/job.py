@@ -1,4 +1,4 @@
-"""What ranks are given, what each of them answers, and the process group in between."""
+"""Jobs, the answers of ranks, and the process group of a job."""
 
 from __future__ import annotations
 
@@ -26,26 +26,25 @@ if TYPE_CHECKING:
 
     from inbackward_conformance.ranks.stores import Store
 
-LARGEST_PATIENCE = 20.0
+MAX_COLLECTIVE_SECONDS = 20.0
 
-NOBODY_ELSE = 2
-"""What `sys.getrefcount` says of an object that one local variable refers to: that, and its own argument."""
+UNSHARED_REFCOUNT = 2
+"""The result of `sys.getrefcount` for an object with one reference, a local variable."""
 
 _STILL_IN_USE: list[object] = []
-"""The process group of the last job, where something still referred to it when the job was over.
+"""The process group of the last job, if it was still referenced when the job ended.
 
-Who drops the last reference waits for the threads of the group. A callback of a future does so on such a thread, and
-waits for itself: `Resource deadlock avoided`, and the process is gone (PowerSGD, in one case of eight). The frames of
-an error do so on the main thread, with the interpreter's lock, which such a thread is waiting for: it hangs (after
-`DistributedDataParallel` of a model with sparse gradients, in one case of ten). By the next job those threads have
-nothing left to do.
+Dropping the last reference joins the threads of the group. A callback of a future does so on one of these threads,
+which kills the process with `Resource deadlock avoided` (PowerSGD, in one case of eight). The frames of an error do so
+on the main thread while holding the GIL, for which such a thread waits: a deadlock (after `DistributedDataParallel` of
+a model with sparse gradients, in one case of ten). By the next job these threads are idle.
 """
 
-LOADED_LATE = ("torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict")
+LAZY_MODULES = ("torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict")
 
 
 class Rank(NamedTuple):
-    """Who carries out a job; every function on ranks has it as its first argument."""
+    """The rank that runs a job: the first argument of every function on ranks."""
 
     number: int
     world_size: int
@@ -54,11 +53,11 @@ class Rank(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """Something for the first `world_size` ranks to do together.
+    """A function call for the first `world_size` ranks.
 
     Attributes:
-        call: a function of a module, called with a `Rank` and `arguments` on each of them.
-        seconds: the time that it may take.
+        call: a function of a module, called with a `Rank` and `arguments` on each rank.
+        seconds: the time limit.
     """
 
     call: Callable[..., Any]
@@ -68,21 +67,21 @@ class Job:
     seconds: float
 
     @property
-    def patience(self) -> float:
-        """The time limit of a collective, in seconds: well below that of the job."""
-        return min(LARGEST_PATIENCE, self.seconds / 3)
+    def collective_seconds(self) -> float:
+        """The timeout of a collective, well below the time limit of the job."""
+        return min(MAX_COLLECTIVE_SECONDS, self.seconds / 3)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a job on one rank: what the call returned, or a finding where it raised."""
+    """The result of a job on one rank: the value returned, or the finding of an error."""
 
     value: Any = None
     finding: Finding = CONFORMS
 
     @property
     def summary(self) -> str:
-        """One line on how the job ended there."""
+        """One line on how the job ended."""
         if self.finding != CONFORMS:
             return self.finding.detail
         if isinstance(self.value, Trace) and self.value.raised:
@@ -91,22 +90,22 @@ class Answer:
 
 
 class JobRunner(Protocol):
-    """Where jobs can be sent."""
+    """Runs jobs on ranks."""
 
     def run(self, job: Job) -> list[Answer]:
-        """Return the answers, in the order of ranks.
+        """Return the answers by rank.
 
         Raises:
-            BrokenPromise: a rank hangs, or died.
-            NotRun: there are not as many ranks here.
+            BrokenPromise: if a rank hangs or dies.
+            NotRun: if there are not enough ranks.
         """
 
 
-def carry_out(job: Job, number: int, store: Store) -> Answer:
-    """Do a job as rank `number`; `store` is for this job alone."""
+def run_job(job: Job, number: int, store: Store) -> Answer:
+    """Run a job as rank `number`, with a store of its own."""
     rank = Rank(number, job.world_size, _device(job.device, number))
     try:
-        seed_random_numbers(0, rank.device)  # whatever the job before has left, and its grad mode
+        seed_random_numbers(0, rank.device)  # the previous job may have changed the seed and grad mode
         with torch.enable_grad(), _process_group(job, rank, store):
             return Answer(job.call(rank, *job.arguments))
     except Exception as error:  # noqa: BLE001 (whatever is raised is an observation)
@@ -114,12 +113,12 @@ def carry_out(job: Job, number: int, store: Store) -> Answer:
 
 
 def values_of(answers: Sequence[Answer]) -> list[Any]:
-    """Return what the call returned, by rank.
+    """Return the values by rank.
 
     Raises:
-        BrokenPromise: it raised on a rank, with the worst finding.
-        NotOffered: the implementation does not offer something that the job needs.
-        NotRun: a rank cannot do it.
+        BrokenPromise: if the call raised on a rank, with the worst finding.
+        NotOffered: if the implementation does not offer something that the job needs.
+        NotRun: if a rank cannot run it.
     """
     worst = Outcome.worst(answer.finding.outcome for answer in answers)
     for number, answer in enumerate(answers):
@@ -135,9 +134,9 @@ def values_of(answers: Sequence[Answer]) -> list[Any]:
 
 
 def warm_up() -> None:
-    """Have loaded what torch loads late, so that no case pays for it, and keep to one thread."""
+    """Load the lazy modules of torch before the first job, and use one thread."""
     torch.set_num_threads(1)
-    for module in LOADED_LATE:
+    for module in LAZY_MODULES:
         importlib.import_module(module)
     dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     model = DistributedDataParallel(nn.Linear(1, 1))
@@ -150,10 +149,10 @@ def warm_up() -> None:
 
 @contextmanager
 def _process_group(job: Job, rank: Rank, store: Store) -> Iterator[None]:
-    """Join the process group of a job, and leave it for good.
+    """Initialize the process group of a job, and destroy it.
 
-    Every job has a group of its own, so that nothing of an earlier one is still under way in it. A rank that raises
-    leaves at once: its connections close, and the others, who wait for it, are told so.
+    Each job has its own, so that no operation of an earlier job is pending. A rank that raises destroys it at once; its
+    connections close, which raises an error on the ranks that wait for it.
     """
     _STILL_IN_USE.clear()
     try:
@@ -162,23 +161,23 @@ def _process_group(job: Job, rank: Rank, store: Store) -> Iterator[None]:
             store=store,
             rank=rank.number,
             world_size=rank.world_size,
-            timeout=timedelta(seconds=job.patience),
+            timeout=timedelta(seconds=job.collective_seconds),
         )
         dist.barrier()  # else a rank that needs no other may be gone while another still connects
         yield
     finally:
-        gc.collect()  # a wrapper that is still referred to keeps the connections open
-        if dist.is_initialized():  # a rendezvous that failed may have left it so, or not
+        gc.collect()  # a wrapper in a reference cycle keeps the connections open
+        if dist.is_initialized():  # not always, after a rendezvous that failed
             group = dist.group.WORLD
             dist.destroy_process_group()
-            if sys.getrefcount(group) > NOBODY_ELSE:
+            if sys.getrefcount(group) > UNSHARED_REFCOUNT:
                 _STILL_IN_USE.append(group)
 
 
 def _backend(job: Job) -> str:
-    """Nccl wants a GPU for each rank; gloo carries CUDA tensors too."""
-    a_gpu_each = job.device == "cuda" and torch.cuda.device_count() >= job.world_size
-    return "cpu:gloo,cuda:nccl" if a_gpu_each else "gloo"
+    """Return the backend: NCCL needs a GPU for each rank; Gloo supports CUDA tensors too."""
+    gpu_per_rank = job.device == "cuda" and torch.cuda.device_count() >= job.world_size
+    return "cpu:gloo,cuda:nccl" if gpu_per_rank else "gloo"
 
 
 def _device(device: str, number: int) -> str:

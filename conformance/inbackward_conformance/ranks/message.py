@@ -1,4 +1,4 @@
-"""What ranks, and who sends them jobs, tell each other: bytes, so that no tensor keeps a file descriptor open."""
+"""Messages between ranks, as bytes, so that no tensor holds a file descriptor."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from inbackward_conformance.tensors import bits
 
 
 def pack(message: object) -> bytes:
-    """Return a message as bytes."""
+    """Serialize a message."""
     buffer = io.BytesIO()
     _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(message)
     return buffer.getvalue()
 
 
 def unpack(data: bytes) -> Any:
-    """Return the message that `pack` made these bytes of; a plain tensor arrives on the CPU."""
-    return pickle.loads(data)  # noqa: S301 (from a process of our own)
+    """Deserialize a message; a plain tensor is on the CPU."""
+    return pickle.loads(data)  # noqa: S301 (from our own process)
 
 
 class _Pickler(pickle.Pickler):
-    """Writes a plain tensor as its bytes: `torch.save` takes ten times as long for the many small ones of a trace."""
+    """Serializes plain tensors as bytes, ten times faster than `torch.save` for the many small ones of a trace."""
 
-    def reducer_override(self, given: object) -> Any:
-        if type(given) is not Tensor or given.layout is not torch.strided or given.requires_grad:
+    def reducer_override(self, value: object) -> Any:
+        if type(value) is not Tensor or value.layout is not torch.strided or value.requires_grad:
             return NotImplemented
-        return _tensor, (bits(given).cpu().numpy().tobytes(), given.dtype, tuple(given.shape))
+        return _rebuild_tensor, (bits(value).cpu().numpy().tobytes(), value.dtype, tuple(value.shape))
 
 
-def _tensor(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    if not data:  # which `frombuffer` does not take
+def _rebuild_tensor(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    if not data:  # `frombuffer` rejects an empty buffer
         return torch.empty(shape, dtype=dtype)
     return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)

@@ -1,4 +1,4 @@
-"""The way of a case to ranks, and the functions that they are sent: one plan, by one method."""
+"""Runs functions and plans on ranks."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OnRanks:
-    """Ranks, for the cases of one implementation.
+    """The ranks for one implementation.
 
     Attributes:
-        name: of the implementation, under which ranks find it.
+        name: the name of the implementation.
         seconds: the time limit of each job.
     """
 
@@ -35,31 +35,31 @@ class OnRanks:
     seconds: float
 
     def call(self, world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Return, by rank, what `function(rank, name, *arguments)` returns.
+        """Return the results of `function(rank, name, *arguments)` by rank.
 
         Raises:
-            BrokenPromise: it raises on a rank, or a rank hangs or died.
-            NotOffered: the implementation does not offer something that it needs.
-            NotRun: a rank cannot do it.
+            BrokenPromise: if it raises on a rank, or a rank hangs or dies.
+            NotOffered: if the implementation does not offer something that it needs.
+            NotRun: if a rank cannot run it.
         """
         job = Job(function, (self.name, *arguments), world_size, self.device, self.seconds)
         return values_of(self.ranks.run(job))
 
 
 def run_standard(rank: Rank, name: str, plan: Plan) -> Trace:
-    """Carry out a rank's share of a plan by the standard loop."""
+    """Run a plan on a rank with the standard loop."""
     return train(plan, StandardLoop(implementation(name)), rank.device, rank.number)
 
 
 def run_observed(rank: Rank, name: str, plan: Plan) -> Trace:
-    """Carry out a rank's share of a plan by the implementation of that name."""
+    """Run a plan on a rank with the implementation `name`."""
     return train(plan, InBackward(implementation(name)), rank.device, rank.number)
 
 
 def run_both(rank: Rank, name: str, plan: Plan) -> tuple[Trace, Trace | None]:
-    """Carry out a rank's share of a plan by both, in one process group, whose making costs as much as a train.
+    """Run a plan on a rank with both, in one process group, because initializing one takes as long as a plan.
 
-    Where the standard loop raises, the process group is spoiled and the second is left out.
+    If the standard loop raises, the process group is unusable and the second result is None.
     """
     standard = run_standard(rank, name, plan)
     return standard, None if standard.raised else run_observed(rank, name, plan)
@@ -69,5 +69,5 @@ _find = cache(find_implementation)
 
 
 def implementation(name: str) -> Implementation:
-    """Return the implementation of that name, new for each job."""
+    """Return the implementation `name`, new for each job."""
     return Implementation(_find(name))

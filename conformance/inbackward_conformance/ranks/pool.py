@@ -1,4 +1,4 @@
-"""Ranks of this machine that stay up from one case to the next."""
+"""A pool of ranks on this machine, which serve one job after another."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import DupFd
 from typing import TYPE_CHECKING, Any
@@ -23,71 +24,71 @@ if TYPE_CHECKING:
 
     from inbackward_conformance.ranks.job import Answer, Job
 
-SECONDS_TO_START = 120.0
-SECONDS_TO_WRITE_STACKS = 3.0
-SECONDS_BEHIND = 2.0
-SECONDS_AFTER_DEATH = 1.0
-TAIL = 16_000
+START_SECONDS = 120.0
+STACK_SECONDS = 3.0
+SLACK_SECONDS = 2.0
+GRACE_SECONDS = 1.0
+TAIL_BYTES = 16_000
 
 
 class Pool:
-    """Ranks that are started when a job first needs them, and serve every job, of whatever world size, from then on.
+    """Ranks that start when a job first needs them and then serve jobs of any world size.
 
-    A job of n ranks goes to the first n. One that died or hangs is replaced before the next job. The first job starts
-    `at_once` of them: they load torch side by side, and a job waits only for those that it needs.
+    A job of n ranks runs on the first n. A rank that died or hung is replaced before the next job. The first job starts
+    at least `at_once` ranks, which load torch in parallel, and waits only for those that it needs.
     """
 
     def __init__(self, at_once: int = 1) -> None:
         self._ranks: dict[int, _Process] = {}
         self._at_once = at_once
-        self._jobs = 0
+        self._job_count = 0
         self._rendezvous = tempfile.TemporaryFile(prefix="inbackward-ranks-")  # noqa: SIM115 (closed by close)
 
     def run(self, job: Job) -> list[Answer]:
-        """Return the answers, in the order of ranks."""
-        ranks = self._up(job.world_size)
-        self._jobs += 1
+        """Return the answers by rank."""
+        ranks = self._start(job.world_size)
+        self._job_count += 1
         pending = dict(enumerate(ranks))
         answers: dict[int, Answer] = {}
         try:
-            message = pack((f"job {self._jobs}", job))
+            message = pack((f"job {self._job_count}", job))
             for rank in ranks:
                 rank.connection.send_bytes(message)
             self._collect(job, pending, answers)
         finally:
-            self._discard(pending)
+            self._kill(pending)
         return [answers[number] for number in range(job.world_size)]
 
     def close(self) -> None:
-        """End all ranks."""
-        self._discard(dict(self._ranks))
+        """Kill all ranks."""
+        self._kill(dict(self._ranks))
         self._rendezvous.close()
 
     @property
     def pids(self) -> list[int]:
-        """The processes that are up."""
+        """The process ids of the ranks."""
         return [rank.process.pid for rank in self._ranks.values() if rank.process.pid]
 
-    def _up(self, world_size: int) -> list[_Process]:
+    def _start(self, world_size: int) -> list[_Process]:
         if sys.platform != "linux":
             raise NotRun("ranks of a pool find each other through /proc, which is there on Linux only; use torchrun")
-        self._discard({number: rank for number, rank in self._ranks.items() if not rank.process.is_alive()})
+        self._kill({number: rank for number, rank in self._ranks.items() if not rank.process.is_alive()})
         for number in range(max(world_size, self._at_once)):
             if number not in self._ranks:
                 self._ranks[number] = _Process(number, self._rendezvous)
         ranks = [self._ranks[number] for number in range(world_size)]
         for number, rank in enumerate(ranks):
             try:
-                rank.await_up()
+                rank.wait_until_ready()
             except BaseException:
-                self._discard({number: rank})
+                self._kill({number: rank})
                 raise
         return ranks
 
     def _collect(self, job: Job, pending: dict[int, _Process], answers: dict[int, Answer]) -> None:
         """Move the answers from `pending` to `answers`."""
         deadline = time.monotonic() + job.seconds
-        last_words: list[str] = []
+        deaths: list[str] = []
         while pending:
             by_handle: dict[Any, int] = {}
             for number, rank in pending.items():
@@ -100,27 +101,28 @@ class Pool:
                 try:
                     answers[number] = unpack(rank.connection.recv_bytes())
                 except (EOFError, OSError):
-                    last_words.append(f"rank {number} of {job.world_size} {rank.last_words()}")
-                    self._discard({number: rank})
-            # Ranks work side by side: when one is through, no other can be waiting longer than a collective may, and
-            # when one is dead, all that wait for it are told at once.
-            grace = SECONDS_AFTER_DEATH if last_words else job.patience + SECONDS_BEHIND
+                    deaths.append(f"rank {number} of {job.world_size} {rank.describe_exit()}")
+                    self._kill({number: rank})
+            # Once a rank has finished, no other can wait longer than the timeout of a collective; once a rank has died,
+            # the connection errors reach the others at once.
+            grace = GRACE_SECONDS if deaths else job.collective_seconds + SLACK_SECONDS
             deadline = min(deadline, time.monotonic() + grace)
-        if last_words:
-            raise BrokenPromise(Finding(Outcome.CRASHES, "; ".join(last_words), passed=False))
+        if deaths:
+            raise BrokenPromise(Finding(Outcome.CRASHES, "; ".join(deaths), passed=False))
         if pending:
-            raise BrokenPromise(Finding(Outcome.HANGS, self._report_hang(job, pending, answers), passed=False))
+            raise BrokenPromise(Finding(Outcome.HANGS, self._terminate_pending(job, pending, answers), passed=False))
 
-    def _report_hang(self, job: Job, pending: dict[int, _Process], answers: dict[int, Answer]) -> str:
+    def _terminate_pending(self, job: Job, pending: dict[int, _Process], answers: dict[int, Answer]) -> str:
+        """Terminate the pending ranks and return where each rank was."""
         for rank in pending.values():
             rank.process.terminate()
         lines = {number: answer.summary for number, answer in answers.items()}
         lines |= {number: f"is at {rank.stack()}" for number, rank in pending.items()}
         hanging = " and ".join(str(number) for number in sorted(pending))
-        told = "; ".join(f"rank {number} {lines[number]}" for number in sorted(lines))
-        return f"rank {hanging} of {job.world_size} did not come to an end (limit {job.seconds:g} s): {told}"
+        states = "; ".join(f"rank {number} {lines[number]}" for number in sorted(lines))
+        return f"rank {hanging} of {job.world_size} did not come to an end (limit {job.seconds:g} s): {states}"
 
-    def _discard(self, ranks: dict[int, _Process]) -> None:
+    def _kill(self, ranks: dict[int, _Process]) -> None:
         for rank in ranks.values():
             rank.process.kill()
         for number, rank in ranks.items():
@@ -129,48 +131,43 @@ class Pool:
 
 
 class _Process:
-    """One rank: a process, the line to it, and the files that it leaves its last words in."""
+    """One rank: a process, the connection to it, and the files of its output and stack."""
 
     def __init__(self, number: int, rendezvous: IO[bytes]) -> None:
         self._output = tempfile.TemporaryFile(prefix="inbackward-ranks-")  # noqa: SIM115 (closed by close)
         self._stacks = tempfile.TemporaryFile(prefix="inbackward-ranks-")  # noqa: SIM115
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
+        self.connection, child_connection = context.Pipe()
         inherited = [_Inherited(file.fileno()) for file in (rendezvous, self._output, self._stacks)]
         self.process = context.Process(
-            target=_main, args=(number, os.getpid(), theirs, inherited), name=f"rank {number}", daemon=True
+            target=_main, args=(number, os.getpid(), child_connection, inherited), name=f"rank {number}", daemon=True
         )
         self.process.start()
-        self._is_up = False
-        theirs.close()
+        self._is_ready = False
+        child_connection.close()
 
-    def await_up(self) -> None:
-        """Return when the rank can take jobs."""
-        if self._is_up:
+    def wait_until_ready(self) -> None:
+        """Wait until the rank can run jobs."""
+        if self._is_ready:
             return
-        wait([self.connection, self.process.sentinel], SECONDS_TO_START)
-        if not self.connection.poll():
-            msg = f"a rank did not start: it {self.last_words()}"
-            raise RuntimeError(msg)
-        try:
-            self.connection.recv_bytes()
-        except EOFError:
-            msg = f"a rank did not start: it {self.last_words()}"
-            raise RuntimeError(msg) from None
-        self._is_up = True
+        wait([self.connection, self.process.sentinel], START_SECONDS)
+        with suppress(EOFError):
+            self._is_ready = self.connection.poll() and self.connection.recv_bytes() == b"up"
+        if not self._is_ready:
+            raise RuntimeError(f"a rank did not start: it {self.describe_exit()}")
 
-    def last_words(self) -> str:
-        """Say how the process ended, and what it printed last."""
-        self.process.join(SECONDS_TO_WRITE_STACKS)
+    def describe_exit(self) -> str:
+        """Return the exit code of the process and its last output."""
+        self.process.join(STACK_SECONDS)
         return f"died with exit code {self.process.exitcode}; its last output: {last_output(_tail(self._output))}"
 
     def stack(self) -> str:
-        """Return the stack of a process that was told to end."""
-        self.process.join(SECONDS_TO_WRITE_STACKS)
+        """Return the stack of a terminated process."""
+        self.process.join(STACK_SECONDS)
         return innermost_frames(_tail(self._stacks))
 
     def close(self) -> None:
-        """Release what the parent holds of it; the process was killed before."""
+        """Release the resources of a killed process."""
         self.process.join()
         self.process.close()
         self.connection.close()
@@ -179,16 +176,16 @@ class _Process:
 
 
 class _Inherited:
-    """A file descriptor that a spawned process inherits; it arrives as a number."""
+    """A file descriptor for a spawned process, which unpickles as an int."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (DupFd(self._descriptor),)
+        return _detach, (DupFd(self._descriptor),)
 
 
-def _arrive(duplicate: Any) -> int:
+def _detach(duplicate: Any) -> int:
     descriptor: int = duplicate.detach()
     return descriptor
 
@@ -198,7 +195,7 @@ def _main(number: int, parent: int, connection: Connection, files: Iterable[int]
 
 
 def _tail(file: IO[bytes]) -> str:
-    """Read without moving the position, which the process shares."""
+    """Return the end of a file, without moving the position that the process shares."""
     size = os.fstat(file.fileno()).st_size
-    start = max(0, size - TAIL)
+    start = max(0, size - TAIL_BYTES)
     return os.pread(file.fileno(), size - start, start).decode(errors="replace").strip()

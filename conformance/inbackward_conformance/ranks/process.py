@@ -1,4 +1,4 @@
-"""The main function of a rank that a pool has started."""
+"""The main function of a rank of a pool."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from inbackward_conformance.ranks.job import carry_out, warm_up
+from inbackward_conformance.ranks.job import run_job, warm_up
 from inbackward_conformance.ranks.message import pack, unpack
 from inbackward_conformance.ranks.stores import FileStore, PrefixStore
 
@@ -25,12 +25,12 @@ LOOPBACK = "lo"
 
 
 class Files(NamedTuple):
-    """Descriptors of files without a name, which the rank shares with its parent; they vanish with the two.
+    """The descriptors of unnamed files that the rank shares with its parent.
 
     Attributes:
-        rendezvous: the store through which ranks find each other.
-        output: what is printed.
-        stacks: where the Python stack goes when the rank is told to end.
+        rendezvous: the file of the store.
+        output: stdout and stderr.
+        stacks: the Python stack at SIGTERM.
     """
 
     rendezvous: int
@@ -39,19 +39,19 @@ class Files(NamedTuple):
 
 
 def serve(number: int, parent: int, connection: Connection, files: Files) -> None:
-    """Carry out jobs as they come, until the parent hangs up or dies."""
-    _die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the parent's affair
+    """Run jobs until the parent closes the connection or dies."""
+    _exit_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     os.dup2(files.output, sys.stdout.fileno() if sys.stdout else 1)
     os.dup2(files.output, 2)
-    # The stack is written, then the rank ends as by any SIGTERM: who waits for its end finds the stack complete.
+    # SIGTERM writes the stack, then ends the process, so the stack is complete once the process has ended.
     with os.fdopen(files.stacks, "wb", closefd=False) as stacks:
         faulthandler.register(signal.SIGTERM, stacks, chain=True)
         faulthandler.enable()
         if LOOPBACK in (name for _, name in socket.if_nameindex()):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)  # the host's own name may lead nowhere
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)  # the host name may not resolve
         warm_up()
-        gc.freeze()  # what is there by now need not be looked at after each job
+        gc.freeze()  # makes collection after each job faster
         store = FileStore(f"/proc/self/fd/{files.rendezvous}", -1)
         connection.send_bytes(b"up")
         while True:
@@ -61,20 +61,20 @@ def serve(number: int, parent: int, connection: Connection, files: Files) -> Non
                 return
             os.ftruncate(files.output, 0)
             os.lseek(files.output, 0, os.SEEK_SET)
-            connection.send_bytes(pack(carry_out(job, number, PrefixStore(name, store))))
+            connection.send_bytes(pack(run_job(job, number, PrefixStore(name, store))))
 
 
-def _die_with(parent: int) -> None:
-    """See to it that this process does not outlive the one that started it, whatever it is doing then."""
+def _exit_with(parent: int) -> None:
+    """End this process when its parent dies, whatever it is doing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-    mother = multiprocessing.parent_process()
+    parent_process = multiprocessing.parent_process()
 
-    def follow() -> None:
-        if mother:
-            mother.join()
+    def exit_after_parent() -> None:
+        if parent_process:
+            parent_process.join()
         os._exit(1)
 
-    threading.Thread(target=follow, name="dies with its parent", daemon=True).start()
+    threading.Thread(target=exit_after_parent, name="dies with its parent", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Torch's stores, public names that its type stubs do not export."""
+"""The stores of `torch.distributed`, whose type stubs do not export these public names."""
 
 from torch.distributed import (  # type: ignore[attr-defined]
     DistStoreError,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise `OutOfTime` in the running code after `seconds`.
 
-    It reaches Python code, and C code that returns to it. It needs the alarm signal and the main thread; without them
-    there is no limit.
+    It interrupts Python code, not C code that does not return. There is no limit without SIGALRM or outside the main
+    thread.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
@@ -30,7 +30,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise OutOfTime(f"still running after {seconds:g} s, at {where}")
 
     before = signal.signal(signal.SIGALRM, out_of_time)
-    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)  # again, should the first one be swallowed
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)  # repeated, in case the first is swallowed
     try:
         yield
     finally:

@@ -1,1 +1,1 @@
-"""What is reported of a run: the record, expected failures, the terminal, and the matrix."""
+"""Reports of a run: the record, expected failures, the terminal summary, and the matrix."""

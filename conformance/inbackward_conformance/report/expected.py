@@ -1,6 +1,6 @@
-"""Expected failures: what is known to fail in an implementation, each pinned to its cause.
+"""Expected failures: the known failures of an implementation, with their causes.
 
-A file is TOML:
+The files are TOML:
 
     implementation = "torch"
 
@@ -8,8 +8,8 @@ A file is TOML:
     requirement = "sharing/listed_twice"
     cause = "text that must appear in the failure"
     link = "https://…"
-    outcome = "hangs"    # only needed for error, hangs and crashes, which a cause alone never excuses
-    device = "cpu"       # only where the failure is one of this kind of device
+    outcome = "hangs"    # required for error, hangs and crashes
+    device = "cpu"       # only if it fails on this kind of device alone
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SHIPPED = Path(__file__).parent.parent / "adapters"
 
 
 class BadExpectations(ValueError):
-    """A file of expected failures cannot be used; the message is one line with the remedy."""
+    """Raised when a file of expected failures cannot be used; the message is one line with the remedy."""
 
 
 @dataclass(frozen=True)
 class ExpectedFailure:
-    """One entry: `requirement` fails, and `cause` appears in the detail."""
+    """One entry: `requirement` fails with `cause` in the detail."""
 
     requirement: str
     cause: str
@@ -45,7 +45,7 @@ class ExpectedFailure:
     device: str = ""
 
     def covers(self, requirement: str, finding: Finding) -> bool:
-        """Whether a failure is this one."""
+        """Return whether this entry covers a failure."""
         if requirement != self.requirement or self.cause not in finding.detail:
             return False
         if self.outcome:
@@ -58,8 +58,8 @@ Expectations = dict[str, list[ExpectedFailure]]
 
 
 def load_expectations(implementations: Collection[str], files: Iterable[Path], device: str) -> Expectations:
-    """Return what `files` expect on a device, and the shipped files of implementations that no file is given for."""
-    given: Expectations = {}
+    """Return the expected failures on `device` from `files`; the shipped file for an implementation without one."""
+    loaded: Expectations = {}
     for path in files:
         implementation, entries = _load(path)
         if implementation not in implementations:
@@ -67,22 +67,22 @@ def load_expectations(implementations: Collection[str], files: Iterable[Path], d
             raise BadExpectations(
                 f"expected failures {path}: they are of {implementation!r}, which is not tested here; tested: {tested}"
             )
-        if implementation in given:
+        if implementation in loaded:
             raise BadExpectations(f"expected failures {path}: another file is of {implementation!r} too; make it one")
-        given[implementation] = entries
-    shipped = {name: SHIPPED / f"{name}.toml" for name in implementations if name not in given}
-    loaded = given | dict(_load(path) for path in shipped.values() if path.exists())
-    here = {"", device.partition(":")[0]}
-    return {name: [entry for entry in entries if entry.device in here] for name, entries in loaded.items()}
+        loaded[implementation] = entries
+    shipped = [SHIPPED / f"{name}.toml" for name in implementations if name not in loaded]
+    loaded |= dict(_load(path) for path in shipped if path.exists())
+    devices = {"", device.partition(":")[0]}
+    return {name: [entry for entry in entries if entry.device in devices] for name, entries in loaded.items()}
 
 
-def covering(entries: Iterable[ExpectedFailure], requirement: str, finding: Finding) -> ExpectedFailure | None:
-    """Return the first entry that covers a failure."""
+def find_covering(entries: Iterable[ExpectedFailure], requirement: str, finding: Finding) -> ExpectedFailure | None:
+    """Return the first entry that covers a failure; None if no entry does."""
     return next((entry for entry in entries if not finding.passed and entry.covers(requirement, finding)), None)
 
 
-def stale(entries: Iterable[ExpectedFailure], cases: Iterable[CaseRecord]) -> list[ExpectedFailure]:
-    """Return the entries whose requirement ran, and that no failure of it needed."""
+def find_stale(entries: Iterable[ExpectedFailure], cases: Iterable[CaseRecord]) -> list[ExpectedFailure]:
+    """Return the entries whose requirement ran and that cover none of its failures."""
     cases = list(cases)
     ran = {case.requirement for case in cases if case.outcome not in {Outcome.NOT_RUN, Outcome.NOT_OFFERED}}
     failures = [(case.requirement, Finding(case.outcome, case.detail)) for case in cases if not case.passed]

@@ -1,4 +1,4 @@
-"""Reads back what `--conformance-report` wrote."""
+"""Reads the record that `--conformance-report` wrote."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 
 class BadRecord(ValueError):
-    """A file is not the record of a complete run, or does not go with others; the message says what to do."""
+    """Raised for a file that is no record of a complete run, or does not fit others; the message has the remedy."""
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """One run that reached its end.
+    """The record of a complete run.
 
     Attributes:
-        path: the record.
-        date: when it began, in UTC.
+        path: the file.
+        date: the start of the run, in UTC.
         spec: the version of the specification.
         inbackward: the version of this package.
         torch: the version of torch, with its build.
         python: the version of Python.
         device: the device.
-        versions: the distribution of each implementation, with its version; empty: it is of none.
-        implementations: what was tested, in the order of the command line.
+        versions: the distribution of each implementation, with its version; empty if it is of none.
+        implementations: the implementations tested, in the order of the command line.
         cases: all cases.
         requirements: all requirements of all implementations.
-        whole: whether every case of the chapters that have run was to run.
+        whole: whether all cases of its chapters were selected.
     """
 
     path: Path
@@ -58,7 +58,7 @@ def read_record(path: Path) -> RecordedRun:
     """Read one record.
 
     Raises:
-        BadRecord: the file cannot be read, is not a record, or is of a run that did not reach its end.
+        BadRecord: if the file cannot be read, is not a record, or is of an incomplete run.
     """
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -96,6 +96,6 @@ def _run(path: Path, lines: list[Line]) -> RecordedRun:
 
 
 def _values(record: type, line: Line) -> Line:
-    """Return what `record` is made of; a line may have further keys."""
-    known = {field.name: line[field.name] for field in fields(record) if field.name in line}
-    return known | {"outcome": Outcome(line["outcome"])}
+    """Return the fields of `record` in a line, which may have further keys."""
+    values = {field.name: line[field.name] for field in fields(record) if field.name in line}
+    return values | {"outcome": Outcome(line["outcome"])}

@@ -1,4 +1,4 @@
-"""The record of a run: what came of each case and requirement, and the JSON Lines file that keeps it."""
+"""The record of a run: the results of cases and requirements, and the JSON Lines file that holds them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """What one case came to.
+    """The result of one case.
 
     Attributes:
-        drawn: how many plans Hypothesis drew for it.
-        expected: whether it failed as a file of expected failures says.
-        difference: of a case that failed, where it departed from the standard loop; None: not in a run of a plan.
-        plan: of a case that failed, the last plan that it ran, as the expression which builds it.
-        arguments: of a case that failed without a plan, its values as source, by parameter of the requirement.
-        script: the file that reproduces the failure, where scripts were asked for.
+        drawn: the number of plans that Hypothesis drew.
+        expected: whether it failed as expected.
+        difference: where a failed case differs from the standard loop; None outside a run of a plan.
+        plan: the last plan that a failed case ran, as the expression that builds it.
+        arguments: the arguments of a case that failed without a plan, as source code.
+        script: the path of the script that reproduces the failure, if scripts were written.
     """
 
     implementation: str
@@ -46,13 +46,13 @@ class CaseRecord:
     difference: Difference | None = None
 
     def __str__(self) -> str:
-        """Say on one line what it came to."""
+        """Return the result on one line."""
         case = f"[{self.case}]" if self.case else ""
         return f"{self.requirement}{case} {self.outcome}{f': {self.detail}' if self.detail else ''}"
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> CaseRecord:
-        """Return the case whose fields `values` are, as JSON keeps them."""
+        """Return the case with these JSON values."""
         if (difference := values.get("difference")) is not None:
             difference = Difference(**{**difference, "compared": Compared(difference["compared"])})
         return cls(**{**values, "outcome": Outcome(values["outcome"]), "difference": difference})
@@ -60,13 +60,13 @@ class CaseRecord:
 
 @dataclass(frozen=True)
 class RequirementRecord:
-    """What one requirement came to: the worst of its cases.
+    """The result of one requirement: the worst of its cases.
 
     Attributes:
-        expected: whether everything that failed in it was expected to.
-        ran: whether all of it ran: no case was `not run`, and not all were `not offered`, but where the requirement is
-            about an optional call.
-        applies: whether torch itself can do on this device what it is about: else no verdict rests on it.
+        expected: whether all its failures were expected.
+        ran: whether it ran completely: no case was `not run`, and not all were `not offered` unless it tests an
+            optional call.
+        applies: whether torch has the tested feature on this device; if not, it does not count for the verdict.
     """
 
     implementation: str
@@ -84,7 +84,7 @@ class RequirementRecord:
 def summarize(
     implementation: str, cases: Iterable[CaseRecord], applicable: Iterable[str], device: str
 ) -> list[RequirementRecord]:
-    """Return the requirements that ran, and as `not run` the `applicable` ones that did not, in the spec's order."""
+    """Return the results of requirements that ran and, as `not run`, of other `applicable` ones, in their order."""
     by_requirement: dict[str, list[CaseRecord]] = {name: [] for name in applicable}
     for case in cases:
         by_requirement.setdefault(case.requirement, []).append(case)
@@ -120,8 +120,8 @@ def _ran(requirement: Requirement, outcomes: Sequence[Outcome]) -> bool:
 
 
 def verdict(requirements: Iterable[RequirementRecord]) -> str:
-    """Return `conformant`, `not conformant` or `incomplete`, from the MUSTs that apply to the device alone."""
-    musts = [found for found in requirements if found.level == Level.MUST and found.applies]
+    """Return `conformant`, `not conformant` or `incomplete`, from the MUSTs that apply to the device."""
+    musts = [must for must in requirements if must.level == Level.MUST and must.applies]
     if any(not must.passed and must.outcome is not Outcome.NOT_RUN for must in musts):
         return "not conformant"
     if not musts or any(not must.ran for must in musts):
@@ -131,20 +131,20 @@ def verdict(requirements: Iterable[RequirementRecord]) -> str:
 
 def count(requirements: Iterable[RequirementRecord]) -> dict[str, int]:
     """Count requirements by outcome."""
-    counted = Counter(requirement.outcome for requirement in requirements)
-    return {outcome.value: counted[outcome] for outcome in reversed(Outcome)}
+    counts = Counter(requirement.outcome for requirement in requirements)
+    return {outcome.value: counts[outcome] for outcome in reversed(Outcome)}
 
 
 def kept(requirement: RequirementRecord) -> bool:
-    """Whether the promise was tested and kept; what is not offered breaks none, and keeps none."""
+    """Return whether the requirement was tested and passed; one that is `not offered` is not kept."""
     return requirement.passed and requirement.outcome not in {Outcome.NOT_OFFERED, Outcome.NOT_RUN}
 
 
 class RecordFile:
-    """Writes the record line by line; a file without its footer is of a run that died."""
+    """Writes the record line by line; the record of an incomplete run has no footer."""
 
     def __init__(self, file: TextIO, versions: dict[str, str], *, device: str, seed: int, profile: str) -> None:
-        """Write the header; `versions` is of each implementation, with the name of its distribution."""
+        """Write the header; `versions` holds the distribution of each implementation, with its version."""
         self._file = file
         self._write(
             "header",
@@ -160,21 +160,21 @@ class RecordFile:
         )
 
     def write_case(self, case: CaseRecord) -> None:
-        """Write one case as soon as it is known."""
+        """Write one case."""
         self._write("case", **asdict(case))
 
     def finish(self, results: dict[str, list[RequirementRecord]], *, selection: str, whole: bool) -> None:
         """Write the requirements, then the footer.
 
         Args:
-            results: the requirements of each implementation.
-            selection: what was run, in words.
-            whole: whether every case of the chapters that have run was to run.
+            results: the requirements, by implementation.
+            selection: a description of what was run.
+            whole: whether all cases of its chapters were selected.
         """
         for requirements in results.values():
             for requirement in requirements:
                 self._write("requirement", **asdict(requirement))
-        footer = {name: {"verdict": verdict(found), **count(found)} for name, found in results.items()}
+        footer = {name: {"verdict": verdict(records), **count(records)} for name, records in results.items()}
         self._write("footer", implementations=footer, selection=selection, whole=whole)
         self._file.close()
 

@@ -1,4 +1,4 @@
-"""What a conformance run prints at its end: failures first, a line a chapter, the verdict last."""
+"""The terminal summary of a run: failures, one line per chapter, and the verdict."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 Line = tuple[str, dict[str, bool]]
-"""The text, and the colours as pytest's terminal names them; the text alone says everything."""
+"""The text, and its colours in the names of pytest's terminal writer."""
 
-ENOUGH_FAILURES = 12
-ENOUGH_LINES = 3
+MAX_FAILURES = 12
+MAX_DETAIL_LINES = 3
 
 
 def summary_lines(
@@ -24,37 +24,37 @@ def summary_lines(
 ) -> Iterator[Line]:
     """Yield the lines for each implementation.
 
-    A quiet run (`-q`) has the verdicts alone. A verbose one (`-v`) has all failures, the expected ones too, and the
-    whole of what was observed.
+    A quiet run (`-q`) has only verdicts. A verbose run (`-v`) has all failures, expected ones too, in full.
     """
     for implementation, requirements in results.items():
-        own = [case for case in cases if case.implementation == implementation]
+        tested = [case for case in cases if case.implementation == implementation]
         if verbosity >= 0:
             yield implementation, {"bold": True}
-            yield from _failure_lines(requirements, own, verbose=verbosity > 0, width=width)
+            yield from _failure_lines(requirements, tested, verbose=verbosity > 0, width=width)
             yield from _chapter_lines(requirements, width)
-            yield from _drawn_lines(own)
-        yield _verdict_line(implementation, requirements, len(own))
+            yield from _drawn_lines(tested)
+        yield _verdict_line(implementation, requirements, len(tested))
 
 
 def _failure_lines(
     requirements: Sequence[RequirementRecord], cases: Sequence[CaseRecord], *, verbose: bool, width: int
 ) -> Iterator[Line]:
-    failed = sorted((found for found in requirements if _broken(found)), key=_urgency)
-    expected = [found for found in failed if found.expected]
-    told = failed if verbose else [found for found in failed if not found.expected][:ENOUGH_FAILURES]
-    for requirement in told:
-        own = [case for case in cases if case.requirement == requirement.requirement and not case.passed]
-        yield from _failure(requirement, own, width, verbose=verbose)
-    if untold := len(failed) - len(told) - (0 if verbose else len(expected)):
-        yield f"  and {untold} more; -v shows all", {"red": True}
+    failed = sorted(filter(_failed, requirements), key=_severity)
+    expected = [requirement for requirement in failed if requirement.expected]
+    unexpected = [requirement for requirement in failed if not requirement.expected]
+    shown = failed if verbose else unexpected[:MAX_FAILURES]
+    for requirement in shown:
+        failures = [case for case in cases if case.requirement == requirement.requirement and not case.passed]
+        yield from _failure(requirement, failures, width, verbose=verbose)
+    if hidden := len(failed if verbose else unexpected) - len(shown):
+        yield f"  and {hidden} more; -v shows all", {"red": True}
     if expected and not verbose:
         yield f"  {len(expected)} failed as expected; -v shows them", {"yellow": True}
     scripts = [case.script for case in cases if case.script]
     if paths := [Path(script) for script in scripts if not script.startswith("none")]:
         yield f"  scripts of {len(paths)} cases in {paths[0].parent}{'' if verbose else '; -v names each'}", {}
-    if without := len(scripts) - len(paths):
-        yield f"  no script of {without} cases{'' if verbose else '; -v says why'}", {}
+    if missing := len(scripts) - len(paths):
+        yield f"  no script of {missing} cases{'' if verbose else '; -v says why'}", {}
 
 
 def _failure(
@@ -66,7 +66,7 @@ def _failure(
     expected = " as expected" if requirement.expected else ""
     colours = {"yellow": requirement.expected, "red": not requirement.expected}
     yield f"  {requirement.level} {worst.outcome}{expected}: {name}{more}", colours
-    max_lines = None if verbose else ENOUGH_LINES
+    max_lines = None if verbose else MAX_DETAIL_LINES
     for line in textwrap.wrap(worst.detail, width - 4, max_lines=max_lines, placeholder=" […]"):
         yield f"    {line}", {}
     yield from ((f"    script: {case.script}", {}) for case in (failed if verbose else [worst]) if case.script)
@@ -75,13 +75,13 @@ def _failure(
 def _chapter_lines(requirements: Sequence[RequirementRecord], width: int) -> Iterator[Line]:
     chapters = dict.fromkeys(requirement.requirement.partition("/")[0] for requirement in requirements)
     for chapter in chapters:
-        inside = [found for found in requirements if found.requirement.startswith(f"{chapter}/")]
-        number = sum(map(kept, inside))
-        line = f"  {chapter:<20}{number:>3} of {len(inside):>2} kept"
-        if others := _but_conforms(inside):
+        members = [requirement for requirement in requirements if requirement.requirement.startswith(f"{chapter}/")]
+        line = f"  {chapter:<20}{sum(map(kept, members)):>3} of {len(members):>2} kept"
+        if others := _other_outcomes(members):
             line += f"   {others}"
-        surprise = any(_broken(found) and not found.expected for found in inside)
-        colours = {"red": surprise, "yellow": not surprise and any(map(_broken, inside))}
+        failed = list(filter(_failed, members))
+        unexpected = not all(requirement.expected for requirement in failed)
+        colours = {"red": unexpected, "yellow": bool(failed) and not unexpected}
         for part in textwrap.wrap(line, width, subsequent_indent=" " * 38):
             yield part, colours
 
@@ -94,25 +94,22 @@ def _drawn_lines(cases: Sequence[CaseRecord]) -> Iterator[Line]:
 
 
 def _verdict_line(implementation: str, requirements: Sequence[RequirementRecord], cases: int) -> Line:
-    found = verdict(requirements)
-    numbers = []
-    for level in Level:
-        own = [requirement for requirement in requirements if requirement.level == level and requirement.applies]
-        if own:
-            numbers.append(f"{level} {sum(map(kept, own))} of {len(own)}")
-    line = f"{implementation}: {found} ({', '.join(numbers)} kept, {cases} cases)"
-    return line, {"bold": True, "green": found == "conformant", "red": found != "conformant"}
+    conclusion = verdict(requirements)
+    levels = {level: [record for record in requirements if record.level == level and record.applies] for level in Level}
+    numbers = [f"{level} {sum(map(kept, records))} of {len(records)}" for level, records in levels.items() if records]
+    line = f"{implementation}: {conclusion} ({', '.join(numbers)} kept, {cases} cases)"
+    return line, {"bold": True, "green": conclusion == "conformant", "red": conclusion != "conformant"}
 
 
-def _broken(requirement: RequirementRecord) -> bool:
+def _failed(requirement: RequirementRecord) -> bool:
     return not requirement.passed and requirement.outcome is not Outcome.NOT_RUN
 
 
-def _urgency(requirement: RequirementRecord) -> tuple[bool, int]:
-    """MUSTs first, and the worst outcome first."""
+def _severity(requirement: RequirementRecord) -> tuple[bool, int]:
+    """Return a sort key: MUSTs first, then the worst outcome."""
     return requirement.level != Level.MUST, list(Outcome).index(requirement.outcome)
 
 
-def _but_conforms(requirements: Sequence[RequirementRecord]) -> str:
-    counted = count(requirements)
-    return ", ".join(f"{counted[o]} {o}" for o in Outcome if counted[o] and o is not Outcome.CONFORMS)
+def _other_outcomes(requirements: Sequence[RequirementRecord]) -> str:
+    counts = count(requirements)
+    return ", ".join(f"{counts[o]} {o}" for o in Outcome if counts[o] and o is not Outcome.CONFORMS)

@@ -1,7 +1,4 @@
-"""Fixtures of the requirements, and the hooks that make a finding of each case.
-
-Everything here applies to the tests of this folder alone.
-"""
+"""Fixtures of the requirements, and the hooks that report the finding of each case."""
 
 from __future__ import annotations
 
@@ -20,15 +17,15 @@ from inbackward_conformance.checking.drawn import Drawn
 from inbackward_conformance.checking.profiles import QUICK, drawing
 from inbackward_conformance.checking.standard_runs import StandardRuns
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotRun, Outcome
-from inbackward_conformance.plugin.case import attach_case, count_as, excuse, with_script, worst
+from inbackward_conformance.plugin.case import attach_case, mark_expected, mark_finding, with_script, worst_finding
 from inbackward_conformance.plugin.crash_note import CrashNote
 from inbackward_conformance.plugin.options import CLUSTER
-from inbackward_conformance.plugin.session import NOTES_OF_WORKER, ConformanceSession
+from inbackward_conformance.plugin.session import CRASH_NOTE_KEY, ConformanceSession
 from inbackward_conformance.ranks.job import JobRunner
 from inbackward_conformance.ranks.on_ranks import OnRanks
 from inbackward_conformance.ranks.pool import Pool
 from inbackward_conformance.ranks.time_limit import time_limit
-from inbackward_conformance.report.expected import covering
+from inbackward_conformance.report.expected import find_covering
 from inbackward_conformance.report.record import CaseRecord
 from inbackward_conformance.repro.body_script import sources_of
 from inbackward_conformance.specification import DISTRIBUTED, requirement_id, specification
@@ -44,7 +41,7 @@ DRAWN = pytest.StashKey[Drawn]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marks of requirements."""
+    """Register the marks of requirements."""
     for mark in (
         "must: a requirement that a verdict rests on",
         "should: a requirement that is reported and leaves the verdict alone",
@@ -56,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Run the chapters that need ranks with `--distributed`, the others without; a file that is named runs anyway."""
+    """Collect distributed chapters only with `--distributed`, others only without; a named file is always collected."""
     if collection_path.suffix == ".py" and _is_distributed(collection_path) != config.getoption("distributed"):
         return True
     return None
@@ -64,16 +61,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make the implementations the first axis of every requirement."""
+    """Parametrize every requirement by implementation first."""
     names = metafunc.config.getoption("implementation")
     metafunc.parametrize("implementation", list(dict.fromkeys(names)), indirect=True)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def warm_torch() -> Iterator[None]:
-    """Keep to one thread, and have loaded what torch loads late, so that no case pays for it.
+def warm_up_torch() -> Iterator[None]:
+    """Load the lazy modules of torch before the first case, and use one thread.
 
-    Workers run side by side, and with one thread the order of arithmetic stays what it is.
+    One thread keeps the order of arithmetic the same when workers run in parallel.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -85,8 +82,8 @@ def warm_torch() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def fresh_start(request: pytest.FixtureRequest, device: str) -> Iterator[None]:
-    """Begin each case with grad mode on and the same random numbers, whatever the one before has left behind."""
+def reset_torch(request: pytest.FixtureRequest, device: str) -> Iterator[None]:
+    """Seed the random numbers and enable grad mode for each case."""
     seed_random_numbers(request.config.getoption("conformance_seed"), device)
     with torch.enable_grad():
         yield
@@ -94,19 +91,19 @@ def fresh_start(request: pytest.FixtureRequest, device: str) -> Iterator[None]:
 
 @pytest.fixture
 def implementation(request: pytest.FixtureRequest) -> Implementation:
-    """The implementation under test, new for each case."""
+    """Return the implementation under test, new for each case."""
     return Implementation(find_implementation(request.param))
 
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
-    """The device to run on."""
+    """Return the device to run on."""
     return str(request.config.getoption("device"))
 
 
 @pytest.fixture(scope="session")
 def ranks(request: pytest.FixtureRequest) -> Iterator[JobRunner]:
-    """The processes of distributed cases: those of a cluster, or a pool, which starts them when they are needed."""
+    """Return the ranks of distributed cases: the cluster of torchrun, or a pool that starts them when needed."""
     if CLUSTER in request.config.stash:
         yield request.config.stash[CLUSTER]
         return
@@ -117,7 +114,7 @@ def ranks(request: pytest.FixtureRequest) -> Iterator[JobRunner]:
 
 @pytest.fixture(scope="session")
 def standard_runs(request: pytest.FixtureRequest) -> StandardRuns:
-    """What the standard loop leaves, which is the same for all implementations."""
+    """Return the results of the standard loop, which implementations share."""
     return StandardRuns(len(set(request.config.getoption("implementation"))))
 
 
@@ -129,7 +126,7 @@ def check(
     ranks: JobRunner,
     standard_runs: StandardRuns,
 ) -> Check:
-    """Holds the implementation under test to a plan."""
+    """Return the check of the implementation under test against the standard loop."""
     requirement = specification()[requirement_id(request.path, request.node.name)]
     if not requirement.applies_to(device):
         raise NotRun(f"torch itself has this on an accelerator only, and the run is on {device}")
@@ -151,7 +148,7 @@ def check(
 
 @pytest.fixture
 def drawn(request: pytest.FixtureRequest, check: Check) -> Drawn:
-    """Holds the implementation under test to plans that Hypothesis draws."""
+    """Return the check of the implementation under test on plans that Hypothesis draws."""
     option, on_ranks = request.config.getoption, _is_distributed(request.path)
     settings = drawing(option("hypothesis_profile", None) or QUICK, on_ranks=on_ranks)
     limit = nullcontext if on_ranks else partial(time_limit, option("case_seconds"))
@@ -162,8 +159,8 @@ def drawn(request: pytest.FixtureRequest, check: Check) -> Drawn:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Function) -> None:
-    """Say which case is next, where somebody listens: the controller of xdist."""
-    file = getattr(item.config, "workerinput", {}).get(NOTES_OF_WORKER)
+    """Write the crash note of a case in a worker of xdist."""
+    file = getattr(item.config, "workerinput", {}).get(CRASH_NOTE_KEY)
     requirement = requirement_id(item.path, item.name)
     arguments = _arguments(item) if file else {}
     item.stash[CRASH_NOTE] = CrashNote(Path(file) if file else None, item.nodeid, requirement, arguments)
@@ -171,7 +168,7 @@ def pytest_runtest_setup(item: pytest.Function) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Function) -> Generator[None, object, object]:
-    """Limit the time of each case; where plans are drawn each plan is limited, and on ranks each job."""
+    """Limit the time of each case; for drawn plans each plan has the limit, and on ranks each job."""
     if _is_distributed(item.path) or "drawn" in item.fixturenames:
         return (yield)
     with time_limit(item.config.getoption("case_seconds")):
@@ -182,21 +179,21 @@ def pytest_runtest_call(item: pytest.Function) -> Generator[None, object, object
 def pytest_runtest_makereport(
     item: pytest.Function, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Judge what a phase of a case came to, and put it on the report."""
+    """Attach the finding of a case to the report of its phase."""
     report = yield
-    finding = _judge(item, call)
+    finding = _finding(item, call)
     if finding is None:
         return report
     session = item.config.pluginmanager.get_plugin("inbackward_conformance_session")
     assert isinstance(session, ConformanceSession)
-    found = specification()[requirement_id(item.path, item.name)]
-    name, case = _names(item)
-    entry = covering(session.expectations.get(name, []), found.id, finding)
-    came_to = CaseRecord(
+    requirement = specification()[requirement_id(item.path, item.name)]
+    name, case = _implementation_and_case(item)
+    entry = find_covering(session.expectations.get(name, []), requirement.id, finding)
+    record = CaseRecord(
         name,
-        found.id,
+        requirement.id,
         case,
-        found.level,
+        requirement.level,
         finding.outcome,
         finding.passed,
         finding.detail,
@@ -205,11 +202,11 @@ def pytest_runtest_makereport(
         drawn=item.stash[DRAWN].plans if DRAWN in item.stash else 0,
         **_reproduction(item, call, finding),
     )
-    attach_case(report, with_script(came_to, item.config))
+    attach_case(report, with_script(record, item.config))
     if entry:
-        excuse(report, finding, entry)
+        mark_expected(report, finding, entry)
     else:
-        count_as(report, finding)
+        mark_finding(report, finding)
     return report
 
 
@@ -217,15 +214,15 @@ def _is_distributed(path: Path) -> bool:
     return path.stem.removeprefix("test_") in DISTRIBUTED
 
 
-def _judge(item: pytest.Item, call: pytest.CallInfo[None]) -> Finding | None:
-    """Return the finding of a phase; None where the phase decides nothing."""
+def _finding(item: pytest.Item, call: pytest.CallInfo[None]) -> Finding | None:
+    """Return the finding of a phase; None for a set-up or teardown without an error."""
     if call.excinfo is None:
-        return worst(item.stash[CHECK].findings if CHECK in item.stash else []) if call.when == "call" else None
+        return worst_finding(item.stash[CHECK].findings if CHECK in item.stash else []) if call.when == "call" else None
     return classify_error(call.excinfo.value, in_setup=call.when != "call")
 
 
 def _reproduction(item: pytest.Function, call: pytest.CallInfo[None], finding: Finding) -> dict[str, Any]:
-    """Return what the record holds of a failure beside the finding."""
+    """Return the fields of the record that reproduce a failure."""
     if finding.passed or finding.outcome is Outcome.ERROR:
         return {}
     error = call.excinfo.value if call.excinfo else None
@@ -238,12 +235,12 @@ def _reproduction(item: pytest.Function, call: pytest.CallInfo[None], finding: F
 
 
 def _arguments(item: pytest.Function) -> dict[str, str]:
-    """Return the values of a case as source, as far as they have one."""
-    given = {key: value for key, value in item.callspec.params.items() if key != "implementation"}
-    return sources_of(given, requirement_id(item.path, item.name))
+    """Return the arguments of a case as source code, as far as they have any."""
+    values = {key: value for key, value in item.callspec.params.items() if key != "implementation"}
+    return sources_of(values, requirement_id(item.path, item.name))
 
 
-def _names(item: pytest.Function) -> tuple[str, str]:
-    """Return the implementation's name and the id of the case."""
+def _implementation_and_case(item: pytest.Function) -> tuple[str, str]:
+    """Return the name of the implementation and the id of the case."""
     name = str(item.callspec.params["implementation"])
     return name, item.callspec.id.removeprefix(name).removeprefix("-")

@@ -1,1 +1,1 @@
-"""Which implementation keeps which promise: `python -m inbackward_conformance matrix`, from records to a page."""
+"""The matrix of implementations and requirements: `python -m inbackward_conformance matrix`."""

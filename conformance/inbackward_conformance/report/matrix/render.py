@@ -1,4 +1,4 @@
-"""What a table of records looks like: a page, Markdown, or a badge."""
+"""Renders a matrix as a page, Markdown, or a badge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """What can be made of a table, each with the template that makes it."""
+    """The output formats."""
 
     MARKDOWN = "markdown"
     HTML = "html"
@@ -59,40 +59,40 @@ SYMBOLS = {
 
 
 @dataclass(frozen=True, order=True)
-class Look:
-    """How a cell is told from others: a symbol and a word, and a class for its colour."""
+class CellStyle:
+    """The appearance of a cell: a symbol, a word, and a CSS class for its colour."""
 
     symbol: str
     word: str
     css: str
 
 
-def look(cell: Cell) -> Look:
-    """Return how `cell` looks; a refusal that does not pass has another symbol and word than one that does."""
+def style_of(cell: Cell) -> CellStyle:
+    """Return the style of `cell`; a refusal that does not pass looks different from one that does."""
     outcome = cell.requirement.outcome
     if outcome in {Outcome.NOT_OFFERED, Outcome.NOT_RUN}:
-        return Look(SYMBOLS[outcome], outcome, "open")
+        return CellStyle(SYMBOLS[outcome], outcome, "open")
     if cell.kept:
-        return Look(SYMBOLS[outcome], outcome, "kept" if outcome is Outcome.CONFORMS else "refused")
+        return CellStyle(SYMBOLS[outcome], outcome, "kept" if outcome is Outcome.CONFORMS else "refused")
     if outcome is Outcome.REFUSES:
-        return Look(SYMBOLS[Outcome.FAILS], "must not refuse", "broken")
-    return Look(SYMBOLS[outcome], outcome, "broken")
+        return CellStyle(SYMBOLS[Outcome.FAILS], "must not refuse", "broken")
+    return CellStyle(SYMBOLS[outcome], outcome, "broken")
 
 
-def looks(column: Column) -> list[tuple[Look, int]]:
-    """Count the looks of a column's cells: what is broken first, and the worst first."""
+def count_styles(column: Column) -> list[tuple[CellStyle, int]]:
+    """Count the cells of a column by style, failures first, the worst first."""
     order = list(Outcome)
-    seen = sorted((order.index(cell.requirement.outcome), look(cell)) for cell in column.cells.values())
-    return sorted(Counter(found for _, found in seen).items(), key=lambda item: item[0].css != "broken")
+    styles = sorted((order.index(cell.requirement.outcome), style_of(cell)) for cell in column.cells.values())
+    return sorted(Counter(style for _, style in styles).items(), key=lambda item: item[0].css != "broken")
 
 
-def render(matrix: Matrix, form: Format, *, may_refuse_only: bool = False) -> str:
-    """Return the table in that format; `may_refuse_only` leaves out the requirements of which a refusal never passes.
+def render(matrix: Matrix, output_format: Format, *, may_refuse_only: bool = False) -> str:
+    """Return the matrix in a format; `may_refuse_only` keeps only the requirements that accept a refusal.
 
     Raises:
-        BadRecord: a badge of several columns is asked for.
+        BadRecord: if a badge is asked for and there is not exactly one column.
     """
-    if form is Format.BADGE and len(matrix.columns) != 1:
+    if output_format is Format.BADGE and len(matrix.columns) != 1:
         labels = ", ".join(column.label for column in matrix.columns)
         raise BadRecord(f"a badge is of one column, here are {labels or 'none'}; choose by --implementation or records")
     environment = Environment(
@@ -104,16 +104,16 @@ def render(matrix: Matrix, form: Format, *, may_refuse_only: bool = False) -> st
     )
     environment.filters["code"] = _code
     chapters = {
-        chapter: chosen
+        chapter: selected
         for chapter, rows in matrix.chapters.items()
-        if (chosen := [row for row in rows if not may_refuse_only or _may_refuse(row)])
+        if (selected := [row for row in rows if not may_refuse_only or _may_refuse(row)])
     }
-    return environment.get_template(TEMPLATES[form]).render(
+    return environment.get_template(TEMPLATES[output_format]).render(
         matrix=matrix,
         chapters=chapters,
         details=_details(matrix),
-        look=look,
-        looks=looks,
+        style_of=style_of,
+        count_styles=count_styles,
         meanings=MEANINGS,
         symbols=SYMBOLS,
         with_verdict=not may_refuse_only,
@@ -121,39 +121,39 @@ def render(matrix: Matrix, form: Format, *, may_refuse_only: bool = False) -> st
 
 
 def _code(text: str) -> Markup:
-    """Return the text of a docstring with what stands in backticks set as code."""
+    """Return a docstring as HTML, with `<code>` for backticks."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 (all of it is escaped)
 
 
 def _may_refuse(row: RequirementRecord) -> bool:
-    known = specification().get(row.requirement)
-    return bool(known and known.may_refuse)
+    requirement = specification().get(row.requirement)
+    return bool(requirement and requirement.may_refuse)
 
 
 def _details(matrix: Matrix) -> list[dict[str, Any]]:
-    """Return what the page shows of a cell when asked, by column and requirement."""
+    """Return the content of the dialog of each cell, by column and requirement."""
     return [{name: _detail(column, cell) for name, cell in column.cells.items()} for column in matrix.columns]
 
 
 def _detail(column: Column, cell: Cell) -> dict[str, Any]:
-    appearance, found = look(cell), cell.requirement
+    style, record = style_of(cell), cell.requirement
     return {
         "implementation": column.label,
-        "requirement": found.requirement,
-        "level": found.level,
-        "symbol": appearance.symbol,
-        "word": appearance.word,
-        "css": appearance.css,
-        "expected": found.expected,
-        "outcome": found.outcome,
+        "requirement": record.requirement,
+        "level": record.level,
+        "symbol": style.symbol,
+        "word": style.word,
+        "css": style.css,
+        "expected": record.expected,
+        "outcome": record.outcome,
         "cases": len(cell.cases),
-        "told": [
+        "observations": [
             {"case": case.case, "outcome": case.outcome, "detail": case.detail, "script": case.script}
-            for case in cell.telling
+            for case in cell.observations
         ],
         "run": f"{cell.run.path.name}, {cell.run.date:%Y-%m-%d %H:%M} UTC",
         "command": (
-            f"python -m inbackward_conformance repro {cell.run.path.name} {found.requirement} "
+            f"python -m inbackward_conformance repro {cell.run.path.name} {record.requirement} "
             f"--implementation {column.implementation}"
         ),
     }

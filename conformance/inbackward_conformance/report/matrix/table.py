@@ -1,4 +1,4 @@
-"""The table of records: requirements down by chapter, implementations across."""
+"""The matrix: a row for each requirement, a column for each implementation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a requirement came to in one column, and the run that tells."""
+    """The result of a requirement in one column, and its run."""
 
     requirement: RequirementRecord
     cases: tuple[CaseRecord, ...]
@@ -27,15 +27,15 @@ class Cell:
 
     @property
     def kept(self) -> bool:
-        """Whether the promise was tested and kept."""
+        """Whether the requirement was tested and passed."""
         return kept(self.requirement)
 
     @property
-    def telling(self) -> list[CaseRecord]:
-        """The cases that say more than `conforms`, the worst first."""
+    def observations(self) -> list[CaseRecord]:
+        """The cases with another outcome than `conforms`, the worst first."""
         order = list(Outcome)
-        told = [case for case in self.cases if case.outcome is not Outcome.CONFORMS]
-        return sorted(told, key=lambda case: (case.passed, order.index(case.outcome)))
+        cases = [case for case in self.cases if case.outcome is not Outcome.CONFORMS]
+        return sorted(cases, key=lambda case: (case.passed, order.index(case.outcome)))
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Column:
     """One implementation with one torch on one device.
 
     Attributes:
-        implementation: its name.
+        implementation: the name.
         torch: the version of torch.
         device: the device.
-        cells: by requirement.
-        label: what tells this column from the others.
+        cells: the cells by requirement.
+        label: a unique name.
     """
 
     implementation: str
@@ -58,51 +58,51 @@ class Column:
 
     @property
     def runs(self) -> list[RecordedRun]:
-        """The runs that it shows, the earliest first."""
+        """The runs of its cells, the earliest first."""
         return sorted({id(cell.run): cell.run for cell in self.cells.values()}.values(), key=lambda run: run.date)
 
     @property
     def version(self) -> str:
-        """The distribution that the implementation is of, with its version; empty where that is torch, or none."""
+        """The distribution of the implementation, with its version; empty for torch, or if it has none."""
         versions = dict.fromkeys(run.versions[self.implementation] for run in self.runs)
-        return ", ".join(told for told in versions if told and not told.startswith("torch "))
+        return ", ".join(version for version in versions if version and not version.startswith("torch "))
 
     @property
     def verdict(self) -> str:
-        """The verdict on what it shows; a run in which cases were picked out never makes it `conformant`."""
-        found = verdict(cell.requirement for cell in self.cells.values())
+        """The verdict; a run of selected cases never makes it `conformant`."""
+        conclusion = verdict(cell.requirement for cell in self.cells.values())
         whole = all(run.whole for run in self.runs)
-        return found if whole or found != "conformant" else "incomplete"
+        return conclusion if whole or conclusion != "conformant" else "incomplete"
 
     @property
     def chapters(self) -> list[str]:
-        """The chapters that it shows."""
+        """The chapters that it has."""
         return list(dict.fromkeys(_chapter(name) for name in self.cells))
 
     @property
     def absent(self) -> list[str]:
-        """The chapters of the specification that none of its runs was about."""
+        """The chapters of the specification that it lacks."""
         return [name for name in dict.fromkeys(map(_chapter, specification())) if name not in self.chapters]
 
     def kept(self, *, chapter: str = "", level: str = "") -> tuple[int, int]:
-        """Return of how many requirements how many are kept, of those that apply to the device."""
-        asked = [
+        """Return how many requirements that apply to the device are kept, and how many there are."""
+        cells = [
             cell
             for name, cell in self.cells.items()
             if chapter in {"", _chapter(name)} and level in {"", cell.requirement.level} and cell.requirement.applies
         ]
-        return sum(cell.kept for cell in asked), len(asked)
+        return sum(cell.kept for cell in cells), len(cells)
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """The whole table."""
+    """The matrix: its columns."""
 
     columns: tuple[Column, ...]
 
     @property
     def chapters(self) -> dict[str, list[RequirementRecord]]:
-        """The requirements of each chapter, as the first column that has one tells it."""
+        """The requirements of each chapter, each from the first column that has it."""
         rows = {name: cell.requirement for column in reversed(self.columns) for name, cell in column.cells.items()}
         place = {name: number for number, name in enumerate(specification())}
         ordered = sorted(rows, key=lambda name: (_chapter(name), place.get(name, len(place))))
@@ -110,23 +110,23 @@ class Matrix:
 
     @property
     def runs(self) -> list[RecordedRun]:
-        """The runs that it shows, the earliest first."""
+        """The runs of its cells, the earliest first."""
         runs = {id(run): run for column in self.columns for run in column.runs}
         return sorted(runs.values(), key=lambda run: run.date)
 
 
 def merge(runs: Sequence[RecordedRun], *, implementations: Sequence[str] = ()) -> Matrix:
-    """Bring runs together: one column for each implementation, version of torch, and device.
+    """Merge runs into one column for each implementation, version of torch, and device.
 
-    A chapter of a column is of one run: the latest that had it, and one of all its cases before one that picked cases
-    out. So a local and a distributed run make one column, and running a chapter again replaces it.
+    Each chapter of a column is from one run: the latest that has it, with a whole run before one of selected cases. A
+    local and a distributed run make one column, and a later run of a chapter replaces an earlier one.
 
     Args:
-        runs: what was read.
-        implementations: the ones to show; none: all.
+        runs: the runs.
+        implementations: the implementations to show; all if empty.
 
     Raises:
-        BadRecord: the runs are of different versions of the specification, or none is of an implementation asked for.
+        BadRecord: if the runs are of different specifications, or none is of one of `implementations`.
     """
     for run in runs:
         if run.spec != runs[0].spec:
@@ -134,16 +134,19 @@ def merge(runs: Sequence[RecordedRun], *, implementations: Sequence[str] = ()) -
                 f"record {run.path}: of specification {run.spec}, but {runs[0].path} is of {runs[0].spec}; "
                 "make both with one version of the suite"
             )
-    found: dict[tuple[str, str, str], list[RecordedRun]] = {}
+    groups: dict[tuple[str, str, str], list[RecordedRun]] = {}
     for run in runs:
         for name in run.implementations:
-            found.setdefault((name, run.torch, run.device), []).append(run)
+            groups.setdefault((name, run.torch, run.device), []).append(run)
     for name in implementations:
-        if name not in {key[0] for key in found}:
-            known = ", ".join(dict.fromkeys(key[0] for key in found))
+        if name not in {key[0] for key in groups}:
+            known = ", ".join(dict.fromkeys(key[0] for key in groups))
             raise BadRecord(f"no record is of implementation {name!r}; there are: {known or 'none'}")
-    shown = {key: own for key, own in found.items() if not implementations or key[0] in implementations}
-    columns = [Column(*key, cells=_cells(key[0], own)) for key, own in shown.items()]
+    columns = [
+        Column(*key, cells=_cells(key[0], group))
+        for key, group in groups.items()
+        if not implementations or key[0] in implementations
+    ]
     return Matrix(tuple(replace(column, label=_label(column, columns)) for column in columns))
 
 
@@ -154,17 +157,17 @@ def _cells(implementation: str, runs: Iterable[RecordedRun]) -> dict[str, Cell]:
         for case in run.cases:
             if case.implementation == implementation:
                 cases.setdefault(case.requirement, []).append(case)
-        own = [found for found in run.requirements if found.implementation == implementation]
-        for chapter, inside in groupby(own, lambda found: _chapter(found.requirement)):
-            cells = {name.requirement: Cell(name, tuple(cases.get(name.requirement, ())), run) for name in inside}
-            # A run of which cases were picked out lists as `not run` all that was not: that is no news of a chapter.
+        records = [record for record in run.requirements if record.implementation == implementation]
+        for chapter, rows in groupby(records, lambda record: _chapter(record.requirement)):
+            cells = {row.requirement: Cell(row, tuple(cases.get(row.requirement, ())), run) for row in rows}
+            # A run of selected cases lists unselected chapters as `not run`; they must not replace results.
             if chapter not in chapters or any(cell.cases for cell in cells.values()):
                 chapters[chapter] = cells
     return {name: cell for cells in chapters.values() for name, cell in cells.items()}
 
 
 def _label(column: Column, columns: Iterable[Column]) -> str:
-    """Return the name, and where others bear it too, what they differ in."""
+    """Return the name, with the torch version and device if they tell columns of the same name apart."""
     others = [other for other in columns if other is not column and other.implementation == column.implementation]
     differing = [
         value

@@ -16,8 +16,8 @@ function make(tag, text, ...children) {
 
 const haystacks = new Map(rows.map((row) => {
   const name = row.closest("tbody").dataset.chapter + "/" + row.querySelector(".name").textContent.replaceAll("\u200b", "");
-  const told = [...row.querySelectorAll("button")].flatMap((cell) => detailOf(cell).told);
-  const words = [name, row.querySelector(".text").textContent, ...told.flatMap((one) => [one.case, one.detail])];
+  const observations = [...row.querySelectorAll("button")].flatMap((cell) => detailOf(cell).observations);
+  const words = [name, row.querySelector(".text").textContent, ...observations.flatMap((one) => [one.case, one.detail])];
   return [row, words.join("\n").toLowerCase()];
 }));
 
@@ -89,13 +89,13 @@ function detailOf(cell) {
   return details[cell.dataset.column][cell.dataset.requirement];
 }
 
-function observed({ told, cases }) {
-  if (!told.length) return [make("p", cases === 1 ? "Its one case conforms." : `All ${cases} cases conform.`)];
+function observed({ observations, cases }) {
+  if (!observations.length) return [make("p", cases === 1 ? "Its one case conforms." : `All ${cases} cases conform.`)];
   const line = ({ case: name, outcome, detail }) => [make("b", name ? `${outcome}, case ${name}: ` : `${outcome}: `), detail];
-  const worst = make("p", "", ...line(told[0]));
-  if (told.length === 1) return cases === 1 ? [worst] : [worst, make("p", `The other cases, ${cases - 1}, conform.`)];
-  const more = make("details", make("summary", `${told.length - 1} more of ${cases} cases`));
-  more.append(make("ul", "", ...told.slice(1).map((one) => make("li", "", ...line(one)))));
+  const worst = make("p", "", ...line(observations[0]));
+  if (observations.length === 1) return cases === 1 ? [worst] : [worst, make("p", `The other cases, ${cases - 1}, conform.`)];
+  const more = make("details", make("summary", `${observations.length - 1} more of ${cases} cases`));
+  more.append(make("ul", "", ...observations.slice(1).map((one) => make("li", "", ...line(one)))));
   return [worst, more];
 }
 
@@ -110,9 +110,9 @@ function show(cell) {
     `, a ${detail.level}${detail.expected ? ", listed as an expected failure" : ""}`,
   );
   part(".text").replaceChildren(...cell.closest("tr").querySelector(".text").cloneNode(true).childNodes);
-  part(".told").replaceChildren(...observed(detail));
+  part(".observations").replaceChildren(...observed(detail));
   part(".command").textContent = detail.command;
-  part(".script").textContent = detail.told[0]?.script ?? "";
+  part(".script").textContent = detail.observations[0]?.script ?? "";
   part(".script").hidden = !part(".script").textContent;
   part(".run").textContent = `From ${detail.run}`;
   history.replaceState(null, "", `#${encodeURIComponent(cell.id)}`);
