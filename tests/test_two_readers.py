@@ -29,7 +29,7 @@ from inbackward_conformance.ranks.pool import Pool
 from inbackward_conformance.repro.call_templates import CallTemplates
 from inbackward_conformance.repro.comparison import Comparison
 from inbackward_conformance.repro.failure import Failure
-from inbackward_conformance.repro.file import ALWAYS_AT_HAND
+from inbackward_conformance.repro.file import COMMON_IMPORTS
 from inbackward_conformance.repro.plan_script import PlanScript
 from inbackward_conformance.repro.script import Script
 from inbackward_conformance.repro.write import write
@@ -121,7 +121,7 @@ def source_of(requirement: str, plan: Plan) -> str:
     """Return the functions of a script."""
     templates, script = CallTemplates(REFERENCE), script_of(requirement, plan)
     functions = list(script.trainings("standard_loop", "in_backward", script.events, everything))
-    parts = [ALWAYS_AT_HAND, *templates.imports, *script.imports, *templates.definitions, *script.definitions]
+    parts = [COMMON_IMPORTS, *templates.imports, *script.imports, *templates.definitions, *script.definitions]
     return "\n\n".join([*parts, *functions])
 
 

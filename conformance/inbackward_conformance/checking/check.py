@@ -13,8 +13,8 @@ from inbackward_conformance.training.compare import compare, difference
 from inbackward_conformance.training.compare_ranks import compare_ranks
 from inbackward_conformance.training.in_backward import InBackward
 from inbackward_conformance.training.lockstep import Lockstep
-from inbackward_conformance.training.standard_loop import proves_nothing
-from inbackward_conformance.training.trace import MISTAKES_OF_A_PLAN, Raised, take_snapshot
+from inbackward_conformance.training.standard_loop import unusable_plan_error
+from inbackward_conformance.training.trace import PLAN_ERRORS, Raised, take_snapshot
 from inbackward_conformance.training.train import train
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ class Check:
 
     def _here(self, plan: Plan, standard_may_raise: bool) -> Finding:
         standard = self._standard_runs.here(plan, self._implementation, self._device)
-        if standard.raised and (not standard_may_raise or standard.raised.text.startswith(MISTAKES_OF_A_PLAN)):
-            raise proves_nothing(self._implementation, plan, standard.raised)
+        if standard.raised and (not standard_may_raise or standard.raised.text.startswith(PLAN_ERRORS)):
+            raise unusable_plan_error(self._implementation, plan, standard.raised)
         observed = train(plan, InBackward(self._implementation), self._device)
         return compare(standard, observed, self._requirement.may_refuse)
 
@@ -123,8 +123,8 @@ class Check:
             raise
         standard, observed = map(list, zip(*traces, strict=True))
         raised = next((trace.raised for trace in standard if trace.raised), None)
-        if raised and (not standard_may_raise or raised.text.startswith(MISTAKES_OF_A_PLAN)):
-            raise proves_nothing(self._implementation, plan, raised)
+        if raised and (not standard_may_raise or raised.text.startswith(PLAN_ERRORS)):
+            raise unusable_plan_error(self._implementation, plan, raised)
         if raised:  # and nothing was run after it
             observed = self._call_on_ranks(size, run_observed, plan)
         else:
@@ -182,7 +182,7 @@ def _error_of(call: Callable[[], object] | None) -> str:
 
 
 @contextmanager
-def going_through(what: str) -> Iterator[None]:
+def must_not_raise(what: str) -> Iterator[None]:
     """Demand that the body of the with statement raises nothing; `what` says what it does.
 
     For what an attachment can break though no call of the implementation is in it: a copy, a file, a plain backward.

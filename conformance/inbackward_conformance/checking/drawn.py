@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from inbackward_conformance.checking.check import Check
     from inbackward_conformance.plan import Plan
 
-WORTH_SHRINKING = frozenset({Outcome.DIVERGES, Outcome.FAILS, Outcome.REFUSES})
+SHRINKABLE = frozenset({Outcome.DIVERGES, Outcome.FAILS, Outcome.REFUSES})
 """Of a plan that hangs or crashes every smaller one would take its whole time limit again, or a process."""
 
 
@@ -48,7 +48,7 @@ class Drawn:
         self._limit = limit
         self._broken: BrokenPromise | None = None
         self._not_offered: NotOffered | None = None
-        self._anything_passed = False
+        self._any_passed = False
 
     def __call__(self, plans: SearchStrategy[Plan], *, standard_may_raise: bool = False) -> None:
         """Hold the implementation to plans that are drawn from `plans`; `standard_may_raise` as in `Check`.
@@ -60,7 +60,7 @@ class Drawn:
 
         def holds(plan: Plan) -> None:
             self.plans += 1
-            with self._judged(plan):
+            with self._handle_errors(plan):
                 self._check(plan, standard_may_raise=standard_may_raise)
 
         self._search(seed(self._seed)(self._settings(given(plans)(holds))))
@@ -70,15 +70,15 @@ class Drawn:
 
         def begin() -> TrainingStateMachine:
             self.plans += 1
-            return TrainingStateMachine(self._check, self._judged)
+            return TrainingStateMachine(self._check, self._handle_errors)
 
         self._search(lambda: run_state_machine_as_test(seed(self._seed)(begin), settings=self._settings))  # type: ignore[arg-type]
 
     def _search(self, search: Callable[[], Any]) -> None:
         try:
-            with _own_folder():
+            with _temporary_home():
                 search()
-        except _AtOnce as stop:
+        except _StopSearch as stop:
             raise stop.error from stop.error.__cause__
         except Flaky as error:
             if self._broken is None:
@@ -86,32 +86,32 @@ class Drawn:
             finding = self._broken.finding
             detail = f"not every time: {finding.detail}"
             raise BrokenPromise(replace(finding, detail=detail), self._broken.plan) from error
-        if self._not_offered and not self._anything_passed:
+        if self._not_offered and not self._any_passed:
             raise self._not_offered
 
     @contextmanager
-    def _judged(self, plan: Plan) -> Iterator[None]:
+    def _handle_errors(self, plan: Plan) -> Iterator[None]:
         """Let Hypothesis see no other errors than those for which a smaller plan is to be found."""
         try:
             with self._limit():
                 yield
-            self._anything_passed = True
+            self._any_passed = True
         except NotOffered as error:
             self._not_offered = error
         except OutOfTime as error:
-            raise _AtOnce(OutOfTime(f"{error}; drawn: {plan!r}")) from None
+            raise _StopSearch(OutOfTime(f"{error}; drawn: {plan!r}")) from None
         except NotRun as error:
-            raise _AtOnce(error) from error
+            raise _StopSearch(error) from error
         except BrokenPromise as error:
             finding = replace(error.finding, detail=f"{error.finding.detail}; drawn: {error.plan!r}")
             self._broken = BrokenPromise(finding, error.plan)
-            if finding.outcome not in WORTH_SHRINKING:
-                raise _AtOnce(self._broken) from error
+            if finding.outcome not in SHRINKABLE:
+                raise _StopSearch(self._broken) from error
             raise self._broken from error
 
 
 @contextmanager
-def _own_folder() -> Iterator[None]:
+def _temporary_home() -> Iterator[None]:
     """Let Hypothesis keep elsewhere what it puts into a folder `.hypothesis` where pytest runs, database or not."""
     with TemporaryDirectory(prefix="inbackward-") as folder:
         set_hypothesis_home_dir(folder)
@@ -121,7 +121,7 @@ def _own_folder() -> Iterator[None]:
             set_hypothesis_home_dir(None)  # to look for its own anew
 
 
-class _AtOnce(BaseException):
+class _StopSearch(BaseException):
     """Ends the search; Hypothesis lets it through."""
 
     def __init__(self, error: BaseException) -> None:

@@ -38,7 +38,7 @@ class TrainingStateMachine(RuleBasedStateMachine):
     def __init__(self, check: Check, judged: Callable[[Plan], AbstractContextManager[None]]) -> None:
         super().__init__()
         self._check = check
-        self._judged = judged
+        self._handle_errors = judged
         self._over = False
 
     @initialize(data=st.data())
@@ -103,7 +103,7 @@ class TrainingStateMachine(RuleBasedStateMachine):
         """Let something happen, as long as all before was offered."""
         if self._over:
             return
-        with self._judged(self.lockstep.plan):
+        with self._handle_errors(self.lockstep.plan):
             try:
                 happen()
             except NotOffered:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from inbackward_conformance.repro.call_templates import CallTemplates
     from inbackward_conformance.repro.failure import Failure
 
-OWN_CLASS = re.compile(r"^(Configuration\(optimizer=)?'[\w.]+:\w+'")
+CUSTOM_CLASS = re.compile(r"^(Configuration\(optimizer=)?'[\w.]+:\w+'")
 """An optimizer as `package.module:Class`."""
 
 STAND_INS = {
@@ -76,7 +76,7 @@ def _expect_all(module: ModuleType, name: str, arguments: Mapping[str, str]) -> 
     needed = inspect.signature(getattr(module, name)).parameters.keys()
     if "drawn" in needed:
         raise CannotWrite(UNKNOWN_PLAN)
-    if own := [source for source in arguments.values() if OWN_CLASS.search(source)]:
+    if own := [source for source in arguments.values() if CUSTOM_CLASS.search(source)]:
         raise CannotWrite(f"{own[0]} names an optimizer class of the implementation's own")
     if missing := needed - arguments.keys() - {*FIXTURES, "device"}:
         raise CannotWrite(f"what {', '.join(sorted(missing))} was has no source, or its process died before it said so")

@@ -19,7 +19,7 @@ import ast
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from inbackward_conformance.adapters.find import NAMES_OF_CALLS, find_implementation, known_implementations
+from inbackward_conformance.adapters.find import CALL_NAMES, find_implementation, known_implementations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ DEFAULTS = {
 """The plain thing, where an implementation has no call of its own."""
 
 
-STATE_OF = {"optimizer": "optimizer", "param": "param"}
+STATE_OF_ARGUMENTS = {"optimizer": "optimizer", "param": "param"}
 """The arguments of `state_of` where they have these names."""
 
 
@@ -87,7 +87,7 @@ class CallTemplates:
         else:
             raise CannotWrite(f"the implementation has no `{call}`, or its `spelling` has no line for it")
         try:
-            return tidied_call(template.format(**arguments, options=options))
+            return simplified_call(template.format(**arguments, options=options))
         except (SyntaxError, KeyError, IndexError, ValueError) as error:
             known = ", ".join(f"{{{name}}}" for name in (*arguments, "options"))
             raise CannotWrite(
@@ -95,25 +95,25 @@ class CallTemplates:
             ) from error
 
     def _name_of(self, call: str) -> str | None:
-        names = NAMES_OF_CALLS.get(call, (call,))
+        names = CALL_NAMES.get(call, (call,))
         return next((name for name in names if callable(getattr(self._target, name, None))), None)
 
 
-def plain_call(call: str, options: str, **arguments: str) -> str:
+def torch_call(call: str, options: str, **arguments: str) -> str:
     """Return the source of torch's own call."""
-    return tidied_call(DEFAULTS[call].format(options=options, **arguments))
+    return simplified_call(DEFAULTS[call].format(options=options, **arguments))
 
 
-def tidied_call(source: str) -> str:
+def simplified_call(source: str) -> str:
     """Return a call without what goes without saying: `register_hook=True`, and `**` before a dict."""
     expression = ast.parse(source.strip(), mode="eval").body
     if isinstance(expression, ast.Call):
         given = [word for word in expression.keywords if ast.unparse(word) != "register_hook=True"]
-        expression.keywords = [written for word in given for written in written_out(word)]
+        expression.keywords = [written for word in given for written in expanded_keyword(word)]
     return ast.unparse(expression)
 
 
-def written_out(word: ast.keyword) -> list[ast.keyword]:
+def expanded_keyword(word: ast.keyword) -> list[ast.keyword]:
     """Return `lr=0.1` for `**{"lr": 0.1}`."""
     match word:
         case ast.keyword(None, ast.Dict(keys, values)):

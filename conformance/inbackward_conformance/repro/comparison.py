@@ -50,7 +50,7 @@ for name, value in actual.items():
 """
 
 
-ENOUGH_OF_A_MESSAGE = 40
+MAX_MESSAGE = 40
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Comparison:
         call = f"actual = in_backward({self.arguments})"
         calls = [
             f"expected = standard_loop({self.arguments})",
-            let_refusals_through(call, self.refusal) if self.may_refuse else call,
+            exit_on_refusal(call, self.refusal) if self.may_refuse else call,
         ]
         return "\n".join([*calls, self._equal()])
 
@@ -112,7 +112,7 @@ class Comparison:
         return EQUAL.strip()
 
 
-def let_refusals_through(statements: str, refusal: str = "") -> str:
+def exit_on_refusal(statements: str, refusal: str = "") -> str:
     """Return the statements in a `try` that ends the script well on a refusal, but on one with this message."""
-    again = f"    if {refusal[:ENOUGH_OF_A_MESSAGE]!r} in str(error):\n        raise" if refusal else ""
+    again = f"    if {refusal[:MAX_MESSAGE]!r} in str(error):\n        raise" if refusal else ""
     return f"try:\n{textwrap.indent(statements, '    ')}{REFUSED.rstrip().format(raised=again)}"

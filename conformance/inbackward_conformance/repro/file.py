@@ -7,7 +7,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.repro.unused import needed, without_unused
+from inbackward_conformance.repro.unused import needed, remove_unused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from inbackward_conformance.repro.failure import Failure
 
 WIDTH = 120
-ALWAYS_AT_HAND = """
+COMMON_IMPORTS = """
 import copy
 import faulthandler
 import io
@@ -40,8 +40,8 @@ from torch.testing import assert_close
 
 def script(failure: Failure, templates: CallTemplates, imports: Iterable[str], parts: Iterable[str]) -> str:
     """Return the text of a file: what it is about, `imports`, what `templates` need, and `parts`: all source."""
-    source = without_unused("\n\n\n".join(part for part in parts if part))
-    above = [f'"""{_head(failure)}\n"""', ALWAYS_AT_HAND, *imports, *templates.imports]
+    source = remove_unused("\n\n\n".join(part for part in parts if part))
+    above = [f'"""{_head(failure)}\n"""', COMMON_IMPORTS, *imports, *templates.imports]
     return _laid_out("\n\n\n".join(["\n".join(above), *needed(templates.definitions, source), source, ""]))
 
 

@@ -21,8 +21,8 @@ from inbackward_conformance.plan.events import (
 )
 from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import sources
-from inbackward_conformance.repro.call_templates import STATE_OF, CannotWrite
-from inbackward_conformance.repro.comparison import Comparison, let_refusals_through
+from inbackward_conformance.repro.call_templates import STATE_OF_ARGUMENTS, CannotWrite
+from inbackward_conformance.repro.comparison import Comparison, exit_on_refusal
 from inbackward_conformance.repro.file import script
 from inbackward_conformance.repro.inline import Inlined
 from inbackward_conformance.repro.loops.in_backward import InBackwardSource
@@ -85,7 +85,7 @@ class PlanScript:
             plan.ranks.tolerance if plan.ranks else 0.0,
             may_refuse=self._may_refuse(at_attachment=False),
             refusal=failure.difference.refusal,
-            state=templates.write("state_of", **STATE_OF),
+            state=templates.write("state_of", **STATE_OF_ARGUMENTS),
         )
 
     def text(self) -> str:
@@ -118,7 +118,7 @@ class PlanScript:
         self, standard: str, in_backward: str, events: Events, returned: Callable[[Script], str]
     ) -> Iterator[str]:
         """Yield the functions that train a model by each of the loops, of these names; they return `returned`."""
-        alone = _never_more_than_one(self._plan)
+        alone = _has_one_optimizer(self._plan)
         for name, loop in (
             (standard, StandardLoopSource(self._templates, alone=alone)),
             (in_backward, InBackwardSource(self._templates)),
@@ -151,7 +151,7 @@ class PlanScript:
         """Return the function that trains a model by one of the loops, and returns what is compared."""
         before, attach, after = (statements(part, written) for part in events)
         if name == "in_backward" and self._may_refuse(at_attachment=True):
-            attach = let_refusals_through(attach)
+            attach = exit_on_refusal(attach)
         trained = "\n".join(part for part in (before, attach, after) if part)
         result = returned(written)
         batches = []
@@ -233,7 +233,7 @@ def _up_to(plan: Plan, last: int | None) -> Events:
     return plan.before[: last + 1], (Attach(),) * (last >= attaching), plan.events[: max(last - attaching, 0)]
 
 
-def _never_more_than_one(plan: Plan) -> bool:
+def _has_one_optimizer(plan: Plan) -> bool:
     """Whether the standard loop has one optimizer, from attachment to the end."""
     happening = (*plan.before, *plan.events)
     others = any(isinstance(event, AttachMore | Detach) for event in happening)

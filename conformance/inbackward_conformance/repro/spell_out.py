@@ -7,7 +7,7 @@ import inspect
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.adapters.implementation import Implementation
-from inbackward_conformance.repro.call_templates import STATE_OF, CannotWrite
+from inbackward_conformance.repro.call_templates import STATE_OF_ARGUMENTS, CannotWrite
 
 if TYPE_CHECKING:
     from inbackward_conformance.repro.call_templates import CallTemplates
@@ -43,7 +43,7 @@ class SpellOut(ast.NodeTransformer):
     def visit_With(self, node: ast.With) -> ast.AST | list[ast.stmt]:
         """Let errors through."""
         self.generic_visit(node)
-        node.items = [item for item in node.items if not ast.unparse(item).startswith("going_through(")]
+        node.items = [item for item in node.items if not ast.unparse(item).startswith("must_not_raise(")]
         return node if node.items else node.body
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
@@ -62,7 +62,7 @@ class SpellOut(ast.NodeTransformer):
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         """Take a functional optimizer as it is, and write out a call that is handed on."""
         if ast.unparse(node) == "implementation.state_of":
-            return _expression(f"lambda optimizer, param: {self._templates.write('state_of', **STATE_OF)}")
+            return _expression(f"lambda optimizer, param: {self._templates.write('state_of', **STATE_OF_ARGUMENTS)}")
         self.generic_visit(node)
         return node.value if node.attr == "target" else node
 

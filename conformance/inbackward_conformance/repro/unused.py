@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 CALLED_BY_TORCH = {"forward", "backward", "step", "reset_parameters"}
 
 
-def without_unused(source: str) -> str:
+def remove_unused(source: str) -> str:
     """Return the source without functions, classes and methods that nothing names."""
     tree = ast.parse(source)
     while _drop_unused(tree):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from inbackward_conformance.checking.strategies.choice import Draw
     from inbackward_conformance.checking.strategies.graphs import Graph
 
-MOST_ASSIGNMENTS = 3
+MAX_ASSIGNMENTS = 3
 
 OPTIMIZERS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("SGD", {"lr": 0.1}),
@@ -45,7 +45,7 @@ def assignments(
     graph: Graph,
     *,
     among: Iterable[str] | None = None,
-    at_most: int = MOST_ASSIGNMENTS,
+    at_most: int = MAX_ASSIGNMENTS,
     hook: bool = True,
     only: str = "",
 ) -> tuple[Assignment, ...]:

@@ -23,7 +23,7 @@ DIMENSIONS = {"linear": {"weight": 2, "bias": 1}, "norm": {"weight": 1, "bias": 
 OFFSET = "offset"
 """The parameter that every forward uses: no graph freezes it, so there is always something to train."""
 
-MOST_CALLS = 4
+MAX_CALLS = 4
 ONE_IN_FOUR = 3  # of 0 to 3
 
 
@@ -109,7 +109,7 @@ def graph(draw: Draw) -> Graph:
 
 def _calls(draw: Draw) -> Iterator[Call]:
     layers: list[str] = []
-    for number in range(draw(st.integers(0, MOST_CALLS))):
+    for number in range(draw(st.integers(0, MAX_CALLS))):
         layer = one(draw, [*(f"{kind}{number}" for kind in DIMENSIONS), *dict.fromkeys(layers)])
         layers.append(layer)
         inputs = [(number,)] + [way for earlier in range(number) for way in ((earlier, number), (earlier,))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.repro import sources
-from inbackward_conformance.repro.call_templates import plain_call
+from inbackward_conformance.repro.call_templates import torch_call
 from inbackward_conformance.repro.loops.loop import loading
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class InBackwardSource:
     def wrap(self, call: str, module: str, options: str, *, plainly: bool = False) -> str:
         """Wrap by the implementation."""
         return (
-            plain_call(call, options, module=module) if plainly else self._templates.write(call, options, module=module)
+            torch_call(call, options, module=module) if plainly else self._templates.write(call, options, module=module)
         )
 
     def schedule(self, module: str, scheduler: Scheduler) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.repro import sources
-from inbackward_conformance.repro.call_templates import CannotWrite, plain_call
+from inbackward_conformance.repro.call_templates import CannotWrite, torch_call
 from inbackward_conformance.repro.loops.loop import loading
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class StandardLoopSource:
 
     def backward(self, loss: str, options: str = "") -> list[str]:
         """Return what a textbook has."""
-        lines = [plain_call("backward", options, loss=loss)]
+        lines = [torch_call("backward", options, loss=loss)]
         step = "optimizer.step()"
         if any(made.closure for made in self._stepped()):
             step = "optimizer.step(closure)"
@@ -82,7 +82,7 @@ class StandardLoopSource:
 
     def wrap(self, call: str, module: str, options: str, *, plainly: bool = False) -> str:
         """Wrap by torch's own call."""
-        return plain_call(call, options, module=module)
+        return torch_call(call, options, module=module)
 
     def schedule(self, module: str, scheduler: Scheduler) -> str:
         """Start one for each optimizer."""
