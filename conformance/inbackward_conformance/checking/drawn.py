@@ -1,4 +1,4 @@
-"""Holds an implementation to plans that Hypothesis draws; what fails is shrunk to the smallest plan that fails."""
+"""Checks an implementation with plans that Hypothesis draws and, if one fails, shrinks."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from inbackward_conformance.plan import Plan
 
 SHRINKABLE = frozenset({Outcome.DIVERGES, Outcome.FAILS, Outcome.REFUSES})
-"""Of a plan that hangs or crashes every smaller one would take its whole time limit again, or a process."""
+"""Other failures are not shrunk: if a plan hangs or crashes, each smaller one costs a time limit or a process."""
 
 
 class Drawn:
-    """What a requirement calls with a strategy.
+    """The fixture that a requirement calls with a strategy.
 
-    A plan that the implementation does not offer is passed over; the case is `not offered` if all of them are.
+    A plan that the implementation does not offer is skipped; if all are, the case is `not offered`.
 
     Attributes:
-        plans: how many were run, those of shrinking included.
+        plans: number of plans that were run, including those of shrinking.
     """
 
     def __init__(
@@ -51,22 +51,22 @@ class Drawn:
         self._any_passed = False
 
     def __call__(self, plans: SearchStrategy[Plan], *, standard_may_raise: bool = False) -> None:
-        """Hold the implementation to plans that are drawn from `plans`; `standard_may_raise` as in `Check`.
+        """Check the implementation with plans that are drawn from `plans`; `standard_may_raise` is as in `Check`.
 
         Raises:
-            BrokenPromise: for the smallest plan found for which `Check` raises it; the detail ends with the plan.
+            BrokenPromise: a plan failed; this is the smallest that does, and the detail ends with it.
             NotOffered: no plan was offered.
         """
 
-        def holds(plan: Plan) -> None:
+        def check(plan: Plan) -> None:
             self.plans += 1
             with self._handle_errors(plan):
                 self._check(plan, standard_may_raise=standard_may_raise)
 
-        self._search(seed(self._seed)(self._settings(given(plans)(holds))))
+        self._search(seed(self._seed)(self._settings(given(plans)(check))))
 
     def live(self) -> None:
-        """Hold the implementation to what `TrainingStateMachine` does to a model; raises as a call does."""
+        """Check the implementation with `TrainingStateMachine`. Raises the same errors as a call."""
 
         def begin() -> TrainingStateMachine:
             self.plans += 1
@@ -91,7 +91,7 @@ class Drawn:
 
     @contextmanager
     def _handle_errors(self, plan: Plan) -> Iterator[None]:
-        """Let Hypothesis see no other errors than those for which a smaller plan is to be found."""
+        """Limit the time of a plan, and let Hypothesis see only errors of plans to shrink."""
         try:
             with self._limit():
                 yield
@@ -112,17 +112,17 @@ class Drawn:
 
 @contextmanager
 def _temporary_home() -> Iterator[None]:
-    """Let Hypothesis keep elsewhere what it puts into a folder `.hypothesis` where pytest runs, database or not."""
+    """Give Hypothesis a temporary folder; even without a database it writes into `.hypothesis` where pytest runs."""
     with TemporaryDirectory(prefix="inbackward-") as folder:
         set_hypothesis_home_dir(folder)
         try:
             yield
         finally:
-            set_hypothesis_home_dir(None)  # to look for its own anew
+            set_hypothesis_home_dir(None)  # the default again
 
 
 class _StopSearch(BaseException):
-    """Ends the search; Hypothesis lets it through."""
+    """Ends the search with an error; a BaseException, since Hypothesis does not catch those."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
