@@ -135,9 +135,7 @@ class Implementation:
 
     def detach(self, module: nn.Module) -> None:
         """Give an ordinary model back; not offered by default."""
-        own = self._offered("detach")
-        if own is None:
-            raise NotOffered("no detach")
+        own = self._required("detach")
         with marking_errors("detach"):
             own(module)
 
@@ -151,9 +149,7 @@ class Implementation:
         self, optimizer_class: type[Optimizer], params: Iterable[Any], **kwargs: Any
     ) -> Functional:
         """Return a functional optimizer; not offered by default."""
-        own = self._offered("functional_optimizer")
-        if own is None:
-            raise NotOffered("no functional_optimizer")
+        own = self._required("functional_optimizer")
         with marking_errors("functional_optimizer"):
             return Functional(own(optimizer_class, params, **kwargs))
 
@@ -166,9 +162,7 @@ class Implementation:
         params: Iterable[Any] | None = None,
     ) -> None:
         """Register a communication hook on DDP, and a functional optimizer to step after it; not offered by default."""
-        own = self._offered("hook_then_optimizer")
-        if own is None:
-            raise NotOffered("no hook_then_optimizer")
+        own = self._required("hook_then_optimizer")
         with marking_errors("hook_then_optimizer"):
             own(ddp, comm_hook, state, functional_optimizer, params=params)
 
@@ -181,7 +175,7 @@ class Implementation:
         return attribute if callable(attribute) else None
 
     def _required(self, call: str) -> Callable[..., Any]:
-        for name in CALL_NAMES[call]:
+        for name in CALL_NAMES.get(call, (call,)):
             if offered := self._offered(name):
                 return offered
         raise NotOffered(f"no {call}")

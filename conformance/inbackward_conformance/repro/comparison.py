@@ -83,11 +83,9 @@ class Comparison:
                 of_each = f"[{self.state} for optimizer in {script.loop.optimizers()} if optimizer.state.get(param)]"
                 return f"{{name: {of_each} {params}}}"
             case Compared.GRADIENTS:
-                grad = (
-                    "param.grad"
-                    if local == "param"
-                    else f"None if param.grad is None else {script.local('param.grad')}"
-                )
+                grad = script.local("param.grad")
+                if local != "param":
+                    grad = f"None if param.grad is None else {grad}"
                 return f"{{name: {grad} {params}}}"
             case Compared.BUFFERS:
                 return "dict(model.named_buffers())"

@@ -65,16 +65,8 @@ def _formatted(source: str) -> str:
 
 def _ruff(*arguments: str) -> str:
     *options, source = arguments
-    command = [
-        sys.executable,
-        "-m",
-        "ruff",
-        *options,
-        "--isolated",
-        f"--line-length={WIDTH}",
-        "--stdin-filename=script.py",
-        "-",
-    ]
+    layout = ["--isolated", f"--line-length={WIDTH}", "--stdin-filename=script.py", "-"]
+    command = [sys.executable, "-m", "ruff", *options, *layout]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         msg = f"ruff cannot lay a script out: {done.stderr.strip()}"

@@ -75,8 +75,7 @@ class SpellOut(ast.NodeTransformer):
             case ast.Attribute(ast.Name("implementation"), call):
                 return self._implementation_call(call, node)
             case ast.Attribute(ast.Name("check"), "rejected"):
-                listed = self._templates.write("optimizers", module="module")
-                lister = ast.parse(f"lambda module: {listed}", mode="eval").body
+                lister = _expression(f"lambda module: {self._templates.write('optimizers', module='module')}")
                 return ast.Call(ast.Name("rejected", ast.Load()), [node.args[0], lister, *node.args[1:]], node.keywords)
             case ast.Attribute(functional, "offered"):
                 return self._attribute(functional, node.args[0])
@@ -121,8 +120,8 @@ class SpellOut(ast.NodeTransformer):
                 return _expression(f"[{arguments['scheduler_class']}(each, {options}) for each in {optimizers}]")
             case "state_dict":
                 return _expression(f"[each.state_dict() for each in {optimizers}]")
-        load = f"each.load_state_dict(state) for each, state in zip({optimizers}, {arguments['state']})"
-        return _expression(f"[{load}]")
+        pairs = f"zip({optimizers}, {arguments['state']})"
+        return _expression(f"[each.load_state_dict(state) for each, state in {pairs}]")
 
 
 def _expression(source: str) -> ast.expr:

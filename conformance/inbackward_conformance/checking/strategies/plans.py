@@ -155,16 +155,8 @@ def plan_of(situation: Situation, events: tuple[Event, ...], before: tuple[Event
     """Return the plan that starts in a situation."""
     model = situation.graph
     arguments: tuple[Any, ...] = (model.calls,) if model.calls else ()
-    return Plan(
-        "LayerGraph",
-        situation.assignments,
-        events,
-        before,
-        shared=model.shared,
-        frozen=tuple(sorted(situation.frozen_at_start)),
-        dtype=situation.dtype,
-        arguments=arguments,
-    )
+    frozen = tuple(sorted(situation.frozen_at_start))
+    return Plan("LayerGraph", situation.assignments, events, before, model.shared, frozen, situation.dtype, arguments)
 
 
 def _frozen(draw: Draw, model: Graph) -> tuple[str, ...]:

@@ -10,24 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.plan import ALL
-from inbackward_conformance.plan.events import (
-    Attach,
-    AttachMore,
-    Cast,
-    ClipGradients,
-    DropGradients,
-    Event,
-    Forward,
-    Freeze,
-    Load,
-    LoadWeights,
-    ReplaceByCopy,
-    ReplaceParameter,
-    Save,
-    SwapParameters,
-    Thaw,
-)
+from inbackward_conformance.plan import ALL, events
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,23 +66,23 @@ class Situation:
         """Return which of these kinds can be drawn next."""
         return [kind for kind in kinds if self._is_possible(kind)]
 
-    def after(self, events: Iterable[Event]) -> Situation:
+    def after(self, executed: Iterable[events.Event]) -> Situation:
         """Return the situation after these events."""
         situation = self
-        for event in events:
+        for event in executed:
             situation = situation._after(event)
         return situation
 
-    def checkpoints(self) -> list[Event]:
+    def checkpoints(self) -> list[events.Event]:
         """Return the saves and loads that are possible.
 
         In a restructured model, the standard optimizer saves states of parameters that the model does not have any
         more; with further assignments, it saves more optimizers than a newly built model has.
         """
-        in_place: list[Event] = [] if self.restructured else [Save()]
+        in_place: list[events.Event] = [] if self.restructured else [events.Save()]
         if not self.restructured and self.saved == self.attached_more:
-            in_place.append(Load(rebuild=False))
-        return [*in_place, Load()] if self.saved == 0 else in_place
+            in_place.append(events.Load(rebuild=False))
+        return [*in_place, events.Load()] if self.saved == 0 else in_place
 
     def has_own_groups(self, assignment: Assignment) -> bool:
         """Return whether no parameter group, of any assignment, has parameters of this assignment and others."""
@@ -123,34 +106,39 @@ class Situation:
                 return not self.frozen
         return True
 
-    def _after(self, event: Event) -> Situation:
+    def _after(self, event: events.Event) -> Situation:
         match event:
-            case Forward():
+            case events.Forward():
                 return replace(self, forwards=self.forwards + 1)
-            case AttachMore():
+            case events.AttachMore():
                 return replace(self, attached_more=self.attached_more + 1)
-            case Attach():
+            case events.Attach():
                 return replace(self, restructured=False, attached_more=0)
-            case Save():
+            case events.Save():
                 return replace(self, saved=self.attached_more)
-            case Load(rebuild=True):
+            case events.Load(rebuild=True):
                 frozen = self.frozen_at_start
                 return replace(self, restructured=False, attached_more=0, frozen=frozen, hooked=False)
-            case ReplaceByCopy(submodule=""):
+            case events.ReplaceByCopy(submodule=""):
                 return replace(self, hooked=False)
-            case LoadWeights(assign=True) | ReplaceByCopy() | ReplaceParameter() | SwapParameters():
+            case (
+                events.LoadWeights(assign=True)
+                | events.ReplaceByCopy()
+                | events.ReplaceParameter()
+                | events.SwapParameters()
+            ):
                 return replace(self, restructured=True)
         return self._after_change(event)
 
-    def _after_change(self, event: Event) -> Situation:
+    def _after_change(self, event: events.Event) -> Situation:
         """Return the situation after an event that neither attaches, nor replaces parameters."""
         match event:
-            case Freeze():
+            case events.Freeze():
                 return replace(self, frozen=self.frozen | set(event.params))
-            case Thaw():
+            case events.Thaw():
                 return replace(self, frozen=self.frozen - set(event.params))
-            case Cast():
+            case events.Cast():
                 return replace(self, dtype="" if event.dtype == "float32" else event.dtype)
-            case ClipGradients() | DropGradients():
+            case events.ClipGradients() | events.DropGradients():
                 return replace(self, hooked=True)
         return self

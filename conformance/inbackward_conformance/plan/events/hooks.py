@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from inbackward_conformance.plan.events.event import Event
 
-LARGEST_NORM = 0.01
-
 
 @dataclass(frozen=True, repr=False)
 class ClipGradients(Event):

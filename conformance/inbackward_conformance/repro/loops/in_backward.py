@@ -58,9 +58,8 @@ class InBackwardSource:
 
     def wrap(self, call: str, module: str, options: str, *, plainly: bool = False) -> str:
         """Return the implementation's call that wraps or shards a module."""
-        return (
-            torch_call(call, options, module=module) if plainly else self._templates.write(call, options, module=module)
-        )
+        write = torch_call if plainly else self._templates.write
+        return write(call, options, module=module)
 
     def schedule(self, module: str, scheduler: Scheduler) -> str:
         """Return a list of schedulers, one for each optimizer or by the implementation's own call."""

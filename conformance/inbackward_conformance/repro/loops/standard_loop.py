@@ -45,9 +45,9 @@ class StandardLoopSource:
             raise CannotWrite("a later assignment hooks the parameters of an optimizer that was stepped by hand")
         lines = []
         for name, assigned in (("optimizers", self._stepped()), ("by_hand", self._by_hand())):
-            made = [self._make(one) for one in assigned if any(one is new for new in assignments)]
-            if made or (name == "optimizers" and not more):
-                lines.append(f"{name} {'+=' if more else '='} [{', '.join(made)}]")
+            new = [self._make(one) for one in assigned if any(one is assignment for assignment in assignments)]
+            if new or (name == "optimizers" and not more):
+                lines.append(f"{name} {'+=' if more else '='} [{', '.join(new)}]")
         return lines
 
     def backward(self, loss: str, options: str = "") -> list[str]:
