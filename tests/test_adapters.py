@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from conftest import read_record
-from inbackward_conformance.adapters.attached import Attached, part_with
+from inbackward_conformance.adapters.attached import AttachedOptimizers, smallest_module_with
 from inbackward_conformance.adapters.find import UnusableImplementation, find_implementation
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.adapters.tutorial import TutorialRecipe
@@ -56,7 +56,7 @@ def test_what_the_recipe_cannot_say_is_not_offered(assignment: Assignment) -> No
 
 
 def test_optimizers_are_listed_for_as_long_as_something_else_keeps_them() -> None:
-    model, attached = MLP(), Attached()
+    model, attached = MLP(), AttachedOptimizers()
     last, first = (torch.optim.SGD(model[number].parameters()) for number in (4, 0))
     attached.add(last)
     attached.add(first)
@@ -70,9 +70,9 @@ def test_optimizers_are_listed_for_as_long_as_something_else_keeps_them() -> Non
 
 def test_the_module_to_hook_is_the_smallest_that_holds_the_parameters() -> None:
     model = MLP()
-    assert part_with(model, model[2].parameters()) is model[2]
-    assert part_with(model, [model[0].weight, model[2].weight]) is model
-    assert part_with(model, nn.Linear(1, 1).parameters()) is model
+    assert smallest_module_with(model, model[2].parameters()) is model[2]
+    assert smallest_module_with(model, [model[0].weight, model[2].weight]) is model
+    assert smallest_module_with(model, nn.Linear(1, 1).parameters()) is model
 
 
 class CountsElsewhere(TutorialRecipe):

@@ -7,7 +7,7 @@ import gc
 import torch
 from torch import nn
 
-from inbackward_conformance.training.storages import Allocations, GradientBytes, Storages, old_objects_set_aside
+from inbackward_conformance.training.storages import Allocations, GradientBytes, Storages, gc_new_objects_only
 
 
 def test_gradients_of_the_standard_loop_add_up() -> None:
@@ -63,7 +63,7 @@ def test_old_objects_are_neither_counted_nor_collected() -> None:
 
     old = Kept()
     old.cycle = old  # type: ignore[attr-defined]
-    with old_objects_set_aside():
+    with gc_new_objects_only():
         new = Kept()
         found = [kept for kept in gc.get_objects() if type(kept) is Kept]
     assert found == [new]

@@ -21,7 +21,7 @@ from hypothesis import given, seed, settings
 
 from inbackward_conformance.adapters.find import find_implementation
 from inbackward_conformance.adapters.implementation import Implementation
-from inbackward_conformance.checking.drawn import own_folder
+from inbackward_conformance.checking.drawn import temporary_home
 from inbackward_conformance.checking.profiles import QUICK, drawing
 from inbackward_conformance.checking.strategies import plans as plans_to_draw
 from inbackward_conformance.outcome import Compared
@@ -33,7 +33,7 @@ from inbackward_conformance.ranks.pool import Pool
 from inbackward_conformance.repro.call_templates import CallTemplates, CannotWrite
 from inbackward_conformance.repro.comparison import Comparison
 from inbackward_conformance.repro.failure import Failure
-from inbackward_conformance.repro.file import ALWAYS_AT_HAND
+from inbackward_conformance.repro.file import COMMON_IMPORTS
 from inbackward_conformance.repro.plan_script import PlanScript
 from inbackward_conformance.repro.script import Script
 from inbackward_conformance.repro.write import write
@@ -138,7 +138,7 @@ def source_of(requirement: str, plan: Plan) -> str:
     """Return the functions of a script."""
     templates, script = CallTemplates(REFERENCE), script_of(requirement, plan)
     functions = list(script.trainings("standard_loop", "in_backward", script.events, everything))
-    parts = [ALWAYS_AT_HAND, *templates.imports, *script.imports, *templates.definitions, *script.definitions]
+    parts = [COMMON_IMPORTS, *templates.imports, *script.imports, *templates.definitions, *script.definitions]
     return "\n\n".join([*parts, *functions])
 
 
@@ -257,5 +257,5 @@ def test_scripts_of_drawn_plans_leave_what_runs_leave(family: str) -> None:
             return
         assert not Both(plan, source).differences
 
-    with own_folder():
+    with temporary_home():
         same()

@@ -1,1 +1,1 @@
-"""Finding and driving an implementation, and the adapters that ship: each imports its library when it is used."""
+"""Finds and calls implementations; the shipped adapters, each of which imports its library when it is used."""

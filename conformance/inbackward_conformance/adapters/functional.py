@@ -1,4 +1,4 @@
-"""A functional optimizer of the implementation under test, as the chapters drive it."""
+"""A functional optimizer of the implementation under test, as requirements call it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from inbackward_conformance.adapters.marked_errors import marking_errors
 from inbackward_conformance.outcome import NotOffered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
 
 class Functional:
-    """What `functional_optimizer` returned; each error that comes out of it is marked as the implementation's.
+    """Wraps a functional optimizer, and marks each error that it raises as the implementation's.
 
     Attributes:
-        target: the object itself.
+        target: the functional optimizer itself.
     """
 
     def __init__(self, target: Any) -> None:
@@ -34,30 +34,29 @@ class Functional:
             self.offered("step_param")(param, grad)
 
     def set_lr(self, lr: float) -> None:
-        """Change the learning rate of all groups, as in `torch.optim`."""
+        """Set the learning rate of all parameter groups, as in `torch.optim`."""
         with marking_errors("param_groups"):
             for group in self.offered("param_groups"):
                 group["lr"] = lr
 
     def state_dict(self) -> dict[str, Any]:
-        """Return its state for a checkpoint."""
+        """Return the state dict."""
         with marking_errors("state_dict"):
-            saved: dict[str, Any] = self.offered("state_dict")()
-            return saved
+            state: dict[str, Any] = self.offered("state_dict")()
+            return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load a checkpoint."""
+        """Load a state dict."""
         with marking_errors("load_state_dict"):
             self.offered("load_state_dict")(state)
 
     def offered(self, name: str) -> Any:
-        """Return an attribute.
+        """Return an attribute of the functional optimizer.
 
         Raises:
-            NotOffered: there is none.
+            NotOffered: it has no such attribute.
         """
         try:
-            found: Callable[..., Any] = getattr(self.target, name)
+            return getattr(self.target, name)
         except AttributeError:
             raise NotOffered(f"{type(self.target).__name__} has no {name}") from None
-        return found

@@ -1,11 +1,11 @@
-"""Drives an implementation: the calls that every one offers, and the defaults of the others."""
+"""The calls of an implementation, with defaults for optional ones."""
 
 from __future__ import annotations
 
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from inbackward_conformance.adapters.find import NAMES_OF_CALLS
+from inbackward_conformance.adapters.find import CALL_NAMES
 from inbackward_conformance.adapters.functional import Functional
 from inbackward_conformance.adapters.marked_errors import marking_errors
 from inbackward_conformance.outcome import NotOffered
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     """The arguments of `apply`: optimizer class, parameters, options, whether to register a hook."""
 
 FUNCTIONAL_OPTIMIZERS = ("SGD", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "RMSprop", "Rprop")
-"""The classes of `torch.optim` of which torch itself has a functional form."""
+"""The classes in `torch.optim` that torch itself has a functional form of."""
 
 
 class Implementation:
-    """An implementation under test, with the plain thing done where it offers no call of its own.
+    """An implementation under test, with defaults for the optional calls that it does not have.
 
-    Every error that comes out of one of its calls is marked, so that it is never taken for an error of the suite.
+    Every error that one of its calls raises is marked, so that it is never taken for an error of the suite.
     """
 
     def __init__(self, target: Any) -> None:
@@ -35,12 +35,12 @@ class Implementation:
             self._target = target() if inspect.isclass(target) else target
 
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
-        """Return what is attached to the parameters of `module`."""
+        """Return the optimizers that are attached to the parameters of `module`."""
         with marking_errors("optimizers"):
             return list(self._required("optimizers")(module))
 
     def attach(self, module: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
-        """Attach all assignments of a model; default: `apply` for each."""
+        """Attach all assignments of a model; by default, call `apply` for each."""
         own = self._offered("attach")
         if own:
             with marking_errors("attach"):
@@ -52,7 +52,7 @@ class Implementation:
                 apply(optimizer_class, params, optimizer_kwargs, register_hook=register_hook)
 
     def backward(self, loss: Tensor, module: nn.Module, **kwargs: Any) -> None:
-        """Run backward; default: `loss.backward(**kwargs)`."""
+        """Run backward; by default, `loss.backward(**kwargs)`."""
         own = self._offered("backward")
         with marking_errors("backward"):
             if own:
@@ -63,16 +63,16 @@ class Implementation:
     def standard_optimizer(
         self, optimizer_class: type[Optimizer], params: Iterable[Any], optimizer_kwargs: dict[str, Any]
     ) -> Optimizer:
-        """Return the optimizer that the standard loop uses; default: `optimizer_class(params, **optimizer_kwargs)`."""
+        """Return the optimizer of the standard loop; by default, `optimizer_class(params, **optimizer_kwargs)`."""
         own = self._offered("standard_optimizer")
         make: Callable[..., Optimizer] = own or (lambda cls, params, kwargs: cls(params, **kwargs))
         return make(optimizer_class, params, optimizer_kwargs)
 
     def state_of(self, optimizer: Optimizer, param: Tensor) -> dict[str, Any]:
-        """Return what `optimizer` knows of `param` from earlier steps; default: `optimizer.state[param]`.
+        """Return the state that `optimizer` has for `param`; by default, `optimizer.state[param]`.
 
-        For optimizer classes that keep it in another layout where they step inside backward. The standard loop's
-        optimizers are asked by it as well.
+        For optimizer classes with another layout of states when they step inside backward. It is also called for
+        optimizers of the standard loop.
         """
         own = self._offered("state_of")
         with marking_errors("state_of"):
@@ -82,9 +82,9 @@ class Implementation:
     def schedule(
         self, module: nn.Module, scheduler_class: Callable[..., LRScheduler], **kwargs: Any
     ) -> list[LRScheduler]:
-        """Return what is to be stepped for a schedule; default: one scheduler for each of `optimizers(module)`.
+        """Return the schedulers to step; by default, one for each of `optimizers(module)`.
 
-        Where a scheduler is made of others, `scheduler_class` is the function that builds it over one optimizer.
+        For a composed scheduler, `scheduler_class` is a function that builds it for one optimizer.
         """
         own = self._offered("schedule")
         with marking_errors("schedule"):
@@ -93,13 +93,13 @@ class Implementation:
             return [scheduler_class(optimizer, **kwargs) for optimizer in self.optimizers(module)]
 
     def state_dict(self, module: nn.Module) -> Any:
-        """Return the states of all that is attached; default: those of `optimizers(module)`, in that order."""
+        """Return the state of all attached optimizers; by default, a list of their state dicts."""
         own = self._offered("state_dict")
         with marking_errors("state_dict"):
             return own(module) if own else [optimizer.state_dict() for optimizer in self.optimizers(module)]
 
     def load_state_dict(self, module: nn.Module, state: Any) -> None:
-        """Load what `state_dict` returned; default: into `optimizers(module)`, in that order."""
+        """Load what `state_dict` returned; by default, into `optimizers(module)`, in order."""
         own = self._offered("load_state_dict")
         with marking_errors("load_state_dict"):
             if own:
@@ -109,7 +109,7 @@ class Implementation:
                     optimizer.load_state_dict(saved)
 
     def wrap_ddp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
-        """Return the module in DistributedDataParallel; default: torch's own call."""
+        """Return the module wrapped in DistributedDataParallel; by default, by torch itself."""
         from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415 (a plugin loads this where no torch is)
 
         with marking_errors("wrap_ddp"):
@@ -117,7 +117,7 @@ class Implementation:
             return wrap(module, **kwargs)
 
     def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
-        """Shard the module by FSDP2; default: torch's own call."""
+        """Shard the module with FSDP2; by default, by torch itself."""
         from torch.distributed.fsdp import fully_shard  # noqa: PLC0415
 
         with marking_errors("fully_shard"):
@@ -135,25 +135,21 @@ class Implementation:
 
     def detach(self, module: nn.Module) -> None:
         """Give an ordinary model back; not offered by default."""
-        own = self._offered("detach")
-        if own is None:
-            raise NotOffered("no detach")
+        own = self._required("detach")
         with marking_errors("detach"):
             own(module)
 
     @property
     def functional_optimizers(self) -> Sequence[str]:
-        """Names of the classes of which it has a functional form: of `torch.optim`, or `package.module:Class`."""
+        """Names of the classes that have a functional form: those in `torch.optim`, or `package.module:Class`."""
         named: Sequence[str] = getattr(self._target, "functional_optimizers", FUNCTIONAL_OPTIMIZERS)
         return named
 
     def functional_optimizer(
         self, optimizer_class: type[Optimizer], params: Iterable[Any], **kwargs: Any
     ) -> Functional:
-        """Return the functional form of an optimizer; not offered by default."""
-        own = self._offered("functional_optimizer")
-        if own is None:
-            raise NotOffered("no functional_optimizer")
+        """Return a functional optimizer; not offered by default."""
+        own = self._required("functional_optimizer")
         with marking_errors("functional_optimizer"):
             return Functional(own(optimizer_class, params, **kwargs))
 
@@ -165,23 +161,21 @@ class Implementation:
         functional_optimizer: Any,
         params: Iterable[Any] | None = None,
     ) -> None:
-        """Register a communication hook on a DDP, and a functional optimizer behind it; not offered by default."""
-        own = self._offered("hook_then_optimizer")
-        if own is None:
-            raise NotOffered("no hook_then_optimizer")
+        """Register a communication hook on DDP, and a functional optimizer to step after it; not offered by default."""
+        own = self._required("hook_then_optimizer")
         with marking_errors("hook_then_optimizer"):
             own(ddp, comm_hook, state, functional_optimizer, params=params)
 
     def offers(self, call: str) -> bool:
-        """Whether the implementation has an optional call of its own."""
+        """Return whether the implementation has this optional call."""
         return self._offered(call) is not None
 
     def _offered(self, call: str) -> Callable[..., Any] | None:
-        found = getattr(self._target, call, None)
-        return found if callable(found) else None
+        attribute = getattr(self._target, call, None)
+        return attribute if callable(attribute) else None
 
     def _required(self, call: str) -> Callable[..., Any]:
-        for name in NAMES_OF_CALLS[call]:
+        for name in CALL_NAMES.get(call, (call,)):
             if offered := self._offered(name):
                 return offered
         raise NotOffered(f"no {call}")

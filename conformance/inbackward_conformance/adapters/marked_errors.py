@@ -1,4 +1,4 @@
-"""Errors that come out of an implementation are marked with the call, and so never taken for errors of the suite."""
+"""Marks errors of an implementation with the call that raised them, so that they are not taken for the suite's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CALL = "__inbackward_call__"
 
 @contextmanager
 def marking_errors(call: str) -> Iterator[None]:
-    """Mark what the body of the with statement raises as coming out of `call`."""
+    """Mark errors that the body of the with statement raises with `call`."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -23,5 +23,5 @@ def marking_errors(call: str) -> Iterator[None]:
 
 
 def call_that_raised(error: BaseException) -> str | None:
-    """Return the implementation's call that `error` came out of; None for an error of the suite or its plans."""
+    """Return the implementation's call that raised `error`; None for an error of the suite or its plans."""
     return getattr(error, _CALL, None)

@@ -1,6 +1,6 @@
-"""optimi (`torch-optimi`): `prepare_for_gradient_release`, with its own optimizer classes.
+"""Adapter of optimi (`torch-optimi`): `prepare_for_gradient_release`, with optimi's own optimizer classes.
 
-The standard loop uses the same class without release. Classes of `torch.optim` stand for optimi's of the same name.
+A class in `torch.optim` means optimi's class of that name. The standard loop uses it without gradient release.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import optimi
 import torch
 
-from inbackward_conformance.adapters.attached import Attached, part_with
+from inbackward_conformance.adapters.attached import AttachedOptimizers, smallest_module_with
 from inbackward_conformance.outcome import NotOffered
 
 if TYPE_CHECKING:
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 RECIPE = """\
 import optimi
 
-made = []
+prepared = []
 
 def prepared_on(model):
-    return [each for each in made if not set(model.parameters()).isdisjoint(each.param_groups[0]["params"])]
+    params = set(model.parameters())
+    return [optimizer for optimizer in prepared if not params.isdisjoint(optimizer.param_groups[0]["params"])]
 
 def make(optimizer_class, params, optimizer_kwargs, **release):
     return getattr(optimi, optimizer_class.__name__)(params, **optimizer_kwargs, **release)
@@ -38,22 +39,22 @@ def make(optimizer_class, params, optimizer_kwargs, **release):
 def attach(model, assignments):
     for optimizer_class, params, optimizer_kwargs, _ in assignments:
         optimizer = make(optimizer_class, params, optimizer_kwargs, gradient_release=True)
-        held = {param for group in optimizer.param_groups for param in group["params"]}
-        parts = [part for part in model.modules() if held <= set(part.parameters())]
-        smallest = min(parts, key=lambda part: len(list(part.parameters())))
+        own = {param for group in optimizer.param_groups for param in group["params"]}
+        modules = [module for module in model.modules() if own <= set(module.parameters())]
+        smallest = min(modules, key=lambda module: len(list(module.parameters())))
         optimi.prepare_for_gradient_release(smallest, optimizer, ignore_existing_hooks=not prepared_on(smallest))
-        made.append(optimizer)
+        prepared.append(optimizer)
 
 def state_of(optimizer, param):
     state = {key: value for key, value in optimizer.state[param].items() if key != "group"}
-    group = next(group for group in optimizer.param_groups if any(held is param for held in group["params"]))
+    group = next(group for group in optimizer.param_groups if any(item is param for item in group["params"]))
     return {"step": group["step"], **state} if "step" in group else state
 """
-"""What its users do with it, as a script has it."""
+"""What a user of optimi does, for scripts."""
 
 
 class Optimi:
-    """Each assignment is one optimizer of optimi's, prepared on the part of the model that holds its parameters."""
+    """Makes one optimi optimizer for each assignment, and prepares the smallest module with its parameters."""
 
     distribution = "torch-optimi"
     spelling: ClassVar = {
@@ -66,42 +67,44 @@ class Optimi:
     }
 
     def __init__(self) -> None:
-        self._attached = Attached()
+        self._attached = AttachedOptimizers()
 
     def attach(self, module: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
-        """Prepare the model for each optimizer in turn."""
+        """Make each optimizer and prepare the model for it."""
         for optimizer_class, params, optimizer_kwargs, register_hook in assignments:
             if not register_hook:
                 raise NotOffered("an optimizer of optimi's steps by its hooks or by hand, as it was made")
             if not _is_optimizer_class(optimizer_class):
-                optimi.prepare_for_gradient_release(module, optimizer_class)  # which says what it wants
+                optimi.prepare_for_gradient_release(module, optimizer_class)  # for optimi's own error
             optimizer = self._make(optimizer_class, params, optimizer_kwargs, gradient_release=True)
-            part = part_with(module, (param for group in optimizer.param_groups for param in group["params"]))
-            # Hooks of the user's own are expected; of a second optimizer on a parameter optimi is left to judge.
-            optimi.prepare_for_gradient_release(part, optimizer, ignore_existing_hooks=not self._attached.of(part))
+            own = [param for group in optimizer.param_groups for param in group["params"]]
+            smallest = smallest_module_with(module, own)
+            # Hooks of the user are expected; whether a parameter may have a second optimizer is for optimi to decide.
+            ignore = not self._attached.of(smallest)
+            optimi.prepare_for_gradient_release(smallest, optimizer, ignore_existing_hooks=ignore)
             self._attached.add(optimizer)
 
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
-        """Return those that were prepared."""
+        """Return the optimizers that `module` is prepared for."""
         return self._attached.of(module)
 
     def standard_optimizer(
         self, optimizer_class: type[Optimizer], params: Iterable[Any], optimizer_kwargs: dict[str, Any]
     ) -> Optimizer:
-        """Return an optimizer of the same class, without release."""
+        """Return an optimizer of the same class, without gradient release."""
         return self._make(optimizer_class, params, optimizer_kwargs, gradient_release=False)
 
     def state_of(self, optimizer: Optimizer, param: Tensor) -> dict[str, Any]:
-        """Return the state with its count of steps, which without release the group counts, and without the group."""
+        """Return the state without the group, and with its step count, which the group has without gradient release."""
         state = {key: value for key, value in optimizer.state[param].items() if key != "group"}
-        holding = (group for group in optimizer.param_groups if any(held is param for held in group["params"]))
+        holding = (group for group in optimizer.param_groups if any(item is param for item in group["params"]))
         group = next(holding, {})
         return {"step": group["step"], **state} if state and "step" in group else state
 
     def detach(self, module: nn.Module) -> None:
         """Remove the hooks."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of parts that have none
+            warnings.simplefilter("ignore")  # about modules without hooks
             for part in module.modules():
                 optimi.remove_gradient_release(part)
 
@@ -115,15 +118,15 @@ class Optimi:
         return optimizer
 
 
-def _is_optimizer_class(given: object) -> bool:
-    return inspect.isclass(given) and issubclass(given, torch.optim.Optimizer)
+def _is_optimizer_class(value: object) -> bool:
+    return inspect.isclass(value) and issubclass(value, torch.optim.Optimizer)
 
 
-def _options(own_class: Any, torch_class: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Return what is given in optimi's words; an option that says what torch does anyway needs no word."""
+def _options(own_class: Any, torch_class: Any, optimizer_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Translate keyword arguments to optimi's; drop those that optimi lacks if they are at torch's default."""
     own, of_torch = (inspect.signature(cls).parameters for cls in (own_class, torch_class))
     options: dict[str, Any] = {}
-    for name, value in given.items():
+    for name, value in optimizer_kwargs.items():
         if name == "dampening" and value:
             raise NotOffered("dampening is a number in torch, and on or off in optimi")
         if name in own:

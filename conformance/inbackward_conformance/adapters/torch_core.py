@@ -1,4 +1,4 @@
-"""Torch's own: `_apply_optimizer_in_backward`, the functional optimizers, and the hook that runs them behind DDP's."""
+"""Adapter of torch: `_apply_optimizer_in_backward`, functional optimizers, and their hook for DDP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class TorchCore:
-    """Torch's own functions, under their own names."""
+    """Calls torch's private functions."""
 
     apply = staticmethod(_apply_optimizer_in_backward)
     distribution = "torch"
@@ -51,9 +51,9 @@ class TorchCore:
     }
 
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
-        """Return what is attached to the parameters of `module`."""
-        found: list[Optimizer] = _get_in_backward_optimizers(module)
-        return found
+        """Return the optimizers that are attached to the parameters of `module`."""
+        optimizers: list[Optimizer] = _get_in_backward_optimizers(module)
+        return optimizers
 
     def functional_optimizer(
         self, optimizer_class: type[Optimizer], params: Iterable[Tensor], **options: Any
@@ -64,7 +64,7 @@ class TorchCore:
             raise NotOffered(f"no functional {optimizer_class.__name__}")
         for option in options.keys() - inspect.signature(functional_class).parameters.keys():
             raise NotOffered(f"{functional_class.__name__} has no option {option}")
-        with warnings.catch_warnings(record=True):  # it warns of its TorchScript, past every filter
+        with warnings.catch_warnings(record=True):  # the class warns about TorchScript, past every filter
             return TorchFunctional(functional_class(list(params), **options))
 
     def hook_then_optimizer(
@@ -75,13 +75,13 @@ class TorchCore:
         functional: Any,
         params: Iterable[Tensor] | None = None,
     ) -> None:
-        """Register torch's own hook, made of the communication hook and the optimizer."""
-        behind = _OptimizerHookState(functional, params)
-        ddp.register_comm_hook(state, _hook_then_optimizer(comm_hook, behind))  # type: ignore[operator]
+        """Register torch's hook that runs the communication hook, then the optimizer."""
+        optimizer_state = _OptimizerHookState(functional, params)
+        ddp.register_comm_hook(state, _hook_then_optimizer(comm_hook, optimizer_state))  # type: ignore[operator]
 
 
 class TorchFunctional:
-    """A functional optimizer of torch, its options where an optimizer has them: the learning rate is changed there."""
+    """A functional optimizer of torch, with `param_groups` to change the learning rate in."""
 
     def __init__(self, functional: Any) -> None:
         self.param_groups = [functional.defaults]

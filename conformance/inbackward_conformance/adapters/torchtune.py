@@ -1,7 +1,7 @@
-"""torchtune: `register_optim_in_bwd_hooks`, and `create_optim_in_bwd_wrapper` for checkpoints and schedules.
+"""Adapter of torchtune: `register_optim_in_bwd_hooks`, and `create_optim_in_bwd_wrapper` for state dicts and schedules.
 
-As its recipes use them: a dict of one optimizer a parameter, hooks on all parameters of the model, and a scheduler over
-the first of the optimizers, which the wrapper spreads.
+As in torchtune's recipes: a dict of one optimizer for each parameter, hooks on all parameters of the model, and a
+scheduler for the first optimizer, whose learning rate the wrapper copies to the others.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchtune.training import create_optim_in_bwd_wrapper, register_optim_in_bwd_hooks
 
-from inbackward_conformance.adapters.attached import Attached, part_with
+from inbackward_conformance.adapters.attached import AttachedOptimizers, smallest_module_with
 from inbackward_conformance.outcome import NotOffered
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ def start_schedule(model, scheduler_class, **options):
     wrapper.set_lr_scheduler(scheduler)
     return [scheduler]
 """
-"""What its recipes do with it, as a script has it."""
+"""What a recipe of torchtune does, for scripts."""
 
 
 class Torchtune:
-    """All assignments of a model go into one dict of optimizers."""
+    """Puts the optimizers of all assignments of a model into one dict."""
 
     distribution = "torchtune"
     spelling: ClassVar = {
@@ -56,10 +56,10 @@ class Torchtune:
     }
 
     def __init__(self) -> None:
-        self._attached = Attached()
+        self._attached = AttachedOptimizers()
 
     def attach(self, module: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
-        """Make the dict, and register hooks on the model."""
+        """Make the dict of optimizers, and register hooks on the model."""
         optim_dict: dict[nn.Parameter, Optimizer] = {}
         for optimizer_class, params, optimizer_kwargs, register_hook in assignments:
             if not register_hook:
@@ -70,32 +70,32 @@ class Torchtune:
                 if param in optim_dict:
                     raise NotOffered("optim_dict holds one optimizer a parameter")
                 optim_dict[param] = optimizer_class([param], **optimizer_kwargs)
-        register_optim_in_bwd_hooks(model=part_with(module, optim_dict), optim_dict=optim_dict)
+        register_optim_in_bwd_hooks(model=smallest_module_with(module, optim_dict), optim_dict=optim_dict)
         for optimizer in optim_dict.values():
             self._attached.add(optimizer)
 
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
-        """Return the values of the dict."""
+        """Return the optimizers in the dict."""
         return self._attached.of(module)
 
     def schedule(
         self, module: nn.Module, scheduler_class: Callable[..., LRScheduler], **kwargs: Any
     ) -> list[LRScheduler]:
-        """Start one over the first optimizer, and give it to the wrapper, which makes its `step` set the others' lr."""
+        """Start a scheduler for the first optimizer, and let the wrapper set the learning rate of the others."""
         scheduler = scheduler_class(optimizer=self.optimizers(module)[0], **kwargs)
         self._wrapper(module).set_lr_scheduler(scheduler)
         return [scheduler]
 
     def state_dict(self, module: nn.Module) -> Any:
-        """Return the wrapper's."""
+        """Return the wrapper's state dict."""
         return self._wrapper(module).state_dict()
 
     def load_state_dict(self, module: nn.Module, state: Any) -> None:
-        """Load by the wrapper."""
+        """Load the state dict with the wrapper."""
         self._wrapper(module).load_state_dict(state)
 
     def _wrapper(self, module: nn.Module) -> Any:
-        """Return the wrapper that a recipe makes right after the hooks; it holds nothing but optimizers by name."""
+        """Return the wrapper that a recipe makes after registering hooks; it holds optimizers by name, nothing else."""
         optim_dict = {
             param: optimizer
             for optimizer in self.optimizers(module)

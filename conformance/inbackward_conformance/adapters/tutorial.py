@@ -1,4 +1,4 @@
-"""The recipe of PyTorch's tutorial "How to save memory by fusing the optimizer step into the backward pass".
+"""Adapter of PyTorch's tutorial "How to save memory by fusing the optimizer step into the backward pass".
 
 A dict holds one optimizer for each parameter; a post-accumulate-grad hook looks its parameter up, steps and zeroes:
 https://docs.pytorch.org/tutorials/intermediate/optimizer_step_in_backward_tutorial.html
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from inbackward_conformance.adapters.attached import Attached
+from inbackward_conformance.adapters.attached import AttachedOptimizers
 from inbackward_conformance.outcome import NotOffered
 
 if TYPE_CHECKING:
@@ -32,21 +32,21 @@ def apply(optimizer_class, params, optimizer_kwargs):
         param.register_post_accumulate_grad_hook(optimizer_hook)
         attached.setdefault(param, []).append(optimizer)
 """
-"""What `TutorialRecipe` does, as a script has it."""
+"""What `TutorialRecipe` does, for scripts."""
 
 
 class TutorialRecipe:
-    """The recipe, with the parameters that are given in the place of `model.parameters()`."""
+    """The tutorial's recipe, for any parameters instead of `model.parameters()`."""
 
     distribution = "torch"
     spelling: ClassVar = {
         "import": RECIPE,
         "apply": "apply({optimizer_class}, {params}, {optimizer_kwargs})",
-        "optimizers": "[found for param in {module}.parameters() for found in attached.get(param, [])]",
+        "optimizers": "[optimizer for param in {module}.parameters() for optimizer in attached.get(param, [])]",
     }
 
     def __init__(self) -> None:
-        self._attached = Attached()
+        self._attached = AttachedOptimizers()
 
     def apply(
         self,
@@ -55,7 +55,7 @@ class TutorialRecipe:
         optimizer_kwargs: dict[str, Any],
         register_hook: bool = True,
     ) -> None:
-        """Make an optimizer for each parameter, then register the hook that steps it."""
+        """Make an optimizer for each parameter, and register the hook that steps it."""
         params = list(params)
         if not register_hook:
             raise NotOffered("the recipe is its hook")
@@ -72,5 +72,5 @@ class TutorialRecipe:
             self._attached.add(optimizer)
 
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
-        """Return what the dicts hold for the parameters of `module`."""
+        """Return the optimizers of the parameters of `module`."""
         return self._attached.of(module)

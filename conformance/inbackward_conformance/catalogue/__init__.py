@@ -1,1 +1,1 @@
-"""Models, optimizers, schedulers and hooks that plans name, and how they are built."""
+"""The models, optimizers, schedulers and hooks that plans name."""

@@ -1,4 +1,4 @@
-"""Finds the model that a plan names, and builds it."""
+"""Builds the model of a plan."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODULES = (models, hazardous_models, checkpointed_models, tensor_subclasses, lay
 
 
 def build_model(plan: Plan, device: torch.device) -> nn.Module:
-    """Build the plan's model: cast, shared and frozen as the plan says."""
+    """Build the plan's model: cast it, share and freeze its parameters."""
     model = model_class(plan)(*plan.arguments).to(device, dtype_of(plan))
     for name, source in plan.shared:
         owner, _, attribute = name.rpartition(".")
@@ -34,12 +34,12 @@ def build_model(plan: Plan, device: torch.device) -> nn.Module:
 
 
 def model_class(plan: Plan) -> type[nn.Module]:
-    """Return the class of the catalogue that the plan names."""
+    """Return the model class that the plan names."""
     module = next(module for module in MODULES if hasattr(module, plan.model))
-    found: type[nn.Module] = getattr(module, plan.model)
-    return found
+    model: type[nn.Module] = getattr(module, plan.model)
+    return model
 
 
 def dtype_of(plan: Plan) -> torch.dtype | None:
-    """Return the dtype that the plan's model and batches are cast to; None: as the model is built."""
+    """Return the dtype to cast the model and its batches to; None for no cast."""
     return getattr(torch, plan.dtype) if plan.dtype else None

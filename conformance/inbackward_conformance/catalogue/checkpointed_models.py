@@ -1,6 +1,6 @@
-"""Models whose activations are computed again in backward.
+"""Models with activation checkpointing.
 
-Each class stands alone, on torch, as in `inbackward_conformance.catalogue.models`, and names its hazard.
+Each class depends on torch alone, as in `inbackward_conformance.catalogue.models`, and names its hazard.
 """
 
 from __future__ import annotations

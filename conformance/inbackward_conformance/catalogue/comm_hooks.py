@@ -1,4 +1,4 @@
-"""Communication hooks of torch by name, each with a state of its own."""
+"""Torch's communication hooks, by name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ POWER_SGD: dict[str, Any] = {"matrix_approximation_rank": 1, "start_powerSGD_ite
 
 
 def find_comm_hook(name: str) -> tuple[Any, Any]:
-    """Return a hook and the state to register it with.
+    """Return a communication hook, and the state to register it with.
 
     Raises:
-        NotRun: torch has it not here.
+        NotRun: this torch cannot import the hook.
     """
     if name == "bf16_compress":
         return _bf16_compress, None
@@ -29,5 +29,5 @@ def find_comm_hook(name: str) -> tuple[Any, Any]:
 
 
 def _bf16_compress(state, bucket):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 (DDP reads annotations)
-    # By its own name DDP takes it on NCCL only; gloo reduces bfloat16 as well.
+    # DDP accepts the original on NCCL only, by its name; gloo reduces bfloat16 as well.
     return default_hooks.bf16_compress_hook(state, bucket)

@@ -1,4 +1,4 @@
-"""Optimizer classes of a user's own, for what no class of `torch.optim` does."""
+"""Custom optimizer classes, for behaviour that no class in `torch.optim` has."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Models whose graphs, parameters or backwards are what an optimizer in backward trips over.
+"""Models with graphs, parameters or backwards that are hazards for an optimizer in backward.
 
-Each class stands alone, on torch, as in `inbackward_conformance.models`, and names its hazard.
+Each class depends on torch alone, as in `inbackward_conformance.catalogue.models`, and names its hazard.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A model whose layers, and the way between them, are arguments: what drawn plans train. It stands alone, on torch."""
+"""The model of drawn plans: its layers and their connections are arguments. It depends on torch alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 Call = tuple[str, tuple[int, ...]]
-"""A layer's name, and which values are added up to its input: 0 is the batch, n what the n-th call gave."""
+"""A layer's name, and the values whose sum is its input: 0 is the batch, n the output of the n-th call."""
 
 
 class Gain(nn.Module):

@@ -1,6 +1,6 @@
-"""The catalogue of models: small, quick, each with the feature of real models that its docstring names.
+"""Small models, each with the feature of real models that its docstring names.
 
-A model draws its own batches from a generator, so that a plan need only name it. Each class stands alone, on torch.
+A model draws its own batches from a generator, so a plan need only name it. Each class depends on torch alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The catalogue of optimizer configurations: every public class of `torch.optim`, in all that its constructor offers.
+"""Configurations of optimizers: every public class of `torch.optim`, with values for each option of its constructor.
 
-Classes and their options are read from torch, so an optimizer that a later torch adds is there by itself; an option
-that is not in `VALUES` is named by `unknown_options`, for a test to complain about.
+Classes and their options are read from torch, so optimizers that a later torch adds are included. `unknown_options`
+returns new options without a value here, for a test to report.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from inbackward_conformance.catalogue.optimizers import find_optimizer_class, live_options, needs_closure
+from inbackward_conformance.catalogue.optimizers import bind_options, find_optimizer_class, needs_closure
 from inbackward_conformance.plan import ALL, Assignment, TensorOption
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "initial_accumulator_value": (0.0, 0.1),
     "adjust_lr_fn": ("original", "match_rms_adamw"),
 }
-"""Options that are combined with each other, plain value first."""
+"""Options that are combined with each other, default value first."""
 
 VARIED_ALONE: dict[str, Any] = {
     "betas": (0.8, 0.95),
@@ -51,7 +51,7 @@ VARIED_ALONE: dict[str, Any] = {
     "ns_coefficients": (3.0, -4.0, 2.0),
     "ns_steps": 3,
 }
-"""Numbers that enter one formula each; varied one at a time, which shows that they arrive."""
+"""Options that are varied one at a time, which shows that they are passed on: each enters one formula."""
 
 KINDS: dict[str, dict[str, Any]] = {
     "loop": {"foreach": False},
@@ -60,24 +60,24 @@ KINDS: dict[str, dict[str, Any]] = {
     "differentiable": {"differentiable": True},
     "capturable": {"capturable": True},
 }
-"""Ways to compute the same step. The last two are tried with plain options only: in a loop that trains leaf parameters
-the one raises everywhere, the other on CPU."""
+"""Implementations of the same step. The last two are not combined with other options: when leaf parameters are trained,
+`differentiable` raises everywhere, and `capturable` raises on CPU."""
 
 COMBINED = ("loop", "foreach", "fused")
 
 EPS_OF = {"Adafactor": (1e-4, 1e-2)}
-"""Where an option of that name is a pair."""
+"""Values of `eps` for classes where it is a pair."""
 
 MODEL_FOR: dict[str, tuple[str, str | tuple[str, ...]]] = {
     "SparseAdam": ("SparseEmbedding", ALL),
     "Muon": ("MLP", ("0.weight", "2.weight", "4.weight")),
 }
-"""Model and parameters for classes that do not take the parameters of the MLP."""
+"""Model and parameters for classes that do not support all parameters of the MLP."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One optimizer class with one set of options, and the model that it is tried on."""
+    """One optimizer class with one set of options, and the model to test it on."""
 
     optimizer: str
     options: dict[str, Any]
@@ -85,46 +85,47 @@ class Configuration:
 
     @property
     def model(self) -> str:
-        """Name of the model."""
+        """The name of the model."""
         return MODEL_FOR.get(self.optimizer, ("MLP", ALL))[0]
 
     @property
     def assignment(self) -> Assignment:
-        """The assignment to the model."""
+        """The assignment to parameters of the model."""
         return Assignment(self.optimizer, self.options, MODEL_FOR.get(self.optimizer, ("MLP", ALL))[1])
 
     @property
     def standard_may_raise(self) -> bool:
-        """Whether the standard loop may not be able to step it, here or anywhere."""
+        """Whether the standard loop may raise, on this device or on any."""
         return self.kind in {"differentiable", "capturable", "fused"}
 
     def __str__(self) -> str:
-        """Return a case id: the class and all options that are not plain."""
-        plain = {key: values[0] for key, values in VALUES.items()}
-        special = [
+        """Return a case id: the class, and all options that are not at their first value."""
+        first = {key: values[0] for key, values in VALUES.items()}
+        varied = [
             f"{key}={_short(value)}"
             for key, value in self.options.items()
-            if key not in KINDS["loop"] and plain.get(key) != value and key not in KINDS
+            if key not in KINDS["loop"] and first.get(key) != value and key not in KINDS
         ]
-        return "-".join([self.optimizer, *([self.kind] if self.kind else []), *special])
+        return "-".join([self.optimizer, *([self.kind] if self.kind else []), *varied])
 
 
 def optimizer_names() -> list[str]:
-    """Return the public optimizer classes of `torch.optim`, by name."""
+    """Return the names of the public optimizer classes in `torch.optim`."""
+    base = torch.optim.Optimizer
     return sorted(
         name
-        for name, found in vars(torch.optim).items()
-        if inspect.isclass(found) and issubclass(found, torch.optim.Optimizer) and found is not torch.optim.Optimizer
+        for name, member in vars(torch.optim).items()
+        if inspect.isclass(member) and issubclass(member, base) and member is not base
     )
 
 
 def closure_free_optimizer_names() -> list[str]:
-    """Return those that can step without a closure."""
+    """Return the names of the classes that can step without a closure."""
     return [name for name in optimizer_names() if not needs_closure(find_optimizer_class(name))]
 
 
 def configurations(names: Iterable[str] | None = None) -> Iterator[Configuration]:
-    """Yield every configuration that a constructor accepts, of these classes, or of all that need no closure."""
+    """Yield every configuration that the constructors accept, by default of all classes that need no closure."""
     for name in closure_free_optimizer_names() if names is None else names:
         for configuration in _candidates(name):
             if _constructor_accepts(configuration):
@@ -132,21 +133,21 @@ def configurations(names: Iterable[str] | None = None) -> Iterator[Configuration
 
 
 def unknown_options() -> dict[str, list[str]]:
-    """Return, by class, the options that no configuration varies."""
+    """Return the options that no configuration varies, by class."""
     known = {*VALUES, *VARIED_ALONE, *(key for kind in KINDS.values() for key in kind)}
-    found = {name: [key for key in _options(name) if key not in known] for name in closure_free_optimizer_names()}
-    return {name: options for name, options in found.items() if options}
+    names = closure_free_optimizer_names()
+    return {name: unknown for name in names if (unknown := [key for key in _options(name) if key not in known])}
 
 
 def _candidates(name: str) -> Iterator[Configuration]:
-    offered = _options(name)
-    combined = {key: values for key, values in VALUES.items() if key in offered}
+    accepted = _options(name)
+    combined = {key: values for key, values in VALUES.items() if key in accepted}
     combinations = [dict(zip(combined, values, strict=True)) for values in itertools.product(*combined.values())]
-    kinds = {kind: options for kind, options in KINDS.items() if options.keys() <= set(offered)} or {"": {}}
+    kinds = {kind: options for kind, options in KINDS.items() if options.keys() <= set(accepted)} or {"": {}}
     for kind, options in kinds.items():
         for combination in combinations if kind in {*COMBINED, ""} else combinations[:1]:
             yield Configuration(name, combination | options, kind)
-    for key in offered:
+    for key in accepted:
         if key in VARIED_ALONE:
             value = EPS_OF.get(name, VARIED_ALONE[key]) if key == "eps" else VARIED_ALONE[key]
             yield Configuration(name, combinations[0] | {key: value})
@@ -161,7 +162,7 @@ def _constructor_accepts(configuration: Configuration) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             find_optimizer_class(configuration.optimizer)(
-                [torch.nn.Parameter(torch.zeros(2, 2))], **live_options(configuration.options)
+                [torch.nn.Parameter(torch.zeros(2, 2))], **bind_options(configuration.options)
             )
     except (TypeError, ValueError, RuntimeError):
         return False

@@ -1,4 +1,4 @@
-"""Finds the optimizer class that a plan names, and makes options of its literals."""
+"""Finds the optimizer class that a plan names, and turns its options into keyword arguments."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 FORMER_MODULES = {"inbackward_conformance.hazardous_optimizers": "inbackward_conformance.catalogue.custom_optimizers"}
-"""Modules by the names that plans in earlier records give them."""
+"""Current names of modules that plans in earlier records name."""
 
 
 def find_optimizer_class(name: str) -> type[Optimizer]:
-    """Return the class in `torch.optim` of that name, or the one at `package.module:Class`."""
+    """Return the class of that name in `torch.optim`, or the class at `package.module:Class`."""
     module, _, attribute = name.rpartition(":")
-    found: type[Optimizer] = getattr(
-        importlib.import_module(FORMER_MODULES.get(module, module) or "torch.optim"), attribute
-    )
-    return found
+    imported = importlib.import_module(FORMER_MODULES.get(module, module) or "torch.optim")
+    optimizer_class: type[Optimizer] = getattr(imported, attribute)
+    return optimizer_class
 
 
-def live_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options as an optimizer takes them: every `TensorOption` a new tensor."""
+def bind_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments for an optimizer class, with a new tensor for every `TensorOption`."""
     return {
         key: torch.tensor(value.value) if isinstance(value, TensorOption) else value for key, value in options.items()
     }
 
 
 def needs_closure(optimizer_class: type[Optimizer]) -> bool:
-    """Whether `step` has a closure parameter that must be given."""
+    """Return whether `step` requires a closure."""
     parameter = inspect.signature(optimizer_class.step).parameters.get("closure")
     return parameter is not None and parameter.default is parameter.empty

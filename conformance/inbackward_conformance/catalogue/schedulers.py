@@ -1,6 +1,6 @@
-"""The catalogue of schedulers: every public class of `torch.optim.lr_scheduler`, with options that show in eight steps.
+"""Schedulers: every public class of `torch.optim.lr_scheduler`, with options that have an effect within eight steps.
 
-Classes are read from torch; `uncovered_schedulers` names those that a later torch adds, for a test to complain about.
+Classes are read from torch. `uncovered_schedulers` returns those that a later torch adds, for a test to report.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"max_lr": 0.1, "total_steps": 10, "base_momentum": 0.6, "three_phase": True},
     ],
 }
-"""By class; those that change momentum or betas as well stand second."""
+"""Options by class; in a list of two, the second changes momentum or betas as well."""
 
 METRIC = 1.0
-"""What a scheduler that watches a metric is told each time: that nothing gets better."""
+"""The metric for each step of a scheduler that needs one; it never improves."""
 
 
 def scheduler_class(scheduler: Scheduler) -> Any:
-    """Return the class of `torch.optim.lr_scheduler` that a scheduler names."""
+    """Return the class in `torch.optim.lr_scheduler` that a scheduler names."""
     return getattr(lr_scheduler, scheduler.name)
 
 
 def build_scheduler(scheduler: Scheduler, optimizer: Optimizer) -> Any:
-    """Build a scheduler, with those that it is composed of, over one optimizer."""
+    """Build a scheduler, and those that it is composed of, for one optimizer."""
     options = dict(scheduler.options)
     if scheduler.composed:
         options["schedulers"] = [build_scheduler(part, optimizer) for part in options["schedulers"]]
@@ -63,12 +63,12 @@ def build_scheduler(scheduler: Scheduler, optimizer: Optimizer) -> Any:
 
 
 def scheduler_names() -> list[str]:
-    """Return the public classes of `torch.optim.lr_scheduler`, by name."""
+    """Return the names of the public classes in `torch.optim.lr_scheduler`."""
     base = lr_scheduler.LRScheduler
     return sorted(
         name
-        for name, found in vars(lr_scheduler).items()
-        if inspect.isclass(found) and issubclass(found, base) and found is not base and not name.startswith("_")
+        for name, member in vars(lr_scheduler).items()
+        if inspect.isclass(member) and issubclass(member, base) and member is not base and not name.startswith("_")
     )
 
 
@@ -80,15 +80,15 @@ def schedulers() -> Iterator[Scheduler]:
 
 
 def momentum_schedulers() -> list[Scheduler]:
-    """Return those that change momentum or betas."""
+    """Return the schedulers that change momentum or betas."""
     return [scheduler for scheduler in schedulers() if "base_momentum" in scheduler.options]
 
 
 def uncovered_schedulers() -> list[str]:
-    """Return the classes that have no options here."""
+    """Return the names of classes without options here."""
     return [name for name in scheduler_names() if name not in OPTIONS]
 
 
 def watches_metric(scheduler: Scheduler) -> bool:
-    """Whether its `step` must be given a metric."""
+    """Return whether `step` requires a metric."""
     return "metrics" in inspect.signature(scheduler_class(scheduler).step).parameters

@@ -1,6 +1,6 @@
-"""Models whose parameters are no plain tensors.
+"""Models whose parameters are tensor subclasses.
 
-Each class stands alone, on torch, as in `inbackward_conformance.models`.
+Each class depends on torch alone, as in `inbackward_conformance.catalogue.models`.
 """
 
 from __future__ import annotations

@@ -11,17 +11,17 @@ LARGEST_NORM = 0.01
 
 
 def clipped(grad: Tensor) -> Tensor:
-    """Return the gradient with its norm clipped; for `register_hook`."""
+    """Return the gradient with its norm clipped, for `register_hook`."""
     scaled: Tensor = grad * (LARGEST_NORM / grad.norm()).clamp(max=1.0)
     return scaled
 
 
 def clip(param: Tensor) -> None:
-    """Clip the norm of `param.grad`; for `register_post_accumulate_grad_hook`."""
+    """Clip the norm of `param.grad`, for `register_post_accumulate_grad_hook`."""
     assert param.grad is not None, "a user's post-accumulate-grad hook finds no gradient"
     param.grad = clipped(param.grad)
 
 
 def drop(param: Tensor) -> None:
-    """Set `param.grad` to None; for `register_post_accumulate_grad_hook`."""
+    """Set `param.grad` to None, for `register_post_accumulate_grad_hook`."""
     param.grad = None

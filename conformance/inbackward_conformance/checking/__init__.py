@@ -1,1 +1,1 @@
-"""Holds an implementation to plans: to those of a requirement, and to those that Hypothesis draws."""
+"""Checks an implementation with the plans of a requirement, and with plans that Hypothesis draws."""

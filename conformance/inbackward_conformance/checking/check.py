@@ -1,4 +1,4 @@
-"""Holds an implementation to a plan: two runs, one comparison, and a finding."""
+"""Checks an implementation with a plan: two runs, one comparison, one finding."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from inbackward_conformance.training.compare import compare, difference
 from inbackward_conformance.training.compare_ranks import compare_ranks
 from inbackward_conformance.training.in_backward import InBackward
 from inbackward_conformance.training.lockstep import Lockstep
-from inbackward_conformance.training.standard_loop import proves_nothing
-from inbackward_conformance.training.trace import MISTAKES_OF_A_PLAN, Raised, take_snapshot
+from inbackward_conformance.training.standard_loop import unusable_plan_error
+from inbackward_conformance.training.trace import PLAN_ERRORS, Raised, take_snapshot
 from inbackward_conformance.training.train import train
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 class Check:
-    """What a requirement calls with its plans.
+    """The fixture that a requirement calls with its plans.
 
     Attributes:
-        findings: what came of each plan that passed.
-        plan: the last one that was train; None: the requirement is no train of a plan.
+        findings: the finding of each plan that passed.
+        plan: the last plan that was run; None if the requirement runs no plan.
     """
 
     def __init__(
@@ -61,20 +61,22 @@ class Check:
     def __call__(self, plan: Plan, *, standard_may_raise: bool = False) -> None:
         """Run `plan` by the standard loop and by the implementation, and compare the traces.
 
-        Where the standard loop raises, the implementation has to raise at the same event. A plan that does not mean to
-        show that proves nothing, so `standard_may_raise` must say that it does; a name of something that is not
-        there, such as a parameter that the model does not have, is always a mistake of the plan.
+        If the standard loop raises, which only a plan with `standard_may_raise` may do, the implementation has to raise
+        at the same event. A name of something that does not exist, such as a parameter that the model does not have, is
+        always an error of the plan.
 
         Raises:
-            BrokenPromise: the implementation is not equal, and did not refuse where it may.
-            NotOffered: the standard loop raised, unforeseen, with an optimizer class of the implementation's own.
-            RuntimeError: it raised with one of torch's.
+            BrokenPromise: the implementation differs, and did not refuse where it may.
+            NotOffered: the standard loop raised unexpectedly, with one of the implementation's own optimizer classes.
+            RuntimeError: the standard loop raised unexpectedly, with one of torch's.
         """
         plan = replace(plan, seed=plan.seed + self._seed)
         self._begin(plan)
         try:
-            finding = self._on_ranks(plan, standard_may_raise) if plan.ranks else self._here(plan, standard_may_raise)
-        except BrokenPromise as error:  # of a rank that hangs or died
+            finding = (
+                self._run_on_ranks(plan, standard_may_raise) if plan.ranks else self._run(plan, standard_may_raise)
+            )
+        except BrokenPromise as error:  # a rank hangs or has died
             error.plan = plan
             raise
         if not finding.passed:
@@ -82,16 +84,17 @@ class Check:
         self.findings.append(finding)
 
     def lockstep(self, plan: Plan) -> Lockstep:
-        """Return what a plan begins with, by both ways, for events that are not known beforehand."""
+        """Return a run of the plan by both methods, for events that are not known beforehand."""
         return Lockstep(replace(plan, seed=plan.seed + self._seed), self._implementation, self._device, self._begin)
 
     def on_ranks(self, world_size: int, body: Callable[..., None], *arguments: Any) -> None:
-        """Call `body(rank, name, *arguments)` on each of so many ranks; `name` is that of the implementation.
+        """Call `body(rank, name, *arguments)` on each rank, with the name of the implementation.
 
-        For what is not a train of a plan. `body` is a function of a module; what it raises is judged as in any case.
+        For requirements that are no run of a plan. `body` has to be a function at the top level of a module; its errors
+        are classified as those of any case.
 
         Raises:
-            BrokenPromise: it was raised on a rank, or a rank hangs or died.
+            BrokenPromise: `body` raised it on a rank, or a rank hangs or has died.
         """
         self._call_on_ranks(world_size, body, *arguments)
         self.findings.append(CONFORMS)
@@ -100,14 +103,14 @@ class Check:
         self.plan = plan
         self._about_to_run(plan)
 
-    def _here(self, plan: Plan, standard_may_raise: bool) -> Finding:
+    def _run(self, plan: Plan, standard_may_raise: bool) -> Finding:
         standard = self._standard_runs.here(plan, self._implementation, self._device)
-        if standard.raised and (not standard_may_raise or standard.raised.text.startswith(MISTAKES_OF_A_PLAN)):
-            raise proves_nothing(self._implementation, plan, standard.raised)
+        if standard.raised and (not standard_may_raise or standard.raised.text.startswith(PLAN_ERRORS)):
+            raise unusable_plan_error(self._implementation, plan, standard.raised)
         observed = train(plan, InBackward(self._implementation), self._device)
         return compare(standard, observed, self._requirement.may_refuse)
 
-    def _on_ranks(self, plan: Plan, standard_may_raise: bool) -> Finding:
+    def _run_on_ranks(self, plan: Plan, standard_may_raise: bool) -> Finding:
         assert plan.ranks
         size = plan.ranks.world_size
         if standard := self._standard_runs.remembered(plan, self._implementation):
@@ -116,15 +119,14 @@ class Check:
         try:
             traces: list[tuple[Trace, Trace]] = self._call_on_ranks(size, run_both, plan)
         except BrokenPromise:
-            # Else the implementation would be blamed for what the standard loop does. Where ranks cannot be replaced
-            # nobody can tell.
+            # The standard loop may be to blame instead, which cannot be checked if ranks cannot be replaced.
             with suppress(NotRun):
                 self._run_standard_alone(plan)
             raise
         standard, observed = map(list, zip(*traces, strict=True))
         raised = next((trace.raised for trace in standard if trace.raised), None)
-        if raised and (not standard_may_raise or raised.text.startswith(MISTAKES_OF_A_PLAN)):
-            raise proves_nothing(self._implementation, plan, raised)
+        if raised and (not standard_may_raise or raised.text.startswith(PLAN_ERRORS)):
+            raise unusable_plan_error(self._implementation, plan, raised)
         if raised:  # and nothing was run after it
             observed = self._call_on_ranks(size, run_observed, plan)
         else:
@@ -145,16 +147,16 @@ class Check:
 
     @contextmanager
     def rejected(self, model: nn.Module, what: str, as_in: Callable[[], object] | None = None) -> Iterator[None]:
-        """Demand that the body of the with statement raises a clear error, and leaves `model` as it was, unattached.
+        """Require that the body of the with statement raises a clear error, and does not change or attach to `model`.
 
-        For bad input, which the standard loop rejects as well; `what` says what the input is. `as_in` gives the same
-        input to torch: the error that it raises there is as good as a clear one.
+        For bad input, which the standard loop rejects as well; `what` describes it. `as_in` passes the same input to
+        torch; the same error as torch's passes, even if it is not clear.
 
         Raises:
-            BrokenPromise: nothing is raised, an accident is, or something has changed.
+            BrokenPromise: nothing was raised, the error was an accident, or something has changed.
         """
         before = take_snapshot(what, model, None)
-        listed = _listed(self._implementation, model)
+        listed = _optimizer_ids(self._implementation, model)
         try:
             yield
         except NotOffered:
@@ -162,13 +164,13 @@ class Check:
         except Exception as error:
             raised = Raised.observe(error, what, attaching=1)
             if raised.accidental and raised.text != _error_of(as_in):
-                raise _broken(f"an accident, not a clear error, for {what}: {raised.text}") from error
+                raise _failure(f"an accident, not a clear error, for {what}: {raised.text}") from error
         else:
-            raise _broken(f"{what} is accepted")
+            raise _failure(f"{what} is accepted")
         if changed := difference(before, take_snapshot(what, model, None)):
             raise BrokenPromise(changed)
-        if _listed(self._implementation, model) != listed:
-            raise _broken(f"{what} is rejected, but something is attached")
+        if _optimizer_ids(self._implementation, model) != listed:
+            raise _failure(f"{what} is rejected, but something is attached")
         self.findings.append(CONFORMS)
 
 
@@ -176,34 +178,34 @@ def _error_of(call: Callable[[], object] | None) -> str:
     try:
         if call:
             call()
-    except Exception as error:  # noqa: BLE001 (torch raises what it likes)
+    except Exception as error:  # noqa: BLE001 (torch may raise any error)
         return Raised.observe(error, "", attaching=1).text
     return ""
 
 
 @contextmanager
-def going_through(what: str) -> Iterator[None]:
-    """Demand that the body of the with statement raises nothing; `what` says what it does.
+def must_not_raise(what: str) -> Iterator[None]:
+    """Require that the body of the with statement raises nothing; `what` describes it.
 
-    For what an attachment can break though no call of the implementation is in it: a copy, a file, a plain backward.
+    For code that an attachment can break without a call of the implementation, such as a copy or a plain backward.
 
     Raises:
-        BrokenPromise: something is raised.
+        BrokenPromise: the body raised an error.
     """
     try:
         yield
     except (BrokenPromise, NotOffered):
         raise
     except Exception as error:
-        raise _broken(f"{what} raises {Raised.observe(error, what, attaching=0).text}") from error
+        raise _failure(f"{what} raises {Raised.observe(error, what, attaching=0).text}") from error
 
 
-def _listed(implementation: Implementation, model: nn.Module) -> list[int] | None:
+def _optimizer_ids(implementation: Implementation, model: nn.Module) -> list[int] | None:
     try:
         return [id(optimizer) for optimizer in implementation.optimizers(model)]
     except NotOffered:
         return None
 
 
-def _broken(detail: str) -> BrokenPromise:
+def _failure(detail: str) -> BrokenPromise:
     return BrokenPromise(Finding(Outcome.FAILS, detail, passed=False))

@@ -1,4 +1,4 @@
-"""Holds an implementation to plans that Hypothesis draws; what fails is shrunk to the smallest plan that fails."""
+"""Checks an implementation with plans that Hypothesis draws and, if one fails, shrinks."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from inbackward_conformance.checking.check import Check
     from inbackward_conformance.plan import Plan
 
-WORTH_SHRINKING = frozenset({Outcome.DIVERGES, Outcome.FAILS, Outcome.REFUSES})
-"""Of a plan that hangs or crashes every smaller one would take its whole time limit again, or a process."""
+SHRINKABLE = frozenset({Outcome.DIVERGES, Outcome.FAILS, Outcome.REFUSES})
+"""Other failures are not shrunk: if a plan hangs or crashes, each smaller one costs a time limit or a process."""
 
 
 class Drawn:
-    """What a requirement calls with a strategy.
+    """The fixture that a requirement calls with a strategy.
 
-    A plan that the implementation does not offer is passed over; the case is `not offered` if all of them are.
+    A plan that the implementation does not offer is skipped; if all are, the case is `not offered`.
 
     Attributes:
-        plans: how many were run, those of shrinking included.
+        plans: number of plans that were run, including those of shrinking.
     """
 
     def __init__(
@@ -48,37 +48,37 @@ class Drawn:
         self._limit = limit
         self._broken: BrokenPromise | None = None
         self._not_offered: NotOffered | None = None
-        self._anything_passed = False
+        self._any_passed = False
 
     def __call__(self, plans: SearchStrategy[Plan], *, standard_may_raise: bool = False) -> None:
-        """Hold the implementation to plans that are drawn from `plans`; `standard_may_raise` as in `Check`.
+        """Check the implementation with plans that are drawn from `plans`; `standard_may_raise` is as in `Check`.
 
         Raises:
-            BrokenPromise: for the smallest plan found for which `Check` raises it; the detail ends with the plan.
+            BrokenPromise: a plan failed; this is the smallest that does, and the detail ends with it.
             NotOffered: no plan was offered.
         """
 
-        def holds(plan: Plan) -> None:
+        def check(plan: Plan) -> None:
             self.plans += 1
-            with self._judged(plan):
+            with self._handle_errors(plan):
                 self._check(plan, standard_may_raise=standard_may_raise)
 
-        self._search(seed(self._seed)(self._settings(given(plans)(holds))))
+        self._search(seed(self._seed)(self._settings(given(plans)(check))))
 
     def live(self) -> None:
-        """Hold the implementation to what `TrainingStateMachine` does to a model; raises as a call does."""
+        """Check the implementation with `TrainingStateMachine`. Raises the same errors as a call."""
 
         def begin() -> TrainingStateMachine:
             self.plans += 1
-            return TrainingStateMachine(self._check, self._judged)
+            return TrainingStateMachine(self._check, self._handle_errors)
 
         self._search(lambda: run_state_machine_as_test(seed(self._seed)(begin), settings=self._settings))  # type: ignore[arg-type]
 
     def _search(self, search: Callable[[], Any]) -> None:
         try:
-            with own_folder():
+            with temporary_home():
                 search()
-        except _AtOnce as stop:
+        except _StopSearch as stop:
             raise stop.error from stop.error.__cause__
         except Flaky as error:
             if self._broken is None:
@@ -86,43 +86,43 @@ class Drawn:
             finding = self._broken.finding
             detail = f"not every time: {finding.detail}"
             raise BrokenPromise(replace(finding, detail=detail), self._broken.plan) from error
-        if self._not_offered and not self._anything_passed:
+        if self._not_offered and not self._any_passed:
             raise self._not_offered
 
     @contextmanager
-    def _judged(self, plan: Plan) -> Iterator[None]:
-        """Let Hypothesis see no other errors than those for which a smaller plan is to be found."""
+    def _handle_errors(self, plan: Plan) -> Iterator[None]:
+        """Limit the time of a plan, and let Hypothesis see only errors of plans to shrink."""
         try:
             with self._limit():
                 yield
-            self._anything_passed = True
+            self._any_passed = True
         except NotOffered as error:
             self._not_offered = error
         except OutOfTime as error:
-            raise _AtOnce(OutOfTime(f"{error}; drawn: {plan!r}")) from None
+            raise _StopSearch(OutOfTime(f"{error}; drawn: {plan!r}")) from None
         except NotRun as error:
-            raise _AtOnce(error) from error
+            raise _StopSearch(error) from error
         except BrokenPromise as error:
             finding = replace(error.finding, detail=f"{error.finding.detail}; drawn: {error.plan!r}")
             self._broken = BrokenPromise(finding, error.plan)
-            if finding.outcome not in WORTH_SHRINKING:
-                raise _AtOnce(self._broken) from error
+            if finding.outcome not in SHRINKABLE:
+                raise _StopSearch(self._broken) from error
             raise self._broken from error
 
 
 @contextmanager
-def own_folder() -> Iterator[None]:
-    """Let Hypothesis keep elsewhere what it puts into a folder `.hypothesis` where pytest runs, database or not."""
+def temporary_home() -> Iterator[None]:
+    """Give Hypothesis a temporary folder; even without a database it writes into `.hypothesis` where pytest runs."""
     with TemporaryDirectory(prefix="inbackward-") as folder:
         set_hypothesis_home_dir(folder)
         try:
             yield
         finally:
-            set_hypothesis_home_dir(None)  # to look for its own anew
+            set_hypothesis_home_dir(None)  # the default again
 
 
-class _AtOnce(BaseException):
-    """Ends the search; Hypothesis lets it through."""
+class _StopSearch(BaseException):
+    """Ends the search with an error; a BaseException, since Hypothesis does not catch those."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))

@@ -1,4 +1,4 @@
-"""How many plans are drawn: profiles of Hypothesis, chosen by its own option `--hypothesis-profile`."""
+"""Settings of Hypothesis; its option `--hypothesis-profile` chooses how many plans are drawn."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ settings.register_profile("thorough", max_examples=1200, stateful_step_count=25)
 
 
 def drawing(profile: str, *, on_ranks: bool = False) -> settings:
-    """Return the settings of drawn requirements: of a profile how many, all else so that a run can be repeated.
+    """Return the settings of drawn requirements: the number of plans from a profile, all else for repeatable runs.
 
     On ranks, where a plan costs several times as much, a third as many are drawn.
 
-    No database, which would be a folder among the user's files and make a run depend on the one before; no deadline and
-    no health check, which depend on the machine; one failure, the smallest, since a case comes to one finding.
+    There is no database, since runs would depend on earlier ones, and no deadline or health check, since they depend on
+    the machine. Only the smallest failure is reported, since a case has one finding.
     """
-    chosen = settings.get_profile(profile)
+    base = settings.get_profile(profile)
     return settings(
-        chosen,
-        max_examples=max(chosen.max_examples // 3, 1) if on_ranks else chosen.max_examples,
+        base,
+        max_examples=max(base.max_examples // 3, 1) if on_ranks else base.max_examples,
         database=None,
         deadline=None,
         phases=(Phase.generate, Phase.shrink),
         print_blob=False,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
-        verbosity=(settings.default or chosen).verbosity,
+        verbosity=(settings.default or base).verbosity,
     )

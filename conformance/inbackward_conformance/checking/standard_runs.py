@@ -1,4 +1,4 @@
-"""Remembers what the standard loop leaves, so that a run of several implementations trains by it once a plan."""
+"""A cache of the standard loop's traces, so that tests of several implementations run it once for each plan."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from inbackward_conformance.plan import Plan
     from inbackward_conformance.training.trace import Trace
 
-ENOUGH = 2048
-"""More than the cases of any requirement: they run for one implementation, then for the next."""
+MAX_PLANS = 2048
+"""More than any requirement has cases: all cases of a requirement run for one implementation, then for the next."""
 
 
 class StandardRuns:
-    """Traces of the standard loop by plan: one for a plan that runs here, one a rank for a plan that runs on ranks.
+    """Traces of the standard loop by plan: one for a plan that runs in this process, else one for each rank.
 
-    An implementation that brings optimizer classes or a layout of states of its own has a standard loop of its own:
-    nothing of it is remembered.
+    Nothing is cached for an implementation with its own optimizer classes or layout of states, since they change the
+    standard loop.
 
     Args:
-        implementations: how many are tested; with one, nothing is remembered.
+        implementations: number of implementations to test; with one, nothing is cached.
     """
 
     def __init__(self, implementations: int = 1) -> None:
-        self._at_most = ENOUGH if implementations > 1 else 0
+        self._at_most = MAX_PLANS if implementations > 1 else 0
         self._traces: OrderedDict[str, list[Trace]] = OrderedDict()
 
     def here(self, plan: Plan, implementation: Implementation, device: str) -> Trace:
@@ -40,16 +40,16 @@ class StandardRuns:
         return trace
 
     def remembered(self, plan: Plan, implementation: Implementation) -> list[Trace]:
-        """Return the traces of a plan, one a rank; an empty list: there are none."""
-        return [] if _has_its_own(implementation) else self._traces.get(repr(plan), [])
+        """Return the cached traces of a plan, one for each rank; empty if there are none."""
+        return [] if _has_own_standard_loop(implementation) else self._traces.get(repr(plan), [])
 
     def remember(self, plan: Plan, implementation: Implementation, traces: list[Trace]) -> None:
-        """Keep the traces of a plan, and forget the oldest if there are too many."""
-        if self._at_most and not _has_its_own(implementation):
+        """Cache the traces of a plan, and drop the oldest if there are too many."""
+        if self._at_most and not _has_own_standard_loop(implementation):
             self._traces[repr(plan)] = traces
             while len(self._traces) > self._at_most:
                 self._traces.popitem(last=False)
 
 
-def _has_its_own(implementation: Implementation) -> bool:
+def _has_own_standard_loop(implementation: Implementation) -> bool:
     return implementation.offers("standard_optimizer") or implementation.offers("state_of")

@@ -1,4 +1,4 @@
-"""The rules by which Hypothesis does things to a live model: what comes next is chosen when all before has happened."""
+"""A Hypothesis state machine that trains a model, and draws each event after the one before has run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from inbackward_conformance.checking.strategies.plans import beginning, plan_of
+from inbackward_conformance.checking.strategies.next_events import next_events
+from inbackward_conformance.checking.strategies.plans import initial_situation, plan_of
 from inbackward_conformance.checking.strategies.situation import EventKind, Situation
 from inbackward_conformance.outcome import NotOffered
 
@@ -26,86 +27,86 @@ def _possible(kind: EventKind) -> Callable[[TrainingStateMachine], bool]:
 
 
 class TrainingStateMachine(RuleBasedStateMachine):
-    """A model in training by both ways, which are compared after each rule.
+    """Trains a model by both methods, and compares them after each rule.
 
     Attributes:
-        situation: where it stands.
+        situation: the state of the run, for drawing the next event.
     """
 
     situation: Situation
     lockstep: Lockstep
 
-    def __init__(self, check: Check, judged: Callable[[Plan], AbstractContextManager[None]]) -> None:
+    def __init__(self, check: Check, handle_errors: Callable[[Plan], AbstractContextManager[None]]) -> None:
         super().__init__()
         self._check = check
-        self._judged = judged
-        self._over = False
+        self._handle_errors = handle_errors
+        self._stopped = False
 
     @initialize(data=st.data())
     def attach(self, data: Any) -> None:
-        """Build both models and attach."""
-        self.situation = beginning(data.draw)
+        """Build both models, and attach."""
+        self.situation = initial_situation(data.draw)
         self.lockstep = self._check.lockstep(plan_of(self.situation, ()))
-        self._let(self.lockstep.attach)
+        self._execute(self.lockstep.attach)
 
     @rule(data=st.data())
     def backward(self, data: Any) -> None:
-        """Train."""
+        """Run backward."""
         self._draw(EventKind.BACKWARD, data)
 
     @rule(data=st.data())
     def two_losses(self, data: Any) -> None:
-        """Train on two graphs that are there at the same time."""
+        """Run two forwards, then backward through each."""
         self._draw(EventKind.TWO_LOSSES, data)
 
     @rule(data=st.data())
     def option(self, data: Any) -> None:
-        """Change an option."""
+        """Change an option of optimizers."""
         self._draw(EventKind.OPTION, data)
 
     @rule(data=st.data())
     @precondition(_possible(EventKind.CHECKPOINT))
     def checkpoint(self, data: Any) -> None:
-        """Save or load."""
+        """Save or load a checkpoint."""
         self._draw(EventKind.CHECKPOINT, data)
 
     @rule(data=st.data())
     @precondition(_possible(EventKind.HOOK))
     def hook(self, data: Any) -> None:
-        """Hang a user's hooks on parameters."""
+        """Register a user's hooks on parameters."""
         self._draw(EventKind.HOOK, data)
 
     @rule(data=st.data())
     @precondition(_possible(EventKind.FREEZING))
     def freezing(self, data: Any) -> None:
-        """Freeze or thaw."""
+        """Freeze or thaw parameters."""
         self._draw(EventKind.FREEZING, data)
 
     @rule(data=st.data())
     @precondition(_possible(EventKind.ATTACHMENT))
     def attachment(self, data: Any) -> None:
-        """Attach once more: further optimizers, a copy, or what was detached."""
+        """Attach again: more optimizers, a copy, or a detached model."""
         self._draw(EventKind.ATTACHMENT, data)
 
     @rule(data=st.data())
     @precondition(_possible(EventKind.SURGERY))
     def surgery(self, data: Any) -> None:
-        """Give the model other parameters, or other places for them."""
+        """Replace or swap parameters of the model."""
         self._draw(EventKind.SURGERY, data)
 
     def _draw(self, kind: EventKind, data: Any) -> None:
-        events = self.situation.draw(kind, data.draw)
+        events = next_events(data.draw, self.situation, kind)
         for event in events:
-            self._let(partial(self.lockstep.execute, event))
+            self._execute(partial(self.lockstep.execute, event))
         self.situation = self.situation.after(events)
 
-    def _let(self, happen: Callable[[], None]) -> None:
-        """Let something happen, as long as all before was offered."""
-        if self._over:
+    def _execute(self, call: Callable[[], None]) -> None:
+        """Call `call`, unless an earlier call was not offered."""
+        if self._stopped:
             return
-        with self._judged(self.lockstep.plan):
+        with self._handle_errors(self.lockstep.plan):
             try:
-                happen()
+                call()
             except NotOffered:
-                self._over = True
+                self._stopped = True
                 raise

@@ -1,8 +1,8 @@
 """A scenario of training as plain data.
 
 A plan can be printed (its `repr` is the expression that builds it), pickled, compared and drawn. It holds names and
-numbers, and no model, tensor or optimizer: `inbackward_conformance.training` carries it out, and
-`inbackward_conformance.repro` writes it down as a script. Importing this package imports no torch.
+numbers, but no model, tensor or optimizer. `inbackward_conformance.training` runs it; `inbackward_conformance.repro`
+writes it as a script. Importing this package does not import torch.
 """
 
 from inbackward_conformance.plan.assignment import ALL, Assignment, Group, TensorOption

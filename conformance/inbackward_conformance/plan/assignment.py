@@ -1,4 +1,4 @@
-"""Which optimizer class, with which options, is given to which parameters."""
+"""Assignments of optimizer classes, with their options, to parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from inbackward_conformance.plan.literals import Printable
 
 ALL = "model.parameters()"
-"""The parameters of the whole model, given as the generator that `model.parameters()` is."""
+"""All parameters of the model, passed as the generator that `model.parameters()` returns."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,15 +28,15 @@ class Group(Printable):
 
 @dataclass(frozen=True, repr=False)
 class Assignment(Printable):
-    """One optimizer class with its options, given to some of the parameters.
+    """One optimizer class with its options, for some of the parameters.
 
     Attributes:
         optimizer: name of a class in `torch.optim`, or `package.module:Class`.
         options: keyword arguments of the class.
-        params: `ALL`, or names of parameters in the order in which they are listed (a name may stand twice, and
-            every name of a shared parameter may be used), or groups.
-        hook: whether the optimizer steps inside backward; else it is stepped by hand.
-        named: whether the parameters are given as `(name, parameter)` pairs.
+        params: `ALL`, parameter groups, or an ordered list of parameter names. A name may be repeated, and a shared
+            parameter may have any of its names.
+        hook: whether the optimizer steps inside backward; if not, it is stepped by hand.
+        named: whether the parameters are passed as `(name, parameter)` pairs.
     """
 
     optimizer: str
@@ -46,7 +46,7 @@ class Assignment(Printable):
     named: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a bare name, which would be read as the whole model or as its letters."""
+        """Reject a bare name, which would be read as the whole model or as its letters."""
         if isinstance(self.params, str) and self.params != ALL:
             msg = f"params={self.params!r}: expected ALL or a tuple of parameter names; write ({self.params!r},)"
             raise TypeError(msg)

@@ -1,4 +1,4 @@
-"""Plain data that prints as the expression which builds it."""
+"""Dataclasses that print as the expression that builds them, and the function that reads such an expression."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Printable:
-    """Base of the dataclasses that plans are made of: `repr` leaves out what is at its default, `eval` reads it."""
+    """Base of the dataclasses in a plan; `repr` returns an expression that builds the object, without its defaults."""
 
     def __repr__(self) -> str:
         """Return the expression."""
@@ -24,7 +24,7 @@ class Printable:
 
 
 def expression(value: Any) -> str:
-    """Return an expression for `value`, which is what `repr` gives but for floats that are not finite."""
+    """Return an expression for `value`: its `repr`, except for floats that are not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"float({str(value)!r})"
     if isinstance(value, tuple):
@@ -36,10 +36,10 @@ def expression(value: Any) -> str:
 
 
 def read(text: str) -> Any:
-    """Return the value of an expression that `expression` gave; it is read, not evaluated.
+    """Return the value of an expression that `expression` returned, without evaluating code.
 
     Raises:
-        ValueError: it is another expression.
+        ValueError: `text` is any other expression.
     """
     return _value(ast.parse(text, mode="eval").body)
 
@@ -48,8 +48,9 @@ def _value(node: ast.expr) -> Any:
     match node:
         case ast.Call(ast.Name("float"), [ast.Constant(str(value))]):
             return float(value)
-        case ast.Call(ast.Name(name), arguments, keywords) if name in (known := _classes(Printable)):
-            return known[name](*map(_value, arguments), **{str(each.arg): _value(each.value) for each in keywords})
+        case ast.Call(ast.Name(name), args, keywords) if name in (classes := _classes(Printable)):
+            kwargs = {str(keyword.arg): _value(keyword.value) for keyword in keywords}
+            return classes[name](*map(_value, args), **kwargs)
         case ast.Tuple(items):
             return tuple(map(_value, items))
         case ast.List(items):
@@ -60,11 +61,11 @@ def _value(node: ast.expr) -> Any:
 
 
 def _classes(base: type) -> dict[str, type]:
-    found: dict[str, type] = {}
-    each: type
-    for each in base.__subclasses__():
-        found |= {each.__name__: each} | _classes(each)
-    return found
+    classes: dict[str, type] = {}
+    subclass: type
+    for subclass in base.__subclasses__():
+        classes |= {subclass.__name__: subclass} | _classes(subclass)
+    return classes
 
 
 def _required(field: Field[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The plan: a model, assignments of optimizers to its parameters, and the events of the run."""
+"""The plan: a model, the assignments of optimizers to its parameters, and the events of the run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Ranks(Printable):
-    """The processes that carry a plan out together; batches depend on the rank, all else is the same for all.
+    """The process group that runs a plan. Batches depend on the rank; all else is the same on every rank.
 
     Attributes:
-        world_size: how many there are.
+        world_size: number of ranks.
         tolerance: the largest difference from the standard loop that passes, relative to the largest value of the
-            tensor. 0: none, to the bit. Sums over three or more ranks depend on their order, and a third is rounded:
-            an implementation that reduces gradients by another way than the reducer need not hit the same bits.
+            tensor; 0 means bitwise equal. A mean over three or more ranks depends on the order of the sum and is
+            rounded, so an implementation that does not use the reducer's all-reduce need not match it bitwise.
     """
 
     world_size: int
@@ -33,16 +33,16 @@ class Plan(Printable):
     """One scenario.
 
     Attributes:
-        model: name of a model of the catalogue (`inbackward_conformance.models`).
+        model: name of a model in `inbackward_conformance.catalogue`.
         assignments: attached in this order.
-        events: what happens after attachment, in this order.
-        before: what happens before attachment.
-        shared: `(name, source)` pairs: the parameter called name is replaced by the one called source.
+        events: events after attachment, in order.
+        before: events before attachment, in order.
+        shared: `(name, source)` pairs; the parameter `name` is replaced by the parameter `source`.
         frozen: parameters that do not require gradients from the start.
-        dtype: name of the floating dtype that the model and its batches are cast to; empty: as the model is built.
-        arguments: what the class of the model is called with.
-        seed: of the initial values, the batches and what the model draws.
-        ranks: the processes that run it; None: this one alone.
+        dtype: name of the floating dtype to cast the model and its batches to; empty for no cast.
+        arguments: positional arguments of the model class.
+        seed: seed of the initial values, the batches and the model's own random numbers.
+        ranks: the process group; None to run in this process alone.
     """
 
     model: str
@@ -57,7 +57,7 @@ class Plan(Printable):
     ranks: Ranks | None = None
 
     def assignments_of(self, event: Event) -> tuple[Assignment, ...]:
-        """Return the assignments that an event makes; none where it attaches nothing."""
+        """Return the assignments that an event attaches, if any."""
         match event:
             case Attach():
                 return self.assignments

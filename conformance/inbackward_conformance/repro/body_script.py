@@ -1,4 +1,4 @@
-"""The script of a requirement that is no run of a plan: its own body, with its fixtures spelled out."""
+"""The script of a requirement that runs no plan: its own body, with the calls of fixtures replaced."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from inbackward_conformance.repro.call_templates import CallTemplates
     from inbackward_conformance.repro.failure import Failure
 
-OWN_CLASS = re.compile(r"^(Configuration\(optimizer=)?'[\w.]+:\w+'")
+CUSTOM_CLASS = re.compile(r"^(Configuration\(optimizer=)?'[\w.]+:\w+'")
 """An optimizer as `package.module:Class`."""
 
 STAND_INS = {
@@ -37,18 +37,18 @@ STAND_INS = {
     ("inbackward_conformance.training.compare", "difference"): "first_difference",
     ("inbackward_conformance.training.side_by_side", "SideBySide"): "FunctionalAndOrdinary",
 }
-"""Shorter definitions of `stand_ins`, in the place of these: they demand the same, and tell less of it."""
+"""Names of shorter definitions, in `stand_ins` or builtins, that replace these objects in scripts."""
 
 REQUIREMENTS = "inbackward_conformance.requirements"
 
 
 def body_script(failure: Failure, templates: CallTemplates) -> str:
-    """Return the script of a failure of a requirement that is plain code."""
+    """Return the script of a failure of a requirement that runs no plan."""
     chapter, _, name = failure.requirement.id.partition("/")
     module = _module(chapter)
     inlined = Inlined(stand_ins, STAND_INS, lambda node: SpellOut(templates).visit(node))
     arguments = dict(failure.arguments)
-    _expect_all(module, f"test_{name}", arguments)
+    _require_sources(module, f"test_{name}", arguments)
     arguments = {name: inlined.expression(module, value) for name, value in arguments.items()}
     body = inlined.function(module, f"test_{name}")
     body.name = name
@@ -57,36 +57,36 @@ def body_script(failure: Failure, templates: CallTemplates) -> str:
     call = f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
     on_ranks = any("spawn" in definition for definition in inlined.definitions)
     tail = f'if __name__ == "__main__":\n    {call}' if on_ranks else call
-    if left := {
+    if remaining := {
         node.id
         for node in ast.walk(ast.parse("\n".join([*inlined.definitions, ast.unparse(body)])))
         if isinstance(node, ast.Name)
     } & {*FIXTURES}:
-        raise CannotWrite(f"it uses {', '.join(left)} in a way that cannot be spelled out")
+        raise CannotWrite(f"it uses {', '.join(remaining)} in a way that cannot be spelled out")
     return script(failure, templates, inlined.imports, [*inlined.definitions, ast.unparse(body), tail])
 
 
 def _module(chapter: str) -> ModuleType:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of marks, which pytest knows where it has collected the requirements
+        warnings.simplefilter("ignore")  # about marks, which pytest registers only when it collects the requirements
         return importlib.import_module(f"{REQUIREMENTS}.test_{chapter}")
 
 
-def _expect_all(module: ModuleType, name: str, arguments: Mapping[str, str]) -> None:
-    needed = inspect.signature(getattr(module, name)).parameters.keys()
-    if "drawn" in needed:
+def _require_sources(module: ModuleType, name: str, arguments: Mapping[str, str]) -> None:
+    parameters = inspect.signature(getattr(module, name)).parameters.keys()
+    if "drawn" in parameters:
         raise CannotWrite(UNKNOWN_PLAN)
-    if own := [source for source in arguments.values() if OWN_CLASS.search(source)]:
-        raise CannotWrite(f"{own[0]} names an optimizer class of the implementation's own")
-    if missing := needed - arguments.keys() - {*FIXTURES, "device"}:
+    if custom := [source for source in arguments.values() if CUSTOM_CLASS.search(source)]:
+        raise CannotWrite(f"{custom[0]} names an optimizer class of the implementation's own")
+    if missing := parameters - arguments.keys() - {*FIXTURES, "device"}:
         raise CannotWrite(f"what {', '.join(sorted(missing))} was has no source, or its process died before it said so")
 
 
 def source_of(value: Any, module: ModuleType) -> str:
-    """Return the source of an argument of a case, as it would be written in `module`.
+    """Return the source of an argument of a case, as an expression in `module`.
 
     Raises:
-        CannotWrite: it is neither data nor something that has a name there.
+        CannotWrite: `value` is neither data nor an object with a name in `module` or torch.
     """
     if is_plain(value):
         return expression(value)
@@ -94,20 +94,20 @@ def source_of(value: Any, module: ModuleType) -> str:
         return f"({', '.join(source_of(item, module) for item in value)},)"
     if is_dataclass(value) and type(value).__name__ in vars(module):
         return repr(value)
-    if name := next((name for name, found in vars(module).items() if found is value), ""):
+    if name := next((name for name, member in vars(module).items() if member is value), ""):
         return name
-    of_torch = inspect.getmodule(value)
-    if of_torch and hasattr(value, "__qualname__") and of_torch.__name__.startswith("torch"):
+    home = inspect.getmodule(value)
+    if home and hasattr(value, "__qualname__") and home.__name__.startswith("torch"):
         public = value.__module__.replace("torch.nn.modules.", "torch.nn.").rpartition(".")[0]
         return f"{public}.{value.__qualname__}"
     raise CannotWrite(f"{value!r} in {module.__name__} has no name there: give it one")
 
 
 def sources_of(arguments: Mapping[str, Any], requirement: str) -> dict[str, str]:
-    """Return the sources of the arguments of a case; those that have none are left out."""
+    """Return the sources of the arguments of a case, without those that have none."""
     module = _module(requirement.partition("/")[0])
-    found = {}
+    sources = {}
     for name, value in arguments.items():
         with suppress(CannotWrite):
-            found[name] = source_of(value, module)
-    return found
+            sources[name] = source_of(value, module)
+    return sources

@@ -1,7 +1,7 @@
-"""The calls of an implementation as source: templates that its adapter gives, or calls of what was tested.
+"""The calls of an implementation as source: by the call templates of its adapter, or by importing what was tested.
 
-An adapter gives its templates by the attribute `spelling`: an expression for each call, and under `import` what stands
-above them.
+An adapter has its call templates in the attribute `spelling`: an expression for each call, and under `import` the
+statements that these need.
 
     spelling = {
         "import": "import lion",
@@ -9,8 +9,8 @@ above them.
         "optimizers": "lion.attached_to({module})",
     }
 
-In braces stand the arguments of the call, under their names in the adapter; `{options}` are its keyword arguments.
-Without templates a script imports what was tested, be it a module, a class or an instance, and calls that.
+Names in braces are those of the arguments in the adapter; `{options}` stands for keyword arguments. Without call
+templates, a script imports the module, class or instance that was tested, and calls it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import ast
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from inbackward_conformance.adapters.find import NAMES_OF_CALLS, find_implementation, known_implementations
+from inbackward_conformance.adapters.find import CALL_NAMES, find_implementation, known_implementations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,53 +33,53 @@ DEFAULTS = {
     "fully_shard": "fsdp.fully_shard({module}, {options})",
     "wrap_fsdp": "fsdp.FullyShardedDataParallel({module}, {options})",
 }
-"""The plain thing, where an implementation has no call of its own."""
+"""The call templates of optional calls that an implementation does not have."""
 
 
-STATE_OF = {"optimizer": "optimizer", "param": "param"}
-"""The arguments of `state_of` where they have these names."""
+STATE_OF_ARGUMENTS = {"optimizer": "optimizer", "param": "param"}
+"""The arguments of `state_of`, where variables have these names."""
 
 
 class CannotWrite(LookupError):
-    """Something of a failing case cannot be written down as source."""
+    """A part of a failing case cannot be written as source."""
 
 
 class CallTemplates:
     """The calls of one implementation as source.
 
     Attributes:
-        imports: the import statements that the calls need.
-        definitions: what else stands above them.
+        imports: import statements that the calls need.
+        definitions: other statements that the calls need.
     """
 
     def __init__(self, name: str) -> None:
         self._target = find_implementation(name)
-        given: Mapping[str, str] = getattr(self._target, "spelling", {})
+        templates: Mapping[str, str] = getattr(self._target, "spelling", {})
         entry = known_implementations().get(name)
-        above, self._object = _imported(entry.value if entry else name, self._target)
+        importing, self._object = _imported(entry.value if entry else name, self._target)
         try:
-            statements = ast.parse(given.get("import", "") if given else above).body
+            statements = ast.parse(templates.get("import", "") if templates else importing).body
         except SyntaxError as error:
-            raise CannotWrite(f"`spelling['import']` is no source ({error}): {given['import']}") from error
+            raise CannotWrite(f"`spelling['import']` is no source ({error}): {templates['import']}") from error
         imports = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
         self.imports = list(map(ast.unparse, imports))
         self.definitions = [ast.unparse(node) for node in statements if node not in imports]
-        self._given = given
+        self._templates = templates
 
     def offers(self, call: str) -> bool:
-        """Whether the implementation has a call of its own, and there is source for it."""
-        return call in self._given or (not self._given and self._name_of(call) is not None)
+        """Return whether the implementation has this optional call, and there is source for it."""
+        return call in self._templates or (not self._templates and self._name_of(call) is not None)
 
     def write(self, call: str, options: str = "", **arguments: str) -> str:
-        """Return the source of a call; `options` and all arguments are source, too.
+        """Return the source of a call, from the source of its `options` and arguments.
 
         Raises:
-            CannotWrite: the implementation does not offer the call, and there is no plain thing to do; or what its
-                `spelling` says of the call is no expression.
+            CannotWrite: the implementation does not offer the call and there is no default, or its call template is
+                not an expression.
         """
-        if call in self._given:
-            template = self._given[call]
-        elif not self._given and (name := self._name_of(call)):
+        if call in self._templates:
+            template = self._templates[call]
+        elif not self._templates and (name := self._name_of(call)):
             places = [f"{name}={{{name}}}" if name == "register_hook" else f"{{{name}}}" for name in arguments]
             template = f"{self._object}.{name}({', '.join([*places, '{options}'])})"
         elif call in DEFAULTS:
@@ -87,7 +87,7 @@ class CallTemplates:
         else:
             raise CannotWrite(f"the implementation has no `{call}`, or its `spelling` has no line for it")
         try:
-            return tidied_call(template.format(**arguments, options=options))
+            return simplified_call(template.format(**arguments, options=options))
         except (SyntaxError, KeyError, IndexError, ValueError) as error:
             known = ", ".join(f"{{{name}}}" for name in (*arguments, "options"))
             raise CannotWrite(
@@ -95,36 +95,36 @@ class CallTemplates:
             ) from error
 
     def _name_of(self, call: str) -> str | None:
-        names = NAMES_OF_CALLS.get(call, (call,))
+        names = CALL_NAMES.get(call, (call,))
         return next((name for name in names if callable(getattr(self._target, name, None))), None)
 
 
-def plain_call(call: str, options: str, **arguments: str) -> str:
+def torch_call(call: str, options: str, **arguments: str) -> str:
     """Return the source of torch's own call."""
-    return tidied_call(DEFAULTS[call].format(options=options, **arguments))
+    return simplified_call(DEFAULTS[call].format(options=options, **arguments))
 
 
-def tidied_call(source: str) -> str:
-    """Return a call without what goes without saying: `register_hook=True`, and `**` before a dict."""
+def simplified_call(source: str) -> str:
+    """Return a call with `**{"lr": 0.1}` written as `lr=0.1`, and without `register_hook=True`."""
     expression = ast.parse(source.strip(), mode="eval").body
     if isinstance(expression, ast.Call):
-        given = [word for word in expression.keywords if ast.unparse(word) != "register_hook=True"]
-        expression.keywords = [written for word in given for written in written_out(word)]
+        keywords = [keyword for keyword in expression.keywords if ast.unparse(keyword) != "register_hook=True"]
+        expression.keywords = [expanded for keyword in keywords for expanded in expanded_keyword(keyword)]
     return ast.unparse(expression)
 
 
-def written_out(word: ast.keyword) -> list[ast.keyword]:
+def expanded_keyword(keyword: ast.keyword) -> list[ast.keyword]:
     """Return `lr=0.1` for `**{"lr": 0.1}`."""
-    match word:
+    match keyword:
         case ast.keyword(None, ast.Dict(keys, values)):
             names = [key.value if isinstance(key, ast.Constant) else None for key in keys]
             if all(isinstance(name, str) and name.isidentifier() for name in names):
                 return [ast.keyword(str(name), value) for name, value in zip(names, values, strict=True)]
-    return [word]
+    return [keyword]
 
 
 def _imported(value: str, target: Any) -> tuple[str, str]:
-    """Return the source that imports `target`, and the name that its calls are found under."""
+    """Return the source that imports `target`, and the expression for it."""
     module, _, attribute = value.partition(":")
     if not attribute:
         return f"import {module}", module

@@ -1,4 +1,4 @@
-"""What is compared, and the last lines of a script, which call both loops and assert that they are equal."""
+"""The last lines of a script, which call both loops and assert that they are equal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 REFUSED = """
 except (RuntimeError, TypeError, ValueError) as error:
-{raised}
+{reraise}
     print(f"refused, which passes as well: {{type(error).__name__}}: {{error}}")
     sys.exit()
 """
@@ -50,19 +50,19 @@ for name, value in actual.items():
 """
 
 
-ENOUGH_OF_A_MESSAGE = 40
+MAX_MESSAGE = 40
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two trainings are compared.
+    """How two training functions are compared.
 
     Attributes:
-        arguments: of both: nothing, or, on ranks, `rank` and what else they need.
+        arguments: the arguments of both functions, which on ranks begin with `rank`.
         tolerance: the largest difference that passes, relative to the largest value.
         may_refuse: whether an error of the implementation passes.
-        refusal: the message of the error that does not pass; empty: every refusal passes.
-        state: the state that `optimizer` holds for `param`, as source.
+        refusal: the message of an error that does not pass; empty if every refusal passes.
+        state: source of the state that `optimizer` has for `param`.
     """
 
     compared: Compared
@@ -73,7 +73,7 @@ class Comparison:
     state: str = "optimizer.state[param]"
 
     def returned(self, script: Script) -> str:
-        """Return what a training returns: an expression for what is compared, by name."""
+        """Return the expression that a training function returns: the compared tensors by name."""
         params = "for name, param in model.named_parameters()"
         local = script.local("param")
         match self.compared:
@@ -83,24 +83,22 @@ class Comparison:
                 of_each = f"[{self.state} for optimizer in {script.loop.optimizers()} if optimizer.state.get(param)]"
                 return f"{{name: {of_each} {params}}}"
             case Compared.GRADIENTS:
-                grad = (
-                    "param.grad"
-                    if local == "param"
-                    else f"None if param.grad is None else {script.local('param.grad')}"
-                )
+                grad = script.local("param.grad")
+                if local != "param":
+                    grad = f"None if param.grad is None else {grad}"
                 return f"{{name: {grad} {params}}}"
             case Compared.BUFFERS:
                 return "dict(model.named_buffers())"
         return "dict(model.named_parameters())" if local == "param" else f"{{name: {local} {params}}}"
 
     def source(self) -> str:
-        """Return the lines that call both and compare."""
+        """Return the source that calls both functions and compares their results."""
         if self.compared is Compared.STANDARD_ERROR:
             return ONLY_THE_STANDARD_LOOP_RAISES.strip().format(arguments=self.arguments)
         call = f"actual = in_backward({self.arguments})"
         calls = [
             f"expected = standard_loop({self.arguments})",
-            let_refusals_through(call, self.refusal) if self.may_refuse else call,
+            exit_on_refusal(call, self.refusal) if self.may_refuse else call,
         ]
         return "\n".join([*calls, self._equal()])
 
@@ -112,7 +110,7 @@ class Comparison:
         return EQUAL.strip()
 
 
-def let_refusals_through(statements: str, refusal: str = "") -> str:
-    """Return the statements in a `try` that ends the script well on a refusal, but on one with this message."""
-    again = f"    if {refusal[:ENOUGH_OF_A_MESSAGE]!r} in str(error):\n        raise" if refusal else ""
-    return f"try:\n{textwrap.indent(statements, '    ')}{REFUSED.rstrip().format(raised=again)}"
+def exit_on_refusal(statements: str, refusal: str = "") -> str:
+    """Return the statements in a `try` that exits with success on a refusal, except on one with this message."""
+    reraise = f"    if {refusal[:MAX_MESSAGE]!r} in str(error):\n        raise" if refusal else ""
+    return f"try:\n{textwrap.indent(statements, '    ')}{REFUSED.rstrip().format(reraise=reraise)}"

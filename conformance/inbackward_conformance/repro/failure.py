@@ -1,4 +1,4 @@
-"""A case that failed: all that a script of it is written from, in a run or from its record."""
+"""A failed case, as input of a script."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 AT_THE_END = Difference(Compared.PARAMETERS)
-"""Where a script looks, if it is not known where a run departed."""
+"""What a script compares if the difference is unknown."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Failure:
     """One case of one requirement that failed.
 
     Attributes:
-        difference: where the run departed from the standard loop; by default `AT_THE_END`.
-        plan: the plan that was run; None where the requirement is no run of a plan.
-        arguments: where it is none, the values of the case as source, by the names of the requirement's parameters.
-        device: where it ran.
+        difference: where the run differs from the standard loop.
+        plan: the plan that was run; None if the requirement runs no plan.
+        arguments: source of the arguments of a requirement that runs no plan, by name.
+        device: the device of the run.
     """
 
     implementation: str

@@ -1,4 +1,4 @@
-"""A script as a file: its head, and the layout that ruff gives it."""
+"""Puts a script together: module docstring, imports and definitions, formatted by ruff."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.repro.unused import needed, without_unused
+from inbackward_conformance.repro.unused import remove_unused, used_definitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from inbackward_conformance.repro.failure import Failure
 
 WIDTH = 120
-ALWAYS_AT_HAND = """
+COMMON_IMPORTS = """
 import copy
 import faulthandler
 import io
@@ -39,13 +39,13 @@ from torch.testing import assert_close
 
 
 def script(failure: Failure, templates: CallTemplates, imports: Iterable[str], parts: Iterable[str]) -> str:
-    """Return the text of a file: what it is about, `imports`, what `templates` need, and `parts`: all source."""
-    source = without_unused("\n\n\n".join(part for part in parts if part))
-    above = [f'"""{_head(failure)}\n"""', ALWAYS_AT_HAND, *imports, *templates.imports]
-    return _laid_out("\n\n\n".join(["\n".join(above), *needed(templates.definitions, source), source, ""]))
+    """Return the text of a script with the source in `imports` and `parts`, and what `templates` need."""
+    source = remove_unused("\n\n\n".join(part for part in parts if part))
+    above = [f'"""{_docstring(failure)}\n"""', COMMON_IMPORTS, *imports, *templates.imports]
+    return _formatted("\n\n\n".join(["\n".join(above), *used_definitions(templates.definitions, source), source, ""]))
 
 
-def _head(failure: Failure) -> str:
+def _docstring(failure: Failure) -> str:
     requirement = failure.requirement
     case = f" in case {failure.case}" if failure.case else ""
     paragraphs = [
@@ -57,24 +57,16 @@ def _head(failure: Failure) -> str:
     return "\n\n".join(filled).replace("\\", "\\\\").replace('"""', "'''")
 
 
-def _laid_out(source: str) -> str:
-    """Return the source without imports that nothing needs, in the layout of ruff's defaults."""
+def _formatted(source: str) -> str:
+    """Return the source without unused imports, formatted by ruff."""
     source = _ruff("check", "--quiet", "--fix-only", "--select=I,F401,UP034", source)
     return _ruff("format", source)
 
 
 def _ruff(*arguments: str) -> str:
     *options, source = arguments
-    command = [
-        sys.executable,
-        "-m",
-        "ruff",
-        *options,
-        "--isolated",
-        f"--line-length={WIDTH}",
-        "--stdin-filename=script.py",
-        "-",
-    ]
+    layout = ["--isolated", f"--line-length={WIDTH}", "--stdin-filename=script.py", "-"]
+    command = [sys.executable, "-m", "ruff", *options, *layout]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         msg = f"ruff cannot lay a script out: {done.stderr.strip()}"

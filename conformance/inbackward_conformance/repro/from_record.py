@@ -1,10 +1,10 @@
-"""Finds a failure in the record of a run."""
+"""Reads a failure from the record of a run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import inbackward_conformance.plan.events  # noqa: F401 (plans are made of them)
+import inbackward_conformance.plan.events  # noqa: F401 (`read` looks their classes up)
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.plan.literals import read
 from inbackward_conformance.report.read_record import BadRecord, read_record
@@ -18,31 +18,33 @@ if TYPE_CHECKING:
 
 
 def find_failure(path: Path, requirement: str, implementation: str = "", case: str | None = None) -> Failure:
-    """Return the first failure of a requirement in a record, or that of one implementation and case.
+    """Return the first failure of a requirement in a record, optionally of one implementation and case.
 
     Raises:
-        BadRecord: the file is no record, or holds no such failure.
+        BadRecord: the file is no record, or has no such failure.
     """
     run = read_record(path)
-    failed = [found for found in run.cases if not found.passed and found.outcome is not Outcome.ERROR]
-    of_requirement = [found for found in failed if found.requirement == requirement]
+    failed = [record for record in run.cases if not record.passed and record.outcome is not Outcome.ERROR]
+    of_requirement = [record for record in failed if record.requirement == requirement]
     fitting = [
-        found for found in of_requirement if implementation in {"", found.implementation} and case in {None, found.case}
+        record
+        for record in of_requirement
+        if implementation in {"", record.implementation} and case in {None, record.case}
     ]
-    if len({found.implementation for found in fitting}) > 1:
-        names = ", ".join(dict.fromkeys(found.implementation for found in fitting))
+    if len({record.implementation for record in fitting}) > 1:
+        names = ", ".join(dict.fromkeys(record.implementation for record in fitting))
         raise BadRecord(f"record {path}: {requirement} fails for {names}; add --implementation NAME")
     if not fitting and of_requirement:
-        known = ", ".join(f"{found.implementation} [{found.case}]" for found in of_requirement)
+        known = ", ".join(f"{record.implementation} [{record.case}]" for record in of_requirement)
         raise BadRecord(f"record {path}: no such failure of {requirement}; there are {known}")
     if not fitting:
-        known = ", ".join(dict.fromkeys(found.requirement for found in failed)) or "nothing"
+        known = ", ".join(dict.fromkeys(record.requirement for record in failed)) or "nothing"
         raise BadRecord(f"record {path}: {requirement} has not failed there; what has: {known}")
     return failure_of(fitting[0], run.device)
 
 
 def failure_of(case: CaseRecord, device: str) -> Failure:
-    """Return the failure that a case of a record is."""
+    """Return the failure of a case in a record."""
     return Failure(
         case.implementation,
         specification()[case.requirement],

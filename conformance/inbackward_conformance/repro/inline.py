@@ -1,7 +1,7 @@
-"""Takes definitions out of the suite, with all that they refer to, so that they stand alone.
+"""Copies definitions of the suite, and everything that they refer to, into a script.
 
-Annotations, docstrings of functions and marks of pytest are left out, which makes them short. What the suite imports
-from elsewhere is imported the same way.
+Annotations, docstrings of functions and pytest marks are left out to keep scripts short. Imports from other packages
+are copied as they are.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ast
 import importlib
 import sys
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.plan.literals import expression
@@ -23,17 +24,17 @@ PACKAGE = __name__.partition(".")[0]
 
 
 class Inlined:
-    """Definitions that stand alone, in an order in which they can be read.
+    """Definitions that need nothing of the suite, each after those that it refers to.
 
     Args:
-        helpers: a module whose definitions every source may name, whether it imports them or not.
-        stand_ins: names to write instead of objects of the suite, by module and name of the object: of definitions in
-            `helpers`, or of builtins.
-        rewrite: a change of each definition that is taken in.
+        helpers: a module whose definitions may be used without an import.
+        stand_ins: names of definitions in `helpers`, or of builtins, to write instead of objects of the suite, by
+            module and name of the object.
+        rewrite: transformation of each added definition.
 
     Attributes:
-        imports: import statements that they need.
-        definitions: their source.
+        imports: import statements that the definitions need.
+        definitions: source of the definitions.
     """
 
     def __init__(
@@ -50,20 +51,20 @@ class Inlined:
         self._seen: set[tuple[str, str]] = set()
 
     def add(self, definition: Any) -> None:
-        """Take in a class or a function of the suite."""
+        """Add a class or function of the suite."""
         self._add(sys.modules[definition.__module__], definition.__qualname__.partition(".")[0])
 
     def expression(self, module: ModuleType, source: str) -> str:
-        """Return an expression, seen from `module`, when all that it refers to has been taken in."""
+        """Return an expression in `module`, and add everything that it refers to."""
         tree = ast.parse(source, mode="eval")
         self._follow(module, tree)
         return ast.unparse(tree)
 
     def function(self, module: ModuleType, name: str) -> ast.FunctionDef:
-        """Return a function, rewritten, when all that it refers to has been taken in."""
+        """Return a function, rewritten, and add everything that it refers to."""
         node = _copy(_top_level(module)[name])
         assert isinstance(node, ast.FunctionDef)
-        node.decorator_list = []  # marks of pytest, whatever they are called
+        node.decorator_list = []  # pytest marks, under any name
         node = _tidied(self._rewrite(node))
         assert isinstance(node, ast.FunctionDef)
         self._follow(module, node)
@@ -91,12 +92,12 @@ class Inlined:
                 raise CannotWrite(f"it refers to the whole module {node.module}.{alias.name}")
             self._add(home, alias.name)
             return
-        one = ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, [alias], 0)
-        if (line := ast.unparse(one)) not in self.imports:
+        single = ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, [alias], 0)
+        if (line := ast.unparse(single)) not in self.imports:
             self.imports.append(line)
 
     def _follow(self, module: ModuleType, node: ast.AST) -> None:
-        """Take in what a definition in `module` names, and write stand-ins in the place of what has one."""
+        """Add everything that a definition in `module` names, and replace names that have a stand-in."""
         for inner in ast.walk(node):
             if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load):
                 if stand_in := self._stand_in(module, inner.id):
@@ -108,25 +109,23 @@ class Inlined:
     def _stand_in(self, module: ModuleType, name: str) -> str | None:
         if name not in _top_level(module):
             return None
-        meant = getattr(module, name, None)
-        return self._stand_ins.get((getattr(meant, "__module__", ""), getattr(meant, "__qualname__", "")))
+        target = getattr(module, name, None)
+        return self._stand_ins.get((getattr(target, "__module__", ""), getattr(target, "__qualname__", "")))
 
 
 @cache
 def _top_level(module: ModuleType) -> dict[str, ast.stmt]:
-    """Return the statements that bind names in a module, by name."""
-    with open(str(module.__file__), encoding="utf-8") as file:  # noqa: PTH123 (a path of a module is text)
-        statements = ast.parse(file.read()).body
-    found: dict[str, ast.stmt] = {}
-    for node in statements:
+    """Return the statements at the top level of a module that bind names, by name."""
+    statements: dict[str, ast.stmt] = {}
+    for node in ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body:
         match node:
             case ast.FunctionDef() | ast.ClassDef():
-                found[node.name] = node
+                statements[node.name] = node
             case ast.Import() | ast.ImportFrom():
-                found |= {alias.asname or alias.name.partition(".")[0]: node for alias in node.names}
+                statements |= {alias.asname or alias.name.partition(".")[0]: node for alias in node.names}
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-                found[name] = node
-    return found
+                statements[name] = node
+    return statements
 
 
 def _copy(node: ast.AST) -> ast.AST:
@@ -134,7 +133,7 @@ def _copy(node: ast.AST) -> ast.AST:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether `value` is data that its `repr` gives back."""
+    """Return whether `value` is data whose `repr` is an expression for it."""
     if isinstance(value, tuple | list):
         return all(map(is_plain, value))
     if isinstance(value, dict):
@@ -148,7 +147,7 @@ def _tidied(node: ast.AST) -> ast.AST:
 
 
 class _Tidy(ast.NodeTransformer):
-    """Leaves out what a reader of a script can do without."""
+    """Removes annotations, pytest marks and docstrings of functions."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         node.returns = None

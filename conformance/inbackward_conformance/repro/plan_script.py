@@ -1,4 +1,4 @@
-"""The script of a plan that fails: the model, the standard loop, the implementation's loop, and what differs."""
+"""The script of a failed plan: the model, the standard loop, the implementation's loop, and a comparison."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from inbackward_conformance.plan.events import (
 )
 from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import sources
-from inbackward_conformance.repro.call_templates import STATE_OF, CannotWrite
-from inbackward_conformance.repro.comparison import Comparison, let_refusals_through
+from inbackward_conformance.repro.call_templates import STATE_OF_ARGUMENTS, CannotWrite
+from inbackward_conformance.repro.comparison import Comparison, exit_on_refusal
 from inbackward_conformance.repro.file import script
 from inbackward_conformance.repro.inline import Inlined
 from inbackward_conformance.repro.loops.in_backward import InBackwardSource
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from inbackward_conformance.repro.failure import Failure
 
     Events = tuple[Sequence[Event], Sequence[Event], Sequence[Event]]
-    """What happens before attachment, attachment, and what follows."""
+    """The events before attachment, attachment, and the events after it."""
 
 SECONDS_TO_HANG = 20
 
@@ -60,13 +60,13 @@ if __name__ == "__main__":
 
 
 def plan_script(failure: Failure, templates: CallTemplates) -> str:
-    """Return the script of a failure whose plan is known."""
+    """Return the script of a failure of a plan."""
     assert failure.plan
     return PlanScript(failure, failure.plan, templates).text()
 
 
 class PlanScript:
-    """The parts of a script: functions that train a model by each of the loops, and what compares them."""
+    """The parts of a script: a training function for each loop, and the statements that compare them."""
 
     def __init__(self, failure: Failure, plan: Plan, templates: CallTemplates) -> None:
         self._failure = failure
@@ -76,20 +76,19 @@ class PlanScript:
         self._inlined.add(model_class(plan))
         checkpoints = any(isinstance(event, SaveSharded | LoadSharded) for event in plan.events)
         self._arguments = ("rank, folder" if checkpoints else "rank") if plan.ranks else ""
-        made, *self._changes = self._building()
-        self._made = made
-        self._built = "build()" if self._changes else made
+        self._model, *self._changes = self._building()
+        self._built = "build()" if self._changes else self._model
         self._comparison = Comparison(
             failure.difference.compared,
             self._arguments,
             plan.ranks.tolerance if plan.ranks else 0.0,
             may_refuse=self._may_refuse(at_attachment=False),
             refusal=failure.difference.refusal,
-            state=templates.write("state_of", **STATE_OF),
+            state=templates.write("state_of", **STATE_OF_ARGUMENTS),
         )
 
     def text(self) -> str:
-        """Return the file."""
+        """Return the text of the script."""
         loaded = next((event for event in self.events[-1] if isinstance(event, LoadSharded)), None)
         functions = [
             *(self.saved_before(loaded) if loaded else ()),
@@ -100,8 +99,8 @@ class PlanScript:
 
     @property
     def events(self) -> Events:
-        """The events of the plan, up to the last one that the failure needs."""
-        return _up_to(self._plan, self._failure.difference.event)
+        """The events of the plan, up to the one that failed."""
+        return _events_up_to(self._plan, self._failure.difference.event)
 
     @property
     def imports(self) -> list[str]:
@@ -110,26 +109,26 @@ class PlanScript:
 
     @property
     def definitions(self) -> list[str]:
-        """The definitions that stand above the functions that were asked for."""
-        build = self._function("build", "", [f"model = {self._made}", *self._changes, "return model"])
+        """The definitions that the training functions need."""
+        build = self._function("build", "", [f"model = {self._model}", *self._changes, "return model"])
         return [*self._inlined.definitions, *[build] * bool(self._changes)]
 
     def trainings(
         self, standard: str, in_backward: str, events: Events, returned: Callable[[Script], str]
     ) -> Iterator[str]:
-        """Yield the functions that train a model by each of the loops, of these names; they return `returned`."""
-        alone = _never_more_than_one(self._plan)
+        """Yield the training functions of both loops, with these names, which return `returned`."""
+        alone = _has_one_optimizer(self._plan)
         for name, loop in (
             (standard, StandardLoopSource(self._templates, alone=alone)),
             (in_backward, InBackwardSource(self._templates)),
         ):
             written = Script(self._plan, loop, self._built, self._failure.device)
             yield self._training(name, written, events, returned)
-            for needed in sorted(written.needs, key=lambda needed: str(needed.__name__)):
-                self._inlined.add(needed)
+            for definition in sorted(written.needs, key=lambda definition: str(definition.__name__)):
+                self._inlined.add(definition)
 
     def saved_before(self, loaded: LoadSharded) -> Iterator[str]:
-        """Yield what saves the checkpoint that is loaded, by other ranks."""
+        """Yield the functions that save the checkpoint to load, on its own world size."""
         trained: list[Event] = [*(Backward(),) * loaded.steps, SaveSharded(loaded.folder)]
         events: Events = (self._plan.before, (Attach(),), trained)
         names = ("save_by_standard_loop", "save_in_backward")
@@ -137,7 +136,7 @@ class PlanScript:
         yield self._on_ranks("save", loaded.ranks, "\n".join(f"{name}(rank, folder)" for name in names))
 
     def _building(self) -> list[str]:
-        """Return an expression for the model, and what is changed in it then, as in `build_model`."""
+        """Return an expression for the model, then the statements that change it, as in `build_model`."""
         plan = self._plan
         return [
             f"{plan.model}({', '.join(map(expression, plan.arguments))})",
@@ -148,10 +147,10 @@ class PlanScript:
         ]
 
     def _training(self, name: str, written: Script, events: Events, returned: Callable[[Script], str]) -> str:
-        """Return the function that trains a model by one of the loops, and returns what is compared."""
+        """Return the training function of one loop."""
         before, attach, after = (statements(part, written) for part in events)
         if name == "in_backward" and self._may_refuse(at_attachment=True):
-            attach = let_refusals_through(attach)
+            attach = exit_on_refusal(attach)
         trained = "\n".join(part for part in (before, attach, after) if part)
         result = returned(written)
         batches = []
@@ -173,7 +172,7 @@ class PlanScript:
         return 1000 * self._plan.seed + 1
 
     def _batches(self) -> str:
-        """Return the line that draws batches, as `TrainingRun.next_batch` does."""
+        """Return the statement that defines `batches`, as in `TrainingRun.next_batch`."""
         first = ("1000000 * rank + " if self._arguments else "") + str(self._first_seed)
         return f"batches = ({self._batch('seed')} for seed in count({first}))"
 
@@ -182,7 +181,7 @@ class PlanScript:
         return _batch_of(model_class(self._plan), f"torch.Generator().manual_seed({seed})") + device
 
     def _tail(self, loaded: LoadSharded | None) -> Iterator[str]:
-        """Yield what calls both loops, and asserts that they are equal; several ranks do so side by side."""
+        """Yield the statements that call and compare both loops, on ranks within a spawned function."""
         compared = self._comparison.source()
         if self._failure.outcome == Outcome.HANGS:
             compared = f"faulthandler.dump_traceback_later({SECONDS_TO_HANG}, exit=True)\n{compared}"
@@ -196,18 +195,18 @@ class PlanScript:
         yield START.format(spawned=textwrap.indent("\n".join(lines), " " * 8)).strip()
 
     def _on_ranks(self, name: str, world_size: int, body: str) -> str:
-        """Return a function that a rank begins with."""
+        """Return the function to spawn on each rank."""
         set_device = "torch.cuda.set_device(rank % torch.cuda.device_count())" * (self._failure.device == "cuda")
         body = textwrap.indent(body, "    ")
         return ON_RANKS.format(name=name, world_size=world_size, set_device=set_device, body=body).strip()
 
     def _may_refuse(self, *, at_attachment: bool) -> bool:
-        """Whether a refusal, in attachment or anywhere, would pass, and is not what has failed here."""
+        """Return whether a refusal, at attachment or anywhere, would pass, and is not the failure itself."""
         latest = self._failure.requirement.may_refuse
         if latest is None:
             return False
-        shown = self._failure.difference
-        if shown.compared is Compared.ERROR and shown.event == len(self._plan.before):  # attachment itself
+        difference = self._failure.difference
+        if difference.compared is Compared.ERROR and difference.event == len(self._plan.before):  # at attachment
             return False
         return at_attachment == (latest is Refusal.AT_ATTACHMENT)
 
@@ -217,7 +216,7 @@ class PlanScript:
 
 
 def _batch_of(model: type[nn.Module], generator: str) -> str:
-    """Return the expression for a batch, which is the one thing that `batch` of a model returns."""
+    """Return the expression for a batch, from the source of `batch` of a model."""
     function = ast.parse(textwrap.dedent(inspect.getsource(inspect.getattr_static(model, "batch").__func__))).body[0]
     match function:
         case ast.FunctionDef(body=[*_, ast.Return(ast.Tuple([batch]))]):
@@ -225,18 +224,18 @@ def _batch_of(model: type[nn.Module], generator: str) -> str:
     raise CannotWrite(f"{model.__name__}.batch does more than to return a tuple of one")
 
 
-def _up_to(plan: Plan, last: int | None) -> Events:
-    """Return the events of a plan, up to the last event that counts."""
+def _events_up_to(plan: Plan, last: int | None) -> Events:
+    """Return the events of a plan, up to the one with number `last`."""
     if last is None:
         return plan.before, (Attach(),), plan.events
     attaching = len(plan.before)
     return plan.before[: last + 1], (Attach(),) * (last >= attaching), plan.events[: max(last - attaching, 0)]
 
 
-def _never_more_than_one(plan: Plan) -> bool:
-    """Whether the standard loop has one optimizer, from attachment to the end."""
-    happening = (*plan.before, *plan.events)
-    others = any(isinstance(event, AttachMore | Detach) for event in happening)
-    behind_hooks = [event.assignment for event in happening if isinstance(event, HookThenOptimizer)]
-    assigned = [*plan.assignments, *behind_hooks]
-    return len(assigned) == 1 and assigned[0].hook and not others
+def _has_one_optimizer(plan: Plan) -> bool:
+    """Return whether the standard loop has a single optimizer from attachment to the end."""
+    events = (*plan.before, *plan.events)
+    changes = any(isinstance(event, AttachMore | Detach) for event in events)
+    after_hooks = [event.assignment for event in events if isinstance(event, HookThenOptimizer)]
+    assignments = [*plan.assignments, *after_hooks]
+    return len(assignments) == 1 and assignments[0].hook and not changes

@@ -1,4 +1,4 @@
-"""Writes the script of a failure, into a folder or as text."""
+"""Writes the script of a failure, as a file or as text."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 def source_of_failure(failure: Failure, implementation: str = "") -> str:
-    """Return the text of the script, for the implementation that failed, or for another one.
+    """Return the text of the script, for the implementation that failed or another one.
 
     Raises:
-        CannotWrite: something of the case has no source.
+        CannotWrite: a part of the case has no source.
     """
     templates = CallTemplates(implementation or failure.implementation)
     return plan_script(failure, templates) if failure.plan else body_script(failure, templates)
 
 
 def script_of(case: CaseRecord, device: str, folder: Path) -> str:
-    """Write the script of a failed case into a folder, and return its path, or why there is none."""
+    """Write the script of a failed case into a folder, and return its path, or the reason why there is none."""
     try:
         return str(write_script(failure_of(case, device), folder))
     except CannotWrite as error:
         return f"none: {error}"
-    except Exception as error:  # noqa: BLE001 (a run goes on, whatever is wrong with a script of it)
+    except Exception as error:  # noqa: BLE001 (a defect of a script must not end the run)
         return f"none, by a defect of the suite: {type(error).__name__}: {error}"
 
 

@@ -1,4 +1,4 @@
-"""One training as source: what the functions that write events add their statements to."""
+"""The source of one training function, which the functions in `write` add statements to."""
 
 from __future__ import annotations
 
@@ -23,19 +23,17 @@ if TYPE_CHECKING:
 
 
 class Script:
-    """The body of one training, by one of the two loops.
-
-    Statements are added with `add`. The model is called `model`, and the module that forward goes through `forward`.
+    """The body of one training function, by one of the two loops; the variable of the model is `model`.
 
     Attributes:
-        loop: the way to train.
+        loop: the standard loop, or that of the implementation.
         built: an expression for a new model.
-        device: where it trains.
-        forward: the name of the module that forward goes through.
-        needs: objects of the suite that the source refers to by name, for their source to be put above.
-        attached: whether the assignments of the plan were made.
-        scheduled: whether a schedule was started.
-        lines: the statements that were added.
+        device: the device to train on.
+        forward: the name of the module to call in forward.
+        needs: objects of the suite that the source names; the script needs their definitions.
+        attached: whether the assignments of the plan are attached.
+        scheduled: whether a schedule is started.
+        lines: the statements so far.
     """
 
     def __init__(
@@ -64,63 +62,63 @@ class Script:
 
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
-        """Append a compound statement, `with …:` or `for …:`, whose body is what is added meanwhile."""
+        """Append a compound statement, such as `for …:`; statements added within the context are its body."""
         self.add(head)
         self._indentation += "    "
         yield
         self._indentation = self._indentation[4:]
 
     def draw_batch(self) -> None:
-        """Give `batch` the next value."""
-        drawn = "next(batches)"
+        """Append the statement that assigns the next batch to `batch`."""
+        batch = "next(batches)"
         if self._dtype and not self._draws_integers:
-            drawn += f".to(torch.{self._dtype})"
-        self.add(f"batch = {drawn}")
+            batch += f".to(torch.{self._dtype})"
+        self.add(f"batch = {batch}")
 
     def cast(self, dtype: str) -> None:
-        """Cast batches from here on."""
+        """Cast all later batches."""
         self._dtype = dtype
 
     def loss(self, skip: tuple[str, ...] = (), forward: str = "") -> str:
-        """Return the loss over `batch`; `forward` is another expression for the output."""
+        """Return the loss of `batch`; `forward` is another expression for the output."""
         output = forward or f"{self.forward}(batch{f', skip={skip!r}' if skip else ''})"
         if self._complex:
             return f"torch.view_as_real({output}).square().sum(-1).mean()"
         return f"{output}.square().mean()"
 
     def keep_loss(self, loss: str) -> None:
-        """Give the loss a name of its own, for `kept_loss`."""
+        """Assign the loss to a variable, for `kept_loss`."""
         self.add(f"loss_{self._forwards} = {loss}")
         self._forwards += 1
 
     def kept_loss(self, number: int) -> str:
-        """Return the name of a loss that was kept."""
+        """Return the name of the variable of a kept loss."""
         return f"loss_{number}"
 
     def assign(self, assignment: Assignment) -> AssignmentSource:
-        """Return the arguments of `apply`."""
+        """Return the source of an assignment."""
         optimizer_class = find_optimizer_class(assignment.optimizer)
-        own = ":" in assignment.optimizer
+        custom = ":" in assignment.optimizer
         return AssignmentSource(
-            self.name_of(optimizer_class) if own else f"torch.optim.{assignment.optimizer}",
+            self.name_of(optimizer_class) if custom else f"torch.optim.{assignment.optimizer}",
             sources.assigned_parameters(assignment),
             sources.options(assignment.options),
             assignment.hook,
-            frozenset(self._held(assignment)),
+            frozenset(self._param_names(assignment)),
             needs_closure(optimizer_class),
         )
 
-    def name_of(self, needed: Any) -> str:
-        """Return the name of a class or function of the suite, whose source the script is then given."""
-        self.needs.add(needed)
-        return str(needed.__name__)
+    def name_of(self, definition: Any) -> str:
+        """Return the name of a class or function of the suite, and add it to `needs`."""
+        self.needs.add(definition)
+        return str(definition.__name__)
 
     def checkpoint(self, of: str = "") -> str:
-        """Return the path of what a method of training saves in shards; empty: this one."""
+        """Return the path of a sharded checkpoint of a method of training, by default of this one."""
         return f'f"{{folder}}/{of or self.loop.name}"'
 
     def comm_hook(self, name: str) -> tuple[str, str]:
-        """Return the source of a communication hook that `find_comm_hook` knows, and of the state it is given."""
+        """Return the source of a communication hook and its state, as in `find_comm_hook`."""
         if name == "bf16_compress":
             return self.name_of(find_comm_hook(name)[0]), "None"
         if name == "powerSGD":
@@ -129,33 +127,33 @@ class Script:
         return f"default_hooks.{name}_hook", "None"
 
     def start_schedule(self, started: str) -> None:
-        """Add to `schedules`."""
+        """Append the statement that adds schedulers to `schedules`."""
         self.add(f"schedules {'+=' if self.scheduled else '='} {started}")
         self.scheduled = True
 
     def wrap(self, wrapped: str) -> None:
-        """Let forward go through a wrapper from here on."""
+        """Append the statement that wraps the model, and call the wrapper in later forwards."""
         self.add(f"wrapped = {wrapped}")
         self.forward = "wrapped"
 
     def shard(self) -> None:
-        """Take parameters for DTensors from here on."""
+        """Treat parameters as DTensors from now on."""
         self._local = "{0}.to_local()"
 
     def local(self, tensor: str) -> str:
-        """Return an expression for a plain tensor of the values of `tensor`, a parameter or its gradient."""
+        """Return an expression for the local values of `tensor`, a parameter or its gradient, as a plain tensor."""
         return self._local.format(tensor)
 
     def attach_to_new_parameters(self) -> None:
-        """Let the loop follow to the Parameter objects that sharding has made."""
+        """Let the loop attach to the Parameter objects that sharding has made."""
         if self.attached:
             self.add(*self.loop.reattach([self.assign(assignment) for assignment in self.plan.assignments]))
 
     def _has_nested_parameters(self) -> bool:
         return any(param.is_nested for param in self._model.parameters())
 
-    def _held(self, assignment: Assignment) -> Iterator[str]:
-        """Yield the names of the parameters, a shared one under its first; a layer may come later."""
+    def _param_names(self, assignment: Assignment) -> Iterator[str]:
+        """Yield the first name of each parameter, except those of layers that the model adds later."""
         names = {id(param): name for name, param in self._model.named_parameters()}
         known = dict(self._model.named_parameters(remove_duplicate=False))
         if assignment.params == ALL:

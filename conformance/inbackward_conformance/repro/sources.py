@@ -1,4 +1,4 @@
-"""The source of what plans hold: parameters of a variable `model`, options, schedulers."""
+"""Source of the parameters, options and schedulers in a plan."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ if TYPE_CHECKING:
 
 
 def attribute(name: str) -> str:
-    """Return the part of the model of that name: `model[0].weight`; without a name, the model."""
+    """Return the source of a submodule or parameter, such as `model[0].weight`; of the model if the name is empty."""
     parts = name.split(".") if name else []
     return "model" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts)
 
 
 def parameters(names: Sequence[str]) -> str:
-    """Return the list of parameters of these names."""
+    """Return the source of a list of parameters."""
     return f"[{', '.join(map(attribute, names))}]"
 
 
 def assigned_parameters(assignment: Assignment) -> str:
-    """Return the parameters of an assignment, as the optimizer class is given them."""
+    """Return the source of the parameters to pass to the optimizer class."""
     if assignment.params == ALL:
         return "model.named_parameters()" if assignment.named else "model.parameters()"
     return "[" + ", ".join(map(_item, assignment.params)) + "]"
 
 
 def options(values: Mapping[str, Any]) -> str:
-    """Return a dict of options."""
+    """Return the source of a dict of options."""
     return "{" + ", ".join(f"{key!r}: {option(value)}" for key, value in values.items()) + "}"
 
 
 def option(value: Any) -> str:
-    """Return the value of an option."""
+    """Return the source of the value of an option."""
     match value:
         case TensorOption():
             return f"torch.tensor({value.value})"
@@ -50,14 +50,14 @@ def option(value: Any) -> str:
 
 
 def scheduler_class(chosen: Scheduler) -> str:
-    """Return the name of a scheduler's class."""
+    """Return the source of a scheduler's class."""
     return f"lr_scheduler.{chosen.name}"
 
 
 def scheduler(chosen: Scheduler) -> str:
-    """Return a scheduler over the variable `optimizer`."""
+    """Return the source of a scheduler for the variable `optimizer`."""
     keywords = ", ".join(f"{key}={option(value)}" for key, value in chosen.options.items())
-    optimizer = "optimizer=optimizer" if chosen.composed else "optimizer"  # not every composed one takes it first
+    optimizer = "optimizer=optimizer" if chosen.composed else "optimizer"  # not always its first parameter
     return f"{scheduler_class(chosen)}({optimizer}, {keywords})"
 
 

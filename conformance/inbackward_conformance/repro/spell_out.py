@@ -1,4 +1,4 @@
-"""Puts the calls of an implementation in the place of those that a requirement makes of the suite's fixtures."""
+"""Replaces the calls of the suite's fixtures in a requirement by calls of an implementation."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import inspect
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.adapters.implementation import Implementation
-from inbackward_conformance.repro.call_templates import STATE_OF, CannotWrite
+from inbackward_conformance.repro.call_templates import STATE_OF_ARGUMENTS, CannotWrite
 
 if TYPE_CHECKING:
     from inbackward_conformance.repro.call_templates import CallTemplates
 
 FIXTURES = ("implementation", "check")
-"""Fixtures whose calls are spelled out, and that no function of a script takes."""
+"""Fixtures whose calls are replaced; no function in a script has them as a parameter."""
 
 UNKNOWN_PLAN = "it runs a plan, and its process died before it said which"
 
 
 class SpellOut(ast.NodeTransformer):
-    """Puts the implementation's own calls in the place of those of an `Implementation`, and drops fixtures."""
+    """Replaces calls of an `Implementation` by the implementation's own, and removes fixtures."""
 
     def __init__(self, templates: CallTemplates) -> None:
         self._templates = templates
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        """Drop arguments that are spelled out."""
+        """Remove parameters for fixtures."""
         self.generic_visit(node)
         node.args.args = [
             argument
@@ -35,19 +35,19 @@ class SpellOut(ast.NodeTransformer):
         return node
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
-        """Drop `implementation = …`."""
+        """Remove `implementation = …`."""
         if any(isinstance(target, ast.Name) and target.id in FIXTURES for target in node.targets):
             return None
         return self.generic_visit(node)
 
     def visit_With(self, node: ast.With) -> ast.AST | list[ast.stmt]:
-        """Let errors through."""
+        """Remove `with must_not_raise(…):`, but not its body."""
         self.generic_visit(node)
-        node.items = [item for item in node.items if not ast.unparse(item).startswith("going_through(")]
+        node.items = [item for item in node.items if not ast.unparse(item).startswith("must_not_raise(")]
         return node if node.items else node.body
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        """Drop what only the record needs, and write out what changes a learning rate."""
+        """Remove additions to `check.findings`, and replace `set_lr`."""
         if ast.unparse(node).startswith("check.findings."):
             return ast.Pass()
         match node.value:
@@ -60,42 +60,41 @@ class SpellOut(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        """Take a functional optimizer as it is, and write out a call that is handed on."""
+        """Replace `implementation.state_of` by a lambda, and remove `.target` of a functional optimizer."""
         if ast.unparse(node) == "implementation.state_of":
-            return _expression(f"lambda optimizer, param: {self._templates.write('state_of', **STATE_OF)}")
+            return _expression(f"lambda optimizer, param: {self._templates.write('state_of', **STATE_OF_ARGUMENTS)}")
         self.generic_visit(node)
         return node.value if node.attr == "target" else node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Spell a call out."""
+        """Replace a call of a fixture, and remove fixtures from arguments."""
         self.generic_visit(node)
         match node.func:
             case ast.Name("check"):
                 raise CannotWrite(UNKNOWN_PLAN)
             case ast.Attribute(ast.Name("implementation"), call):
-                return self._spelled(call, node)
+                return self._implementation_call(call, node)
             case ast.Attribute(ast.Name("check"), "rejected"):
-                listed = self._templates.write("optimizers", module="module")
-                lister = ast.parse(f"lambda module: {listed}", mode="eval").body
+                lister = _expression(f"lambda module: {self._templates.write('optimizers', module='module')}")
                 return ast.Call(ast.Name("rejected", ast.Load()), [node.args[0], lister, *node.args[1:]], node.keywords)
             case ast.Attribute(functional, "offered"):
                 return self._attribute(functional, node.args[0])
             case ast.Attribute(ast.Name("check"), call):
                 return ast.Call(ast.Name(call, ast.Load()), node.args, node.keywords)
-        node.args = [each for each in node.args if not (isinstance(each, ast.Name) and each.id in FIXTURES)]
+        node.args = [arg for arg in node.args if not (isinstance(arg, ast.Name) and arg.id in FIXTURES)]
         return node
 
-    def _spelled(self, call: str, node: ast.Call) -> ast.AST:
-        given = [ast.unparse(argument) for argument in node.args]
+    def _implementation_call(self, call: str, node: ast.Call) -> ast.AST:
+        values = [ast.unparse(argument) for argument in node.args]
         options = ", ".join(ast.unparse(keyword) for keyword in node.keywords)
         if call == "offers":
             if not isinstance(node.args[0], ast.Constant):
                 raise CannotWrite(f"which call is meant is not written there: {ast.unparse(node)}")
             return ast.Constant(self._templates.offers(str(node.args[0].value)))
         if call == "attach" and not self._templates.offers("attach"):
-            return self._attached(node)
+            return self._attach_call(node)
         names = list(inspect.signature(getattr(Implementation, call)).parameters)[1:]
-        arguments = dict(zip(names, given, strict=False))
+        arguments = dict(zip(names, values, strict=False))
         if call in {"schedule", "state_dict", "load_state_dict"} and not self._templates.offers(call):
             return self._over_optimizers(call, options, **arguments)
         return _expression(self._templates.write(call, options, **arguments))
@@ -106,12 +105,12 @@ class SpellOut(ast.NodeTransformer):
             return ast.Attribute(functional, str(name.value), ast.Load())
         return ast.Call(ast.Name("getattr", ast.Load()), [functional, name], [])
 
-    def _attached(self, node: ast.Call) -> ast.AST:
+    def _attach_call(self, node: ast.Call) -> ast.AST:
         match node.args[1]:
             case ast.List([ast.Tuple(values)]):
                 names = ("optimizer_class", "params", "optimizer_kwargs", "register_hook")
-                given = dict(zip(names, map(ast.unparse, values), strict=True))
-                return _expression(self._templates.write("apply", **given))
+                arguments = dict(zip(names, map(ast.unparse, values), strict=True))
+                return _expression(self._templates.write("apply", **arguments))
         raise CannotWrite(f"an attachment that is not written as a list of one tuple: {ast.unparse(node)}")
 
     def _over_optimizers(self, call: str, options: str, module: str, **arguments: str) -> ast.AST:
@@ -121,8 +120,8 @@ class SpellOut(ast.NodeTransformer):
                 return _expression(f"[{arguments['scheduler_class']}(each, {options}) for each in {optimizers}]")
             case "state_dict":
                 return _expression(f"[each.state_dict() for each in {optimizers}]")
-        load = f"each.load_state_dict(state) for each, state in zip({optimizers}, {arguments['state']})"
-        return _expression(f"[{load}]")
+        pairs = f"zip({optimizers}, {arguments['state']})"
+        return _expression(f"[each.load_state_dict(state) for each, state in {pairs}]")
 
 
 def _expression(source: str) -> ast.expr:

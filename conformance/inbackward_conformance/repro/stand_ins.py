@@ -1,6 +1,6 @@
-"""Short definitions that scripts have in the place of the suite's own, which tell more of a difference.
+"""Short definitions for scripts, which replace the suite's own with their detailed messages.
 
-`body_script.STAND_INS` says which stands for which.
+`body_script.STAND_INS` maps the suite's own definitions to these.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from inbackward_conformance.adapters.implementation import Implementation
 
     implementation = Implementation(None)
-    """Whose calls are spelled out before a script has them."""
+    """Scripts have the implementation's own calls instead."""
 
 
 @contextmanager
 def rejected(
     model: nn.Module, listed: Callable[[nn.Module], list[Any]], what: str, as_in: Callable[[], object] | None = None
 ) -> Iterator[None]:
-    """The body raises an error that somebody wrote, or the one that torch raises, and attaches nothing."""
+    """Require that the body raises an error on purpose, or the same error as torch, and attaches nothing."""
     before = list(map(id, listed(model)))
     try:
         yield
@@ -54,7 +54,7 @@ def _error_of(call: Callable[[], object] | None) -> str:
     try:
         if call:
             call()
-    except Exception as error:  # noqa: BLE001 (torch raises what it likes)
+    except Exception as error:  # noqa: BLE001 (torch may raise any error)
         return str(error)
     return ""
 
@@ -65,19 +65,19 @@ def observed(
     optimizers: Iterable[Optimizer],
     state_of: Callable[[Optimizer, Tensor], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Parameters and optimizer states, by name."""
-    taken: dict[str, Any] = {"event": event}
+    """Return the parameters and optimizer states, by name."""
+    tensors: dict[str, Any] = {"event": event}
     for name, param in model.named_parameters():
-        taken[f"parameter {name!r}"] = param.detach().clone()
+        tensors[f"parameter {name!r}"] = param.detach().clone()
         states = [state_of(optimizer, param) for optimizer in optimizers if param in optimizer.state]
         for number, state in enumerate(states):
             values = {key: torch.as_tensor(value).clone() for key, value in state.items() if value is not None}
-            taken |= {f"{key} {number} of {name!r}": value for key, value in values.items()}
-    return taken
+            tensors |= {f"{key} {number} of {name!r}": value for key, value in values.items()}
+    return tensors
 
 
 def first_difference(expected: dict[str, Any], actual: dict[str, Any]) -> str:
-    """What two snapshots differ in; empty: nothing."""
+    """Return what differs between two snapshots; empty if nothing does."""
     if expected.keys() != actual.keys():
         return f"there are {list(actual)}, expected {list(expected)}"
     for name in expected.keys() - {"event"}:
@@ -87,16 +87,16 @@ def first_difference(expected: dict[str, Any], actual: dict[str, Any]) -> str:
 
 
 def configuration(optimizer: str, options: dict[str, Any], kind: str = "") -> SimpleNamespace:
-    """An optimizer class by name, and its options."""
+    """Return an optimizer class by name, with its options and a model."""
     model = "SparseEmbedding" if optimizer == "SparseAdam" else "MLP"
     may_raise = kind in {"differentiable", "capturable", "fused"}
     return SimpleNamespace(optimizer=optimizer, options=options, model=model, standard_may_raise=may_raise)
 
 
 def optimizer_class_named(name: str) -> type[Optimizer]:
-    """The class in `torch.optim` of that name."""
-    named: type[Optimizer] = getattr(torch.optim, name)
-    return named
+    """Return the class of that name in `torch.optim`."""
+    optimizer_class: type[Optimizer] = getattr(torch.optim, name)
+    return optimizer_class
 
 
 class FunctionalAndOrdinary:
@@ -133,20 +133,20 @@ class FunctionalAndOrdinary:
         return [grad.to(self._device) for grad in drawn]
 
     def feed(self, gradients: Sequence[Tensor | None], *, one_by_one: bool = False) -> None:
-        """Step both and compare."""
+        """Step both, and compare."""
         self.step_standard(gradients)
         self.step_functional(gradients, one_by_one=one_by_one)
         self.compare()
 
     def step_standard(self, gradients: Sequence[Tensor | None]) -> None:
-        """Step as ever."""
+        """Step the ordinary optimizer."""
         for param, grad in zip(self.expected, gradients, strict=True):
             param.grad = copy.deepcopy(grad)
         self.standard.step()
         self.standard.zero_grad()
 
     def step_functional(self, gradients: Sequence[Tensor | None], *, one_by_one: bool) -> None:
-        """Hand the gradients over, all at once or one by one."""
+        """Step the functional optimizer with all gradients at once, or one by one."""
         if one_by_one:
             for param, grad in zip(self.params, gradients, strict=True):
                 self.functional.step_param(param, copy.deepcopy(grad))
@@ -160,12 +160,12 @@ class FunctionalAndOrdinary:
             if hasattr(self.functional, "state"):
                 pairs.append((self.functional.state.get(param) or {}, self.standard.state.get(expected) or {}))
             for pair in pairs:
-                furthest = tolerance and tolerance * expected.abs().max().item()
-                assert_close(*pair, rtol=0, atol=furthest, equal_nan=True)
+                atol = tolerance and tolerance * expected.abs().max().item()
+                assert_close(*pair, rtol=0, atol=atol, equal_nan=True)
 
 
 def on_ranks(world_size: int, body: Callable[..., None], *arguments: Any) -> None:
-    """Call `body` on so many ranks."""
+    """Call `body` on each of `world_size` ranks."""
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
             _on_rank, (world_size, folder, body, *arguments), nprocs=world_size

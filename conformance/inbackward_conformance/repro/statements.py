@@ -1,4 +1,4 @@
-"""Writes events as statements: a batch stands where it is used, and events that repeat are a loop."""
+"""Writes events as statements, with inlined batches, and loops for repeated events."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 _BATCH = re.compile(r"\bbatch\b")
 
 LONGEST_PATTERN = 4
-"""A pattern of up to so many events that comes several times is written as a loop."""
+"""Repetitions of up to so many events are written as a loop."""
 
 
 def statements(events: Sequence[Event], script: Script) -> str:
-    """Return the statements of `events`, repetitions as loops."""
+    """Return the statements of `events`."""
     written: list[str] = []
     for event in events:
         script.lines = []
         write(event, script)
         if script.lines:
-            written.append("\n".join(_drawn_where_used(script.lines)))
-    return "\n".join(_folded(written))
+            written.append("\n".join(_inline_batches(script.lines)))
+    return "\n".join(_with_loops(written))
 
 
-def _drawn_where_used(lines: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of an event, a batch that is used once without a name."""
-    waiting = ""
+def _inline_batches(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of an event, and replace `batch` by its expression if it is used once."""
+    batch = ""
     for number, line in enumerate(lines):
         if _draws(line):
-            uses = list(takewhile(lambda other: not _draws(other), lines[number + 1 :]))
+            uses = list(takewhile(lambda later: not _draws(later), lines[number + 1 :]))
             if len(_BATCH.findall("\n".join(uses))) == 1 and "lambda" not in "".join(uses):
-                waiting = line.partition("batch = ")[2]
+                batch = line.partition("batch = ")[2]
                 continue
-        if waiting and _BATCH.search(line):
-            line, waiting = _BATCH.sub(waiting, line), ""  # noqa: PLW2901
+        if batch and _BATCH.search(line):
+            line, batch = _BATCH.sub(batch, line), ""  # noqa: PLW2901
         yield line
 
 
@@ -50,8 +50,8 @@ def _draws(line: str) -> bool:
     return line.lstrip().startswith("batch = ")
 
 
-def _folded(written: Sequence[str]) -> Iterator[str]:
-    """Yield the statements, a pattern that comes several times in a row as a loop."""
+def _with_loops(written: Sequence[str]) -> Iterator[str]:
+    """Yield the statements, and write those that repeat in a row as a loop."""
     at = 0
     while at < len(written):
         repeats = {length: _times(written, at, length) for length in range(1, LONGEST_PATTERN + 1)}
@@ -65,7 +65,7 @@ def _folded(written: Sequence[str]) -> Iterator[str]:
 
 
 def _times(written: Sequence[str], at: int, length: int) -> int:
-    """Return how often the next `length` events come in a row."""
+    """Return how often the next `length` events repeat in a row."""
     pattern = written[at : at + length]
     if len(pattern) < length:
         return 1

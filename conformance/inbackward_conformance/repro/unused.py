@@ -1,4 +1,4 @@
-"""Leaves out definitions that nothing in a script names."""
+"""Removes unused definitions from a script."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 CALLED_BY_TORCH = {"forward", "backward", "step", "reset_parameters"}
 
 
-def without_unused(source: str) -> str:
-    """Return the source without functions, classes and methods that nothing names."""
+def remove_unused(source: str) -> str:
+    """Return the source without unused functions, classes and methods."""
     tree = ast.parse(source)
     while _drop_unused(tree):
         pass
@@ -24,35 +24,35 @@ def without_unused(source: str) -> str:
     return ast.unparse(tree)
 
 
-def needed(definitions: Iterable[str], source: str) -> list[str]:
-    """Return the definitions that the source needs, as they are: they may be what is tested."""
+def used_definitions(definitions: Iterable[str], source: str) -> list[str]:
+    """Return the definitions that the source uses, unchanged, since they may be under test."""
     trees = {definition: ast.parse(definition) for definition in definitions}
     kept: list[str] = []
     names = _read(ast.parse(source))
-    while new := [each for each, tree in trees.items() if each not in kept and _may_need(tree, names)]:
+    while new := [definition for definition in trees if definition not in kept and _used(trees[definition], names)]:
         kept += new
-        names = names.union(*(_read(trees[each]) for each in new))
-    return [each for each in trees if each in kept]
+        names = names.union(*(_read(trees[definition]) for definition in new))
+    return [definition for definition in trees if definition in kept]
 
 
 def _read(tree: ast.AST) -> set[str]:
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
 
 
-def _may_need(tree: ast.Module, names: set[str]) -> bool:
+def _used(tree: ast.Module, names: set[str]) -> bool:
     bound = _bound(tree)
     return not bound or bool(bound & names)
 
 
 def _bound(tree: ast.Module) -> set[str]:
     definitions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    others = [inner for node in tree.body if node not in definitions for inner in ast.walk(node)]
-    assigned = {node.id for node in others if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    rest = [inner for node in tree.body if node not in definitions for inner in ast.walk(node)]
+    assigned = {node.id for node in rest if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
     return {node.name for node in definitions} | assigned
 
 
 def _drop_unused(tree: ast.Module) -> bool:
-    """Drop functions, classes and methods that nothing names; return whether there were any."""
+    """Remove functions, classes and methods that nothing names, and return whether there were any."""
     names = _read(tree)
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
@@ -74,7 +74,7 @@ def _drop_unused(tree: ast.Module) -> bool:
 
 
 def _is_called(method: ast.FunctionDef, owner: ast.ClassDef, classes: set[str]) -> bool:
-    """Whether a base that is not here may call a method by itself."""
+    """Return whether a base class outside the script may call a method."""
     if method.name.startswith("__") or method.name in CALLED_BY_TORCH:
         return True
     bases = {ast.unparse(base) for base in owner.bases} - classes

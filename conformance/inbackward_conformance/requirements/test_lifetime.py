@@ -13,7 +13,7 @@ from torch import nn
 
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.catalogue.models import MLP
-from inbackward_conformance.checking.check import Check, going_through
+from inbackward_conformance.checking.check import Check, must_not_raise
 from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import (
     Attach,
@@ -29,7 +29,7 @@ from inbackward_conformance.plan.events import (
     SwapParameters,
     Thaw,
 )
-from inbackward_conformance.training.storages import Storages, old_objects_set_aside
+from inbackward_conformance.training.storages import Storages, gc_new_objects_only
 
 ROUNDS = 100
 THREE_STEPS = (Backward(),) * 3
@@ -59,7 +59,7 @@ def _states(optimizers: list[torch.optim.Optimizer]) -> list[torch.Tensor]:
 @pytest.mark.parametrize("steps", [0, 2], ids=["untrained", "trained"])
 def test_dropped_model(implementation: Implementation, device: str, steps: int, hook: bool) -> None:
     """When a model is dropped, its parameters, their optimizers and states can be collected."""
-    with old_objects_set_aside():
+    with gc_new_objects_only():
         model = MLP().to(device)
         _attach(implementation, model, hook=hook)
         _attach(implementation, model, hook=hook)
@@ -94,7 +94,7 @@ def test_rounds(implementation: Implementation, device: str) -> None:
     for _ in range(3):
         one_round()
     gc.collect()
-    with old_objects_set_aside():
+    with gc_new_objects_only():
         for _ in range(ROUNDS):
             one_round()
         gc.collect()
@@ -125,11 +125,11 @@ def test_copy_is_independent(implementation: Implementation, device: str) -> Non
     model = MLP().to(device)
     _attach(implementation, model)
     _train(implementation, model, 2)
-    with going_through("deepcopy(model)"):
+    with must_not_raise("deepcopy(model)"):
         duplicate = copy.deepcopy(model)
     assert implementation.optimizers(duplicate) == [], "something is attached to the copy"
     values = [param.detach().clone() for param in model.parameters()]
-    with going_through("backward over the copy"):
+    with must_not_raise("backward over the copy"):
         duplicate(torch.ones(2, 4, device=device)).sum().backward()
     for (name, param), value in zip(model.named_parameters(), values, strict=True):
         assert torch.equal(param, value), f"{name} of the original is stepped by backward over its copy"
@@ -234,7 +234,7 @@ def test_attached_again(check: Check, assignment: Assignment) -> None:
 @pytest.mark.needs("detach")
 def test_detached_optimizers(implementation: Implementation, device: str) -> None:
     """After detaching nothing is listed, and nothing keeps the optimizers."""
-    with old_objects_set_aside():
+    with gc_new_objects_only():
         model = MLP().to(device)
         _attach(implementation, model)
         _train(implementation, model, 2)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inbackward_conformance.adapters.implementation import Implementation
-from inbackward_conformance.training.storages import Allocations, GradientBytes, old_objects_set_aside
+from inbackward_conformance.training.storages import Allocations, GradientBytes, gc_new_objects_only
 
 WIDTH = 16
 OPTIMIZERS = [(torch.optim.SGD, {"lr": 0.01, "momentum": 0.9}), (torch.optim.AdamW, {"lr": 0.01})]
@@ -48,7 +48,7 @@ def test_gradients_freed(
     implementation: Implementation, device: str, optimizer_class: type[torch.optim.Optimizer], options: dict[str, Any]
 ) -> None:
     """After backward the memory of every gradient is free, not just `.grad` None."""
-    with old_objects_set_aside():
+    with gc_new_objects_only():
         model = _layers(4, device)
         implementation.attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
         gradients = GradientBytes(model.parameters())
@@ -133,7 +133,7 @@ def _peak_in_backward(
 def _bytes_left_by(train: Callable[[], None]) -> int:
     """Return how many bytes are alive of all that was allocated in `train`."""
     allocations = Allocations()
-    with old_objects_set_aside():
+    with gc_new_objects_only():
         with allocations:
             train()
         gc.collect()

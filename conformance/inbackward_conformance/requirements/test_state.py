@@ -17,7 +17,7 @@ from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.catalogue.optimizer_configurations import MODEL_FOR, closure_free_optimizer_names
 from inbackward_conformance.catalogue.optimizers import find_optimizer_class
-from inbackward_conformance.checking.check import Check, going_through
+from inbackward_conformance.checking.check import Check, must_not_raise
 from inbackward_conformance.outcome import BrokenPromise
 from inbackward_conformance.plan import ALL, Assignment, Plan, TensorOption
 from inbackward_conformance.plan.events import Backward, Load, Save, SetOption
@@ -146,7 +146,7 @@ def test_saved_parameter(implementation: Implementation, device: str) -> None:
     attached, plain = _attached(implementation, device), _plain(device)
     for (name, param), expected in zip(attached.named_parameters(), plain.parameters(), strict=True):
         file = _holds_nothing_more(param, expected, f"parameter {name!r}")
-        with going_through(f"loading the saved parameter {name!r} with weights_only=True"):
+        with must_not_raise(f"loading the saved parameter {name!r} with weights_only=True"):
             loaded = torch.load(file, weights_only=True)
         assert torch.equal(loaded, param), f"parameter {name!r} loads with other values"
 
@@ -158,7 +158,7 @@ def test_saved_state_dict(implementation: Implementation, device: str) -> None:
     saved = attached.state_dict()
     assert list(saved) == list(plain.state_dict()), f"state_dict() has the keys {list(saved)}"
     file = _holds_nothing_more(saved, plain.state_dict(), "module.state_dict()")
-    with going_through("loading the saved module.state_dict() with weights_only=True"):
+    with must_not_raise("loading the saved module.state_dict() with weights_only=True"):
         loaded = torch.load(file, weights_only=True)
     for name, value in loaded.items():
         assert torch.equal(value, saved[name]), f"{name!r} of module.state_dict() loads with other values"
@@ -173,10 +173,10 @@ def test_saved_module(implementation: Implementation, device: str) -> None:
     """
     attached = _attached(implementation, device)
     file = _holds_nothing_more(attached, _plain(device), "the module")
-    with going_through("loading the saved module"):
+    with must_not_raise("loading the saved module"):
         loaded = torch.load(file, weights_only=False)
     assert implementation.optimizers(loaded) == [], "something is attached to the module that was loaded"
-    with going_through("backward over the module that was loaded"):
+    with must_not_raise("backward over the module that was loaded"):
         _loss(loaded).backward()
     for (name, param), original in zip(loaded.named_parameters(), attached.parameters(), strict=True):
         assert torch.equal(param, original), f"{name} of the module that was loaded is stepped inside backward"
@@ -255,7 +255,7 @@ def _or_by_its_own(offered: bool, error: Exception) -> None:
 def _holds_nothing_more(attached: Any, plain: Any, what: str) -> io.BytesIO:
     """Save both, hold the one against the other, and return the file of the first."""
     file, expected = io.BytesIO(), io.BytesIO()
-    with going_through(f"saving {what}"):
+    with must_not_raise(f"saving {what}"):
         torch.save(attached, file)
     torch.save(plain, expected)
     more = _names_in(file) - _names_in(expected)

@@ -1,1 +1,1 @@
-"""Carries plans out, by the standard loop and by an implementation, and compares what the two leave."""
+"""Runs plans by the standard loop and by an implementation, and compares the results."""

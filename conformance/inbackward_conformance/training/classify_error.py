@@ -1,4 +1,4 @@
-"""Classifies an error that ends a case: the implementation's, the suite's, or no error at all."""
+"""Turns an error that ends a case into a finding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inbackward_conformance.specification import REQUIREMENTS
 
 
 def classify_error(error: BaseException, *, in_setup: bool = False) -> Finding:
-    """Return what `error` comes to; `in_setup`: it was raised before or after the case itself."""
+    """Return the finding of `error`; `in_setup` if it was raised before or after the case itself."""
     what = f"{type(error).__name__}: {error}".strip()
     origin = call_that_raised(error)
     match error:

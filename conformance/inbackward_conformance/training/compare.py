@@ -1,4 +1,4 @@
-"""Compares the trace of an implementation with that of the standard loop, bit by bit, and names what differs."""
+"""Compares the trace of an implementation with that of the standard loop, bitwise or within a tolerance."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from inbackward_conformance.training.trace import Raised, Snapshot, State, Trace
 
-    Departure = tuple[Compared, Outcome, str]
+    Mismatch = tuple[Compared, Outcome, str]
 
-ENOUGH_TO_PERMUTE = 4
-"""States of a parameter are matched in any order up to this many optimizers; beyond, in order of listing."""
+MAX_PERMUTED = 4
+"""Up to so many states of a parameter are matched in any order; more are matched in order of listing."""
 
 
 def compare(standard: Trace, observed: Trace, may_refuse: Refusal | None = None, tolerance: float = 0.0) -> Finding:
-    """Return what `observed`, a trace of an implementation, came to against the trace of the standard loop.
+    """Return the finding of `observed`, a trace of an implementation, against the trace of the standard loop.
 
-    `may_refuse` is the latest moment at which a refusal passes; None where no refusal does.
-    `tolerance` is the largest difference that passes, relative to the largest value of a tensor; 0: to the bit.
+    `may_refuse` is the latest moment at which a refusal passes; None if no refusal does.
+    `tolerance` is the largest difference that passes, relative to the largest value of a tensor; 0 means bitwise equal.
     """
     compared = min(len(standard.snapshots) - bool(standard.raised), len(observed.snapshots) - bool(observed.raised))
     pairs = zip(standard.snapshots[:compared], observed.snapshots[:compared], strict=True)
@@ -56,20 +56,20 @@ def difference(
     expected: Snapshot, actual: Snapshot, tolerance: float = 0.0, event: int | None = None
 ) -> Finding | None:
     """Return the first difference between two snapshots of the same event, whose number is `event`."""
-    departures = itertools.chain(
+    mismatches = itertools.chain(
         _values(Compared.PARAMETERS, expected.params, actual.params, actual.event, tolerance),
         _values(Compared.BUFFERS, expected.buffers, actual.buffers, actual.event, tolerance),
         _grads(expected, actual, tolerance),
         _states(expected, actual, tolerance),
     )
-    for compared, outcome, detail in departures:
+    for compared, outcome, detail in mismatches:
         return Finding(outcome, detail, passed=False, difference=Difference(compared, event))
     return None
 
 
 def _values(
     kind: Compared, expected: dict[str, Tensor], actual: dict[str, Tensor], event: str, tolerance: float
-) -> Iterator[Departure]:
+) -> Iterator[Mismatch]:
     if expected.keys() != actual.keys():
         yield kind, Outcome.FAILS, f"after {event} the model has the {kind} {list(actual)}, expected {list(expected)}"
         return
@@ -80,21 +80,21 @@ def _values(
             yield kind, Outcome.DIVERGES, detail
 
 
-def _grads(expected: Snapshot, actual: Snapshot, tolerance: float) -> Iterator[Departure]:
+def _grads(expected: Snapshot, actual: Snapshot, tolerance: float) -> Iterator[Mismatch]:
     kind = Compared.GRADIENTS
     for name, grad in expected.grads.items():
-        left = actual.grads[name]
-        if left is None and grad is not None:
+        actual_grad = actual.grads[name]
+        if actual_grad is None and grad is not None:
             yield kind, Outcome.FAILS, f"{name}.grad is None after {actual.event}; the standard loop keeps it"
-        elif left is not None and grad is None:
+        elif actual_grad is not None and grad is None:
             yield kind, Outcome.FAILS, f"{name}.grad is left over after {actual.event}; expected None"
-        elif grad is not None and left is not None and not close(grad, left, tolerance):
-            how = describe_difference(grad, left)
+        elif grad is not None and actual_grad is not None and not close(grad, actual_grad, tolerance):
+            how = describe_difference(grad, actual_grad)
             detail = f"{name}.grad differs from the standard loop after {actual.event}: {how}"
             yield kind, Outcome.DIVERGES, detail
 
 
-def _states(expected: Snapshot, actual: Snapshot, tolerance: float) -> Iterator[Departure]:
+def _states(expected: Snapshot, actual: Snapshot, tolerance: float) -> Iterator[Mismatch]:
     if expected.states is None or actual.states is None:
         return
     for name, states in expected.states.items():
@@ -105,16 +105,17 @@ def _states(expected: Snapshot, actual: Snapshot, tolerance: float) -> Iterator[
 
 
 def describe_states(expected: list[State], actual: list[State]) -> str:
-    """Name the first entry of the states that differs."""
+    """Return which entry of the states differs first, and how."""
     if len(expected) != len(actual):
         return f"{len(actual)} optimizers hold a state for it, expected {len(expected)}"
-    for one, other in zip(expected, actual, strict=True):
-        for key in sorted({*one, *other}):
-            if key not in other or key not in one:
-                return f"{key!r} is {'missing' if key in one else 'unexpected'}"
-            if not _same_value(one[key], other[key]):
-                both = isinstance(one[key], torch.Tensor) and isinstance(other[key], torch.Tensor)
-                how = describe_difference(one[key], other[key]) if both else f"{other[key]!r}, expected {one[key]!r}"
+    for expected_state, actual_state in zip(expected, actual, strict=True):
+        for key in sorted({*expected_state, *actual_state}):
+            if key not in actual_state or key not in expected_state:
+                return f"{key!r} is {'missing' if key in expected_state else 'unexpected'}"
+            want, got = expected_state[key], actual_state[key]
+            if not _same_value(want, got):
+                tensors = isinstance(want, torch.Tensor) and isinstance(got, torch.Tensor)
+                how = describe_difference(want, got) if tensors else f"{got!r}, expected {want!r}"
                 return f"{key!r}: {how}"
     return "the same values in another order"
 
@@ -122,26 +123,25 @@ def describe_states(expected: list[State], actual: list[State]) -> str:
 def _judge_refusal(raised: Raised, changed: list[str], attached: list[str], may_refuse: Refusal | None) -> Finding:
     what = f"{raised.event} raises {raised.text}"
     if raised.accidental:
-        return _broken(Outcome.FAILS, f"an accident, not a refusal: {what}")
+        return _failed(Outcome.FAILS, f"an accident, not a refusal: {what}")
     if changed and may_refuse is not Refusal.LATE:
-        return _broken(Outcome.FAILS, f"torn update: {what}, after it had changed {', '.join(changed)}")
-    if changed and not raised.tells_of_steps:
-        # A late refusal leaves a model behind that only a checkpoint mends, and the user has to be told. Autograd's own
-        # "modified by an inplace operation" comes of the step too, but blames an operation that the user has not
-        # written, and says nothing of the steps: one would go on with a torn model.
-        return _broken(
+        return _failed(Outcome.FAILS, f"torn update: {what}, after it had changed {', '.join(changed)}")
+    if changed and not raised.mentions_steps:
+        # After a late refusal only a checkpoint restores the model, so the message has to mention the steps. Autograd's
+        # own "modified by an inplace operation" does not: it blames an operation that the user has not written.
+        return _failed(
             Outcome.FAILS,
             f"torn update: {what}, without a word of the parameters already stepped: {', '.join(changed)}",
         )
     if raised.attaching == 1 and attached:
-        return _broken(Outcome.FAILS, f"refused, but something is attached to {', '.join(attached)}: {what}")
+        return _failed(Outcome.FAILS, f"refused, but something is attached to {', '.join(attached)}: {what}")
     if may_refuse is Refusal.AT_ATTACHMENT and not raised.attaching:
-        return _broken(Outcome.FAILS, f"refused too late, expected at attachment: {what}")
+        return _failed(Outcome.FAILS, f"refused too late, expected at attachment: {what}")
     return Finding(Outcome.REFUSES, what, passed=may_refuse is not None)
 
 
 def _changes(trace: Trace) -> list[str]:
-    """Return which parameters and states the event that raised had changed before it did."""
+    """Return the names of the parameters and states that the last event changed before it raised."""
     before, after = [trace.start, *trace.snapshots][-2:]
     changed = [
         name
@@ -158,7 +158,7 @@ def _changes(trace: Trace) -> list[str]:
 
 
 def _attached(trace: Trace) -> list[str]:
-    """Return to which parameters the event that raised had attached something."""
+    """Return the names of the parameters that the last event attached optimizers to before it raised."""
     before, after = [trace.start, *trace.snapshots][-2:]
     if before.attached is None or after.attached is None:
         return []
@@ -170,12 +170,13 @@ def _attaching(trace: Trace) -> bool:
 
 
 def same_states(expected: list[State], actual: list[State], tolerance: float = 0.0) -> bool:
-    """Whether two lists of states hold the same ones, in any order."""
+    """Return whether two lists have the same states, in any order."""
     if len(expected) != len(actual):
         return False
-    orders = itertools.permutations(actual) if len(actual) <= ENOUGH_TO_PERMUTE else iter([tuple(actual)])
+    orders = itertools.permutations(actual) if len(actual) <= MAX_PERMUTED else iter([tuple(actual)])
     return any(
-        all(_same_state(one, other, tolerance) for one, other in zip(expected, order, strict=True)) for order in orders
+        all(_same_state(want, state, tolerance) for want, state in zip(expected, order, strict=True))
+        for order in orders
     )
 
 
@@ -193,5 +194,5 @@ def _same_value(expected: Any, actual: Any, tolerance: float = 0.0) -> bool:
     return type(expected) is type(actual) and bool(expected == actual)
 
 
-def _broken(outcome: Outcome, detail: str) -> Finding:
+def _failed(outcome: Outcome, detail: str) -> Finding:
     return Finding(outcome, detail, passed=False)

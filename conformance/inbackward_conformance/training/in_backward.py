@@ -1,4 +1,4 @@
-"""The method of training that an implementation stands for: backward is all there is."""
+"""Training by an implementation, as one of the two methods of training."""
 
 from __future__ import annotations
 
@@ -21,57 +21,57 @@ if TYPE_CHECKING:
 
 
 class InBackward:
-    """Training by an implementation under test."""
+    """Training by an implementation under test: optimizers step inside backward."""
 
     name = "InBackward"
 
     def __init__(self, implementation: Implementation) -> None:
         self._implementation = implementation
-        self._behind_hooks: list[tuple[Functional, list[Tensor]]] = []
+        self._functional: list[tuple[Functional, list[Tensor]]] = []
 
     def attach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
-        """Attach by the implementation."""
+        """Attach with the implementation."""
         self._implementation.attach(model, assignments)
 
     def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor], **kwargs: Any) -> None:
-        """Backward is all there is; what stepped behind a communication hook leaves its gradients to be freed."""
+        """Run backward, and free the gradients that optimizers after communication hooks leave."""
         self._implementation.backward(compute_loss(), model, **kwargs)
-        for _, params in self._behind_hooks:
+        for _, params in self._functional:
             for param in params:
                 param.grad = None
 
     def accumulate(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
-        """Run plain backward: the wrapper has been told that gradients are to stay."""
+        """Run `loss.backward()`; the caller has disabled synchronisation, and thereby steps."""
         compute_loss().backward()
 
     def reattach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
-        """Leave it to the implementation, whose call has sharded the model."""
+        """Do nothing, since the implementation's own call has sharded the model."""
 
     def wrap_ddp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
-        """Wrap by the implementation."""
+        """Wrap with the implementation."""
         return self._implementation.wrap_ddp(module, **kwargs)
 
     def hook_then_optimizer(
         self, ddp: Any, comm_hook: Any, state: Any, optimizer: BoundAssignment, params: list[Any] | None
     ) -> None:
-        """Register both by the implementation; the optimizer is a functional one."""
-        optimizer_class, held, options, _ = optimizer
-        held = list(held)
-        functional = self._implementation.functional_optimizer(optimizer_class, held, **options)
+        """Register a communication hook and a functional optimizer with the implementation."""
+        optimizer_class, all_params, options, _ = optimizer
+        all_params = list(all_params)
+        functional = self._implementation.functional_optimizer(optimizer_class, all_params, **options)
         functional.offered("step_param")
         self._implementation.hook_then_optimizer(ddp, comm_hook, state, functional.target, params)
-        self._behind_hooks.append((functional, held))
+        self._functional.append((functional, all_params))
 
     def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
-        """Shard by the implementation."""
+        """Shard with the implementation."""
         return self._implementation.fully_shard(module, **kwargs)
 
     def wrap_fsdp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
-        """Wrap by the implementation."""
+        """Wrap with the implementation."""
         return self._implementation.wrap_fsdp(module, **kwargs)
 
     def step_by_hand(self, model: nn.Module) -> None:
-        """Step all that is listed, and free the gradients."""
+        """Step the listed optimizers, and free the gradients."""
         optimizers = self._implementation.optimizers(model)
         for optimizer in optimizers:
             optimizer.step()
@@ -79,30 +79,30 @@ class InBackward:
             optimizer.zero_grad(set_to_none=True)
 
     def optimizers(self, model: nn.Module) -> list[Optimizer]:
-        """Return what is attached, and what steps behind hooks: it has groups and state as an optimizer has."""
-        behind = [functional.target for functional, _ in self._behind_hooks]
-        if any("params" not in group for each in behind for group in getattr(each, "param_groups", [{}])):
+        """Return the attached optimizers, and functional ones, which have parameter groups and state as well."""
+        functional = [optimizer.target for optimizer, _ in self._functional]
+        if any("params" not in group for target in functional for group in getattr(target, "param_groups", [{}])):
             raise NotOffered("a functional optimizer does not show its parameters")
-        return [*self._implementation.optimizers(model), *behind]
+        return [*self._implementation.optimizers(model), *functional]
 
     def state_of(self, optimizer: Optimizer, param: Tensor) -> State:
-        """Return what the implementation takes for the state."""
+        """Return the state that an optimizer has for a parameter, according to the implementation."""
         return self._implementation.state_of(optimizer, param)
 
     def schedule(self, module: nn.Module, scheduler: Scheduler) -> list[Any]:
-        """Start what the implementation makes of it; a composed scheduler is given as the function that builds it."""
+        """Start a schedule with the implementation; pass a composed scheduler as the function that builds it."""
         if scheduler.composed:
             return self._implementation.schedule(module, partial(build_scheduler, scheduler))
         return self._implementation.schedule(module, scheduler_class(scheduler), **scheduler.options)
 
     def state_dict(self, model: nn.Module) -> Any:
-        """Return the states of what is attached."""
+        """Return the state of the attached optimizers."""
         return self._implementation.state_dict(model)
 
     def load_state_dict(self, model: nn.Module, state: Any) -> None:
-        """Load them."""
+        """Load the state of the attached optimizers."""
         self._implementation.load_state_dict(model, state)
 
     def detach(self, model: nn.Module) -> None:
-        """Detach by the implementation."""
+        """Detach with the implementation."""
         self._implementation.detach(model)

@@ -13,7 +13,7 @@ from inbackward_conformance.plan.events import Attach
 from inbackward_conformance.training.compare import compare
 from inbackward_conformance.training.in_backward import InBackward
 from inbackward_conformance.training.random_numbers import seed_random_numbers
-from inbackward_conformance.training.standard_loop import StandardLoop, proves_nothing
+from inbackward_conformance.training.standard_loop import StandardLoop, unusable_plan_error
 from inbackward_conformance.training.trace import Trace
 from inbackward_conformance.training.train import TracedRun
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class Lockstep:
-    """Two models, the same to begin with, to which the same happens; the models draw no random numbers.
+    """Two equal models that run the same events. The models must not draw random numbers.
 
     Attributes:
-        plan: what has happened to them so far.
+        plan: the events so far.
     """
 
     def __init__(
@@ -42,28 +42,28 @@ class Lockstep:
         self._observed = _run(plan, InBackward(implementation), device)
 
     def attach(self) -> None:
-        """Make the assignments of the plan; raises as `execute` does."""
-        self._both(Attach())
+        """Attach the assignments of the plan. Raises the same errors as `execute`."""
+        self._execute_both(Attach())
 
     def execute(self, event: Event) -> None:
-        """Carry one more event out on both, and compare them.
+        """Execute one more event on both, and compare them.
 
         Raises:
             BrokenPromise: they differ.
-            NotOffered: the standard loop raised, with an optimizer class of the implementation's own.
-            RuntimeError: it raised with one of torch's.
+            NotOffered: the standard loop raised with one of the implementation's own optimizer classes.
+            RuntimeError: the standard loop raised with one of torch's.
         """
         self.plan = replace(self.plan, events=(*self.plan.events, event))
-        self._both(event)
+        self._execute_both(event)
 
-    def _both(self, event: Event) -> None:
+    def _execute_both(self, event: Event) -> None:
         self._about_to_run(self.plan)
         for traced in (self._standard, self._observed):
             with torch.random.fork_rng(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 traced.execute(event)
         if raised := self._standard.trace.raised:
-            raise proves_nothing(self._implementation, self.plan, raised)
+            raise unusable_plan_error(self._implementation, self.plan, raised)
         finding = compare(_latest(self._standard.trace), _latest(self._observed.trace))
         if not finding.passed:
             raise BrokenPromise(finding, self.plan)
@@ -76,6 +76,6 @@ def _run(plan: Plan, method: StandardLoop | InBackward, device: str) -> TracedRu
 
 
 def _latest(trace: Trace) -> Trace:
-    """Return the part of a trace that belongs to the last event."""
+    """Return the trace of the last event alone."""
     start, last = [trace.start, *trace.snapshots][-2:]
     return Trace(start, [last], trace.raised)

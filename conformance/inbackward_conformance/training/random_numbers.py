@@ -1,4 +1,4 @@
-"""Seeds the random numbers of a run."""
+"""Seeds the random number generators of a run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 
 
 def seed_random_numbers(seed: int, device: str) -> None:
-    """Seed what a run on `device` draws from.
+    """Seed the generators that a run on `device` uses.
 
-    `torch.manual_seed` also leaves a call, with the stack that it comes from, for each kind of accelerator that is not
-    in use yet: where there is none, they cost a tenth of the time of a case, and pile up.
+    `torch.manual_seed` also queues a call, with its stack, for each kind of accelerator that is not initialised. On a
+    machine without one, these calls accumulate, and take a tenth of the time of a case.
     """
     if device == "cpu":
         torch.default_generator.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""One training of a plan's model, as its events find it."""
+"""The state of one training run, which events change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from inbackward_conformance.catalogue.build import build_model, dtype_of
-from inbackward_conformance.catalogue.optimizers import find_optimizer_class, live_options
+from inbackward_conformance.catalogue.optimizers import bind_options, find_optimizer_class
 from inbackward_conformance.plan import ALL, Assignment, Group, Plan
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ class TrainingRun:
     """One training of a plan's model by one method.
 
     Attributes:
-        wrapper: the module that forward goes through; None: the model itself.
-        attached: whether the assignments of the plan were made.
-        schedules: the schedulers that were started.
-        saved: the file that `Save` wrote last.
-        losses: the losses that `Forward` has kept; None: backward has gone through it for the last time.
+        wrapper: the module to call in forward, such as DDP; None for the model itself.
+        attached: whether the assignments of the plan are attached.
+        schedules: the started schedulers.
+        saved: the file of the last `Save`.
+        losses: the losses of all `Forward`s; None after the last backward through one.
     """
 
     def __init__(self, plan: Plan, method: StandardLoop | InBackward, device: str, rank: int = 0) -> None:
@@ -48,7 +48,7 @@ class TrainingRun:
         self._batches_drawn = 0
 
     def next_batch(self) -> tuple[Tensor, ...]:
-        """Draw the next batch; its values depend on seed, count of batches and rank alone."""
+        """Draw the next batch, whose values depend only on the seed, the number of batches and the rank."""
         self._batches_drawn += 1
         generator = torch.Generator().manual_seed(1000 * (self.plan.seed + 1000 * self.rank) + self._batches_drawn)
         batch: tuple[Tensor, ...] = self.model.batch(generator)  # type: ignore[operator]
@@ -57,35 +57,35 @@ class TrainingRun:
     def loss(
         self, batch: tuple[Tensor, ...], skip: tuple[str, ...] = (), forward: Callable[..., Tensor] | None = None
     ) -> Tensor:
-        """Return the mean squared absolute value of the output of the model, or of `forward`: a real scalar."""
+        """Return the mean squared absolute value of the output of the model, or of `forward`."""
         output: Tensor = (forward or self.wrapper or self.model)(*batch, **({"skip": skip} if skip else {}))
         return torch.view_as_real(output).square().sum(-1).mean() if output.is_complex() else output.square().mean()
 
     def bind(self, assignment: Assignment) -> BoundAssignment:
-        """Look up what the assignment names; options and lists are fresh objects each time."""
+        """Look up what an assignment names, in new lists and options on each call."""
         params = self._params(assignment)
         optimizer_class = find_optimizer_class(assignment.optimizer)
-        return optimizer_class, params, live_options(assignment.options), assignment.hook
+        return optimizer_class, params, bind_options(assignment.options), assignment.hook
 
     def rebuild(self) -> None:
-        """Replace the model by one that is built anew, with other initial values; nothing is attached to it."""
+        """Replace the model by a new one, with other initial values, and without optimizers."""
         with torch.random.fork_rng():
             self.model = build_model(self.plan, self.device)
 
     def attach_to_new_parameters(self) -> None:
-        """Let the method follow to the Parameter objects that sharding has made."""
+        """Let the method attach to the Parameter objects that sharding has made."""
         if self.attached:
             self.method.reattach(self.model, [self.bind(assignment) for assignment in self.plan.assignments])
 
     def another_optimizer(self) -> Optimizer:
-        """Return an ordinary optimizer over all parameters that neither plan nor method knows of."""
+        """Return an ordinary optimizer for all parameters that is part of neither plan nor method."""
         return torch.optim.SGD(self.model.parameters(), lr=1.0)
 
     def _params(self, assignment: Assignment) -> Iterable[Any]:
         if assignment.params == ALL:
             return self.model.named_parameters() if assignment.named else self.model.parameters()
         return [
-            {"params": self._lookup(item.params), **live_options(item.options)}
+            {"params": self._lookup(item.params), **bind_options(item.options)}
             if isinstance(item, Group)
             else self.model.get_parameter(item)
             for item in assignment.params

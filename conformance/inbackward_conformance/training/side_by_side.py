@@ -1,4 +1,4 @@
-"""A functional optimizer and the ordinary optimizer of its class, over equal parameters, fed the same gradients."""
+"""Compares a functional optimizer with the ordinary optimizer of its class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from inbackward_conformance.catalogue.build import build_model
 from inbackward_conformance.catalogue.optimizer_configurations import MODEL_FOR
-from inbackward_conformance.catalogue.optimizers import find_optimizer_class, live_options
+from inbackward_conformance.catalogue.optimizers import bind_options, find_optimizer_class
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome
 from inbackward_conformance.plan import ALL, Plan
 from inbackward_conformance.tensors import close, describe_difference
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 
 class SideBySide:
-    """The two of them.
+    """A functional and an ordinary optimizer for equal parameters, which step with the same gradients.
 
     Attributes:
         expected: the parameters of the ordinary optimizer.
-        params: those of the functional one.
+        params: the parameters of the functional optimizer.
     """
 
     def __init__(
         self, implementation: Implementation, optimizer: str, options: dict[str, Any], device: str, model: str = ""
     ) -> None:
-        """Make both, by name and options; `model` has the parameters, instead of what the class is tried on."""
+        """Make both optimizers; `model` names a model other than the one that the class is usually tested on."""
         if optimizer not in implementation.functional_optimizers:
             raise NotOffered(f"no functional {optimizer}")
         self._implementation = implementation
@@ -55,50 +55,51 @@ class SideBySide:
     def make_functional(self, params: Sequence[Tensor]) -> Functional:
         """Make a functional optimizer."""
         optimizer_class = find_optimizer_class(self._optimizer)
-        return self._implementation.functional_optimizer(optimizer_class, list(params), **live_options(self._options))
+        return self._implementation.functional_optimizer(optimizer_class, list(params), **bind_options(self._options))
 
     def make_standard(self, params: Sequence[Tensor]) -> Optimizer:
         """Make an ordinary optimizer."""
         optimizer_class = find_optimizer_class(self._optimizer)
-        return self._implementation.standard_optimizer(optimizer_class, list(params), live_options(self._options))
+        return self._implementation.standard_optimizer(optimizer_class, list(params), bind_options(self._options))
 
     def draw(self, *, sparse: bool = False) -> list[Tensor]:
-        """Return the next gradients, one for each parameter; sparse ones have rows that are left out."""
+        """Return the next gradient of each parameter; in a sparse one, some rows are missing."""
         drawn = [torch.randn(param.shape, generator=self._generator, dtype=param.dtype) for param in self.params]
         if sparse:
             drawn = [(grad * (torch.arange(len(grad)) % 3 > 0).unsqueeze(1)).to_sparse(1) for grad in drawn]
         return [grad.to(param.device) for grad, param in zip(drawn, self.params, strict=True)]
 
     def feed(self, gradients: Gradients, *, one_by_one: bool = False) -> None:
-        """Step both and compare parameters and states.
+        """Step both, and compare parameters and states.
 
         Raises:
-            BrokenPromise: they are not the same to the bit.
+            BrokenPromise: they are not bitwise equal.
         """
         self.step_standard(gradients)
         self.step_functional(gradients, one_by_one=one_by_one)
         self.compare()
 
     def step_standard(self, gradients: Gradients) -> None:
-        """Step as ever: gradients on the parameters, step, gradients gone."""
+        """Step the ordinary optimizer: set the gradients, step, free the gradients."""
         for param, grad in zip(self.expected, gradients, strict=True):
             param.grad = None if grad is None else grad.clone()
         self.standard.step()
         self.standard.zero_grad()
 
     def step_functional(self, gradients: Gradients, *, one_by_one: bool) -> None:
-        """Hand the gradients over, all at once or one by one."""
-        handed = [None if grad is None else grad.clone() for grad in gradients]
+        """Step the functional optimizer with all gradients at once, or one by one."""
+        copies = [None if grad is None else grad.clone() for grad in gradients]
         if one_by_one:
-            for param, grad in zip(self.params, handed, strict=True):
+            for param, grad in zip(self.params, copies, strict=True):
                 self.functional.step_param(param, grad)
         else:
-            self.functional.step(handed)
+            self.functional.step(copies)
 
     def compare(self, tolerance: float = 0.0) -> None:
-        """Compare parameters, and states as far as the functional optimizer shows them.
+        """Compare parameters, and states if the functional optimizer has a `state`.
 
-        `tolerance` is the largest difference that passes, relative to the largest value of a tensor; 0: to the bit.
+        `tolerance` is the largest difference that passes, relative to the largest value of a tensor; 0 means bitwise
+        equal.
         """
         for number, (expected, param) in enumerate(zip(self.expected, self.params, strict=True)):
             if not close(expected, param, tolerance):
@@ -115,7 +116,7 @@ class SideBySide:
         except NotOffered:
             return [], []
         expected = self.standard.state.get(self.expected[number])
-        return [[copy_state(found)] if found else [] for found in (expected, observed)]  # type: ignore[return-value]
+        return [[copy_state(state)] if state else [] for state in (expected, observed)]  # type: ignore[return-value]
 
     def _make_params(self, device: str, model: str) -> list[Tensor]:
         name, names = (model, ALL) if model else MODEL_FOR.get(self._optimizer, ("MLP", ALL))

@@ -1,4 +1,4 @@
-"""The oracle: the training loop of every textbook."""
+"""The standard training loop: `loss.backward()`, `optimizer.step()`, `optimizer.zero_grad()`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 class StandardLoop:
     """One ordinary optimizer for each assignment, stepped in the order of assignment.
 
-    Of the implementation it takes the optimizer classes, and where their states are.
+    The implementation under test provides the optimizer classes and the layout of their states.
     """
 
     name = "StandardLoop"
-    """What tells its files from those of an implementation; `LoadSharded.of` names it."""
+    """The name of its subfolder of checkpoints, as in `LoadSharded.of`."""
 
     def __init__(self, implementation: Implementation) -> None:
         self._make_optimizer = implementation.standard_optimizer
@@ -50,7 +50,7 @@ class StandardLoop:
             if hook:
                 self._hooked |= parameters_of(optimizer)
         for optimizer in self._optimizers:
-            # One hook on a parameter steps all its optimizers, those attached without a hook too, as in torch.
+            # As in torch, the hook on a parameter steps all of its optimizers, even those attached without a hook.
             params = parameters_of(optimizer)
             if params <= self._hooked:
                 self._after_backward.append(optimizer)
@@ -62,7 +62,7 @@ class StandardLoop:
                 )
 
     def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor], **kwargs: Any) -> None:
-        """loss.backward(), optimizer.step(), optimizer.zero_grad()."""
+        """Run `loss.backward()`, `optimizer.step()`, `optimizer.zero_grad()`."""
         loss = compute_loss()
         loss.backward(**kwargs)
         for optimizer in self._after_backward:
@@ -74,47 +74,47 @@ class StandardLoop:
             optimizer.zero_grad(set_to_none=True)
 
     def accumulate(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
-        """loss.backward()."""
+        """Run `loss.backward()`."""
         compute_loss().backward()
 
     def reattach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
-        """Make the optimizers anew, as one does after sharding."""
+        """Make new optimizers, as a user does after sharding."""
         self.detach(model)
         self.attach(model, assignments)
 
     def wrap_ddp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
-        """Wrap by DistributedDataParallel."""
+        """Wrap in `DistributedDataParallel`."""
         return DistributedDataParallel(module, **kwargs)
 
     def hook_then_optimizer(
         self, ddp: Any, comm_hook: Any, state: Any, optimizer: BoundAssignment, params: list[Any] | None
     ) -> None:
-        """Register the hook; the optimizer is one like any other."""
+        """Register the communication hook, and attach the optimizer as any other."""
         ddp.register_comm_hook(state, comm_hook)
         self.attach(ddp, [optimizer])
 
     def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
-        """Shard by fully_shard."""
+        """Shard with `fully_shard`."""
         from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 (loads much that few plans need)
 
         fully_shard(module, **kwargs)
         return module
 
     def wrap_fsdp(self, module: nn.Module, **kwargs: Any) -> nn.Module:
-        """Wrap by FullyShardedDataParallel."""
+        """Wrap in `FullyShardedDataParallel`."""
         from torch.distributed.fsdp import FullyShardedDataParallel  # noqa: PLC0415
 
         return FullyShardedDataParallel(module, **kwargs)
 
     def step_by_hand(self, model: nn.Module) -> None:
-        """optimizer.step(), optimizer.zero_grad()."""
+        """Run `optimizer.step()` and `optimizer.zero_grad()` for the optimizers without hooks."""
         for optimizer in self._by_hand:
             optimizer.step()
         for optimizer in self._by_hand:
             optimizer.zero_grad(set_to_none=True)
 
     def optimizers(self, model: nn.Module) -> list[Optimizer]:
-        """Return one optimizer for each assignment, those that hold parameters of the model."""
+        """Return the optimizers, one for each assignment, that have parameters of the model."""
         params = set(map(id, model.parameters()))
         return [optimizer for optimizer in self._optimizers if params & parameters_of(optimizer)]
 
@@ -123,11 +123,11 @@ class StandardLoop:
         return [build_scheduler(scheduler, optimizer) for optimizer in self.optimizers(module)]
 
     def state_dict(self, model: nn.Module) -> Any:
-        """Return optimizer.state_dict()."""
+        """Return a list of state dicts."""
         return [optimizer.state_dict() for optimizer in self.optimizers(model)]
 
     def load_state_dict(self, model: nn.Module, state: Any) -> None:
-        """optimizer.load_state_dict()."""
+        """Load a list of state dicts."""
         for optimizer, saved in zip(self.optimizers(model), state, strict=True):
             optimizer.load_state_dict(saved)
 
@@ -139,11 +139,11 @@ class StandardLoop:
         self._by_hand.clear()
 
 
-def proves_nothing(implementation: Implementation, plan: Plan, raised: Raised) -> Exception:
-    """Return what is to be said where the standard loop has raised in a plan that does not mean to show that.
+def unusable_plan_error(implementation: Implementation, plan: Plan, raised: Raised) -> Exception:
+    """Return the error to raise after the standard loop has raised in a plan that does not expect it.
 
-    A class of the implementation's own need not be able to step whatever torch's can. One that cannot even be made is
-    the adapter's affair, which knows `NotOffered`.
+    The implementation's own optimizer classes need not support every step that torch's do. If one cannot be
+    constructed, the adapter should have raised `NotOffered` itself.
     """
     if implementation.offers("standard_optimizer") and not raised.attaching:
         return NotOffered(f"its own optimizer class raises in the standard loop: {raised.text}")
@@ -151,12 +151,12 @@ def proves_nothing(implementation: Implementation, plan: Plan, raised: Raised) -
 
 
 def parameters_of(optimizer: Optimizer) -> set[int]:
-    """Return the identities of the parameters that `optimizer` holds."""
+    """Return the ids of the parameters of `optimizer`."""
     return {id(param) for group in optimizer.param_groups for param in group["params"]}
 
 
 def closure(optimizer: Optimizer, compute_loss: Callable[[], Tensor]) -> Tensor:
-    """Evaluate the loss anew, with its gradients."""
+    """Compute the loss again, and its gradients."""
     optimizer.zero_grad()
     loss = compute_loss()
     loss.backward()

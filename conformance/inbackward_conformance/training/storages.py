@@ -1,4 +1,4 @@
-"""Counts memory exactly: weak references to storages, each known to be alive or not, whoever holds it."""
+"""Counts memory exactly, through weak references to storages."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Storages:
-    """Storages that were seen, without keeping any of them alive."""
+    """Weak references to storages."""
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def see(self, tensors: Iterable[torch.Tensor | None]) -> None:
-        """Remember the storages of `tensors`."""
+        """Add the storages of `tensors`."""
         for tensor in tensors:
             if tensor is not None:
                 storage = tensor.untyped_storage()
@@ -30,31 +30,31 @@ class Storages:
                 self._seen[reference.cdata] = (reference, storage.nbytes())
 
     def hold(self, tensor: torch.Tensor) -> bool:
-        """Whether the storage of `tensor` was seen: an address does not come back while a weak reference is kept."""
+        """Return whether the storage of `tensor` was added; weak references keep addresses from being reused."""
         return StorageWeakRef(tensor.untyped_storage()).cdata in self._seen
 
     def live(self) -> int:
-        """Return how many of them are alive."""
+        """Return the number of storages that are alive."""
         return len(self.live_sizes())
 
     def live_bytes(self) -> int:
-        """Return how many bytes those have."""
+        """Return the number of bytes in storages that are alive."""
         return sum(self.live_sizes())
 
     def live_sizes(self) -> list[int]:
-        """Return the bytes of each that is alive."""
+        """Return the size in bytes of each storage that is alive."""
         self._seen = {address: seen for address, seen in self._seen.items() if not seen[0].expired()}
         return [size for _, size in self._seen.values()]
 
 
 class Allocations(TorchDispatchMode):
-    """As a context: sees every storage that an operator makes, inside backward as well.
+    """A context manager that records every storage that an operator allocates, inside backward as well.
 
-    What an operator returns in the storage of an argument, in place or as a view, it has not made.
+    A result in the storage of an argument, in place or as a view, is not an allocation.
 
     Attributes:
-        peak: the largest number of bytes that all of them held at one time.
-        storages: all that were seen.
+        peak: the largest number of bytes in these storages at any time.
+        storages: the recorded storages.
     """
 
     def __init__(self) -> None:
@@ -63,13 +63,13 @@ class Allocations(TorchDispatchMode):
         self.storages = Storages()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operator and look at what it returns."""
-        given = Storages()
-        given.see(_tensors(args, kwargs))
+        """Run the operator, and record the storages of its results."""
+        inputs = Storages()
+        inputs.see(_tensors(args, kwargs))
         result = func(*args, **(kwargs or {}))
-        made = [tensor for tensor in _tensors(result) if not given.hold(tensor)]
-        if made:
-            self.storages.see(made)
+        allocated = [tensor for tensor in _tensors(result) if not inputs.hold(tensor)]
+        if allocated:
+            self.storages.see(allocated)
             self.peak = max(self.peak, self.storages.live_bytes())
         return result
 
@@ -79,11 +79,11 @@ def _tensors(*values: Any) -> list[torch.Tensor]:
 
 
 class GradientBytes:
-    """Watches the gradients of `params` during backward, by tensor hooks that see each as it arrives.
+    """Records the gradients of `params` during backward, with a tensor hook on each parameter.
 
     Attributes:
-        peak: the largest number of bytes that gradients, arriving and accumulated, held at one time.
-        storages: all that were seen.
+        peak: the largest number of bytes in gradients, passed to hooks or accumulated, at any time.
+        storages: the recorded storages.
     """
 
     def __init__(self, params: Iterable[torch.nn.Parameter]) -> None:
@@ -91,18 +91,18 @@ class GradientBytes:
         self.storages = Storages()
         self._params = list(params)
         for param in self._params:
-            param.register_hook(self._arrived)
+            param.register_hook(self._record)
 
-    def _arrived(self, grad: torch.Tensor) -> None:
+    def _record(self, grad: torch.Tensor) -> None:
         self.storages.see([grad, *(param.grad for param in self._params)])
         self.peak = max(self.peak, self.storages.live_bytes())
 
 
 @contextmanager
-def old_objects_set_aside() -> Iterator[None]:
-    """Within the context `gc.collect()` and `gc.get_objects()` see the objects alone that were made in it.
+def gc_new_objects_only() -> Iterator[None]:
+    """Restrict `gc.collect()` and `gc.get_objects()` within the context to objects that are made in it.
 
-    That makes collecting quick, and counting exact.
+    This makes collecting fast and counting exact.
     """
     gc.freeze()
     try:

@@ -1,4 +1,4 @@
-"""What a run of a plan left behind, event by event; plain tensors and text, picklable."""
+"""The trace of a run: a snapshot after each event, as picklable tensors and text."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 State = dict[str, Any]
 
 REFUSALS = {"RuntimeError", "TypeError", "ValueError"}
-"""What a refusal is raised as, where the implementation has no class of its own for it."""
+"""Types of errors that may be a refusal."""
 
-_TELLS_OF_STEPS = re.compile(r"\b(already|been|was|were) (stepped|updated)\b", re.IGNORECASE)
+_MENTIONS_STEPS = re.compile(r"\b(already|been|was|were) (stepped|updated)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What there was after one event; of a tensor that is sharded over ranks, the part that this rank holds.
+    """Copies of all tensors after one event; of a sharded tensor, the shard of this rank.
 
     Attributes:
-        event: which one.
-        params: value of each parameter, under its first name.
+        event: the event.
+        params: value of each parameter, by its first name.
         buffers: value of each buffer.
-        grads: gradient of each parameter, None where there is none.
-        states: for each parameter the non-empty states that optimizers hold for it, in order of listing; None where
-            the optimizers are not to be had.
-        attached: how many optimizers each parameter has; None where they are not to be had.
+        grads: gradient of each parameter, or None.
+        states: non-empty optimizer states of each parameter, in order of listing; None if the implementation does not
+            list its optimizers.
+        attached: number of optimizers of each parameter; None if the implementation does not list them.
     """
 
     event: str
@@ -53,43 +53,43 @@ class Raised:
 
     Attributes:
         event: the event that raised it, with its number.
-        attaching: how many assignments the event was making; 0 where it made none.
-        text: type and message, on one line.
-        accidental: whether it was an accident rather than a refusal that somebody wrote.
-        tells_of_steps: whether the message says that parameters were stepped.
+        attaching: number of assignments of the event.
+        text: type and first line of the message.
+        accidental: whether it was an accident, rather than raised on purpose.
+        mentions_steps: whether the message says that parameters were stepped.
     """
 
     event: str
     attaching: int
     text: str
     accidental: bool
-    tells_of_steps: bool = False
+    mentions_steps: bool = False
 
     @property
     def refusal(self) -> str:
-        """The message, of an error that may be a refusal; empty: it is none of those."""
+        """The message if the error may be a refusal, else empty."""
         error, _, message = self.text.partition(": ")
         return message if error in REFUSALS else ""
 
     @staticmethod
     def observe(error: Exception, event: str, *, attaching: int) -> Raised:
-        """Describe `error`, raised during `event`."""
+        """Return a description of `error`, raised during `event`."""
         lines = str(error).strip().splitlines()
         text = f"{type(error).__name__}: {lines[0] if lines else '(no message)'}"
-        return Raised(event, attaching, text, is_accidental(error), bool(_TELLS_OF_STEPS.search(str(error))))
+        return Raised(event, attaching, text, is_accidental(error), bool(_MENTIONS_STEPS.search(str(error))))
 
 
 @dataclass
 class Trace:
-    """All snapshots of a run, and the error that ended it, if one did."""
+    """All snapshots of a run, and the error that ended it, if any."""
 
     start: Snapshot
     snapshots: list[Snapshot] = field(default_factory=list)
     raised: Raised | None = None
 
 
-def state_in(optimizer: Optimizer, param: Tensor) -> State:
-    """Return the state that `optimizer` holds for `param`, where torch's own classes have it."""
+def optimizer_state(optimizer: Optimizer, param: Tensor) -> State:
+    """Return the state that `optimizer` has for `param`, in the layout of torch's own classes."""
     state: State = optimizer.state[param]
     return state
 
@@ -98,9 +98,9 @@ def take_snapshot(
     event: str,
     model: nn.Module,
     optimizers: Iterable[Optimizer] | None,
-    state_of: Callable[[Optimizer, Tensor], State] = state_in,
+    state_of: Callable[[Optimizer, Tensor], State] = optimizer_state,
 ) -> Snapshot:
-    """Copy what an observer can see of `model` and of its `optimizers`, whose states `state_of` returns."""
+    """Return a snapshot of `model` and its `optimizers`, whose states `state_of` returns."""
     named = dict(model.named_parameters())
     params = {name: _copy(param) for name, param in named.items()}
     buffers = {name: _copy(buffer) for name, buffer in model.named_buffers()}
@@ -121,19 +121,19 @@ def take_snapshot(
 
 
 def copy_state(state: State) -> State:
-    """Return a copy of one parameter's optimizer state that later steps leave alone."""
+    """Return a copy of one parameter's optimizer state that later steps do not change."""
     return {
         key: _copy(value) if isinstance(value, torch.Tensor) else copy.deepcopy(value) for key, value in state.items()
     }
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    # The ragged shapes of two nested tensors are never equal, and few functions take them: the values tell enough.
+    # The ragged shapes of two nested tensors are never equal, and few functions support them, so compare the values.
     values = tensor.values() if tensor.is_nested else tensor
     if hasattr(values, "to_local"):
         values = values.to_local()
     return values.detach().clone()
 
 
-MISTAKES_OF_A_PLAN = ("AttributeError", "IndexError", "KeyError", "NameError")
-"""What the standard loop raises where a plan names something that is not there."""
+PLAN_ERRORS = ("AttributeError", "IndexError", "KeyError", "NameError")
+"""Types of errors that the standard loop raises if a plan names something that does not exist."""

@@ -1,4 +1,4 @@
-"""Carries out a plan by one method, event by event, and leaves a trace."""
+"""Runs a plan by one method of training, event by event, and returns its trace."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class TracedRun:
-    """A training run that is watched: after each event a snapshot is added to its trace.
+    """A training run, with a snapshot after each event.
 
     Attributes:
         run: the training run.
-        trace: what it has left so far.
+        trace: the trace so far.
     """
 
     def __init__(self, plan: Plan, method: StandardLoop | InBackward, device: str, rank: int = 0) -> None:
@@ -37,7 +37,7 @@ class TracedRun:
         self.trace = Trace(start=take_snapshot("the start", self.run.model, []))
 
     def execute(self, event: Event) -> None:
-        """Carry out one more event, and add to the trace; an error that it raises ends the run."""
+        """Execute one more event and add a snapshot; an error of the event is added to the trace, and ends the run."""
         run = self.run
         name = f"event {len(self.trace.snapshots)}, {event!r}"
         try:
@@ -51,9 +51,9 @@ class TracedRun:
 
 
 def train(plan: Plan, method: StandardLoop | InBackward, device: str = "cpu", rank: int = 0) -> Trace:
-    """Carry out `plan` by `method` and return the trace; an error that the run raises ends the trace.
+    """Run `plan` by `method` and return the trace, up to the first error.
 
-    The global random state is as before afterwards, and the same at the start of every run of the plan.
+    Every run of a plan starts with the same global random state, which is restored afterwards.
     """
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,5 +1,5 @@
-"""Hypothesis strategies for plans. They know names and shapes and draw plain data: no torch is imported here.
+"""Hypothesis strategies for plans, which draw plain data without importing torch.
 
-`plans` has the strategies. What they are made of are functions of `draw`, which also the rules of a state machine have:
-a strategy that is built anew for each draw costs more than the plan that it draws.
+`plans` and `on_ranks` have the strategies. They and the rules of the state machine call functions of `draw`, since to
+build a strategy for each draw would take longer than to run the plan.
 """

@@ -1,4 +1,4 @@
-"""Assignments of optimizers to arbitrary, overlapping subsets of the parameters."""
+"""Draws assignments of optimizers to arbitrary, overlapping subsets of the parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from inbackward_conformance.checking.strategies.choice import Draw
     from inbackward_conformance.checking.strategies.graphs import Graph
 
-MOST_ASSIGNMENTS = 3
+MAX_ASSIGNMENTS = 3
 
 OPTIMIZERS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("SGD", {"lr": 0.1}),
@@ -37,7 +37,7 @@ OPTIMIZERS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("Rprop", {"lr": 0.01}),
     ("Adafactor", {"lr": 0.01}),
 )
-"""Simplest first, which is what a failure shrinks to. The chapter equivalence has all configurations of all classes."""
+"""Simplest first, since a failure shrinks to it. All configurations of all classes are in the chapter equivalence."""
 
 
 def assignments(
@@ -45,16 +45,16 @@ def assignments(
     graph: Graph,
     *,
     among: Iterable[str] | None = None,
-    at_most: int = MOST_ASSIGNMENTS,
+    at_most: int = MAX_ASSIGNMENTS,
     hook: bool = True,
     only: str = "",
 ) -> tuple[Assignment, ...]:
-    """Draw one or more assignments, each of some parameters in any order, by any of their names, none of them twice.
+    """Draw assignments, each of some parameters in any order, by any of their names, without repetition.
 
-    `among` are the parameters to choose from; None: all, which may be given as `ALL` then. `only` is the
-    class to choose from; empty: all.
+    `among` are the parameters to choose from; None for all, which then may be `ALL`. `only` is the class to choose;
+    empty for any.
     """
-    optimizers = [found for found in OPTIMIZERS if only in {"", found[0]}]
+    optimizers = [(name, options) for name, options in OPTIMIZERS if only in {"", name}]
     return tuple(_assignment(draw, graph, among, optimizers, hook=hook) for _ in range(draw(st.integers(1, at_most))))
 
 

@@ -1,4 +1,4 @@
-"""Choices from a few; the first is what a failure shrinks to."""
+"""Draws one or several of a few choices; a failure shrinks to the first."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def one(draw: Draw, choices: Sequence[T]) -> T:
 
 
 def some(draw: Draw, choices: Sequence[T]) -> tuple[T, ...]:
-    """Draw some of the choices, in their order, perhaps none."""
+    """Draw any number of the choices, in order."""
     return tuple(choice for choice in choices if draw(st.booleans()))
 
 
 def at_least_one(draw: Draw, choices: Sequence[T]) -> tuple[T, ...]:
-    """Draw some of the choices, in any order."""
+    """Draw one or more of the choices, in any order."""
     left = list(choices)
     return tuple(left.pop(draw(st.integers(0, len(left) - 1))) for _ in range(draw(st.integers(1, len(left)))))
 
 
 def shuffled(draw: Draw, choices: Sequence[T]) -> tuple[T, ...]:
-    """Draw an order."""
+    """Draw a permutation of the choices."""
     left = list(choices)
     return tuple(left.pop(draw(st.integers(0, len(left) - 1))) for _ in range(len(left)))

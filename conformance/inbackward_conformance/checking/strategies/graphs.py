@@ -1,4 +1,4 @@
-"""Graphs of layers: what `LayerGraph` is called with, which parameters are shared, which are frozen."""
+"""Draws models: the arguments of `LayerGraph`, and which parameters are shared."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ if TYPE_CHECKING:
     from inbackward_conformance.checking.strategies.choice import Draw
 
 DIMENSIONS = {"linear": {"weight": 2, "bias": 1}, "norm": {"weight": 1, "bias": 1}, "gain": {"factor": 0}}
-"""The parameters of each kind of layer; two of as many dimensions have one shape."""
+"""The parameters of each kind of layer, with their number of dimensions, which determines their shape."""
 
 OFFSET = "offset"
-"""The parameter that every forward uses: no graph freezes it, so there is always something to train."""
+"""The parameter that every forward uses; it is never frozen, so backward always has a gradient to compute."""
 
-MOST_CALLS = 4
-ONE_IN_FOUR = 3  # of 0 to 3
+MAX_CALLS = 4
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A model of a plan.
+    """The structure of a model.
 
     Attributes:
-        calls: what `LayerGraph` is called with.
+        calls: the argument of `LayerGraph`.
         shared: as in `Plan`.
     """
 
@@ -46,34 +45,31 @@ class Graph:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """All names of parameters; a shared one has several."""
+        """All names of parameters; a shared parameter has several."""
         return (OFFSET, *(f"{layer}.{param}" for layer in self.layers for param in DIMENSIONS[kind_of(layer)]))
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
-        """The parameters, each by the name that it is not shared under."""
+        """The parameters, each by its own name, not one that it replaces."""
         return tuple(name for name in self.names if name not in dict(self.shared))
 
     @cached_property
     def unshared(self) -> tuple[str, ...]:
-        """The parameters that have one name."""
+        """The parameters with one name."""
         return tuple(name for name in self.parameters if name not in dict(self.shared).values())
 
     @cached_property
     def used(self) -> tuple[str, ...]:
-        """The layers that what the last call gives depends on."""
+        """The layers that the output depends on."""
         reached = {len(self.calls)}
         for number, (_, inputs) in reversed(list(enumerate(self.calls, 1))):
             if number in reached:
                 reached.update(inputs)
-        return tuple(
-            layer
-            for layer in self.layers
-            if any(layer == name for number, (name, _) in enumerate(self.calls, 1) if number in reached)
-        )
+        used = {name for number, (name, _) in enumerate(self.calls, 1) if number in reached}
+        return tuple(layer for layer in self.layers if layer in used)
 
     def parameter(self, name: str) -> str:
-        """Return the parameter behind one of its names."""
+        """Return the parameter of this name."""
         return dict(self.shared).get(name, name)
 
     def names_of(self, parameter: str) -> list[str]:
@@ -81,7 +77,7 @@ class Graph:
         return [name for name in self.names if self.parameter(name) == parameter]
 
     def parameters_in(self, params: str | Iterable[Any]) -> set[str]:
-        """Return the parameters that `Assignment.params` names; groups are not drawn."""
+        """Return the parameters in `Assignment.params`, which has no groups here."""
         return {self.parameter(name) for name in (self.names if params == ALL else params)}
 
     def parameters_of(self, layers: Iterable[str]) -> set[str]:
@@ -91,28 +87,28 @@ class Graph:
 
 
 def kind_of(layer: str) -> str:
-    """Return what a layer is named after."""
+    """Return the kind of a layer, which its name begins with."""
     return layer.rstrip("0123456789")
 
 
 def dimensions_of(name: str) -> int:
-    """Return how many dimensions a parameter has."""
+    """Return the number of dimensions of a parameter."""
     layer, _, attribute = name.partition(".")
     return DIMENSIONS[kind_of(layer)][attribute] if attribute else 1
 
 
 def graph(draw: Draw) -> Graph:
-    """Draw a graph: layers of each kind, used several times, in branches, or by nothing; parameters under two names."""
+    """Draw a graph of layers, which may be used several times, in branches or not at all, and may share parameters."""
     calls = tuple(_calls(draw))
     return Graph(calls, tuple(_shared(draw, Graph(calls).names)))
 
 
 def _calls(draw: Draw) -> Iterator[Call]:
     layers: list[str] = []
-    for number in range(draw(st.integers(0, MOST_CALLS))):
+    for number in range(draw(st.integers(0, MAX_CALLS))):
         layer = one(draw, [*(f"{kind}{number}" for kind in DIMENSIONS), *dict.fromkeys(layers)])
         layers.append(layer)
-        inputs = [(number,)] + [way for earlier in range(number) for way in ((earlier, number), (earlier,))]
+        inputs = [(number,)] + [choice for earlier in range(number) for choice in ((earlier, number), (earlier,))]
         yield layer, one(draw, inputs)
 
 
@@ -120,7 +116,7 @@ def _shared(draw: Draw, names: Sequence[str]) -> Iterator[tuple[str, str]]:
     sources: dict[int, list[str]] = {0: [], 1: [], 2: []}
     for name in names:
         alike = sources[dimensions_of(name)]
-        if name != OFFSET and alike and draw(st.integers(0, 3)) == ONE_IN_FOUR:
+        if name != OFFSET and alike and draw(st.integers(0, 3)) == 3:  # noqa: PLR2004 (one in four)
             yield name, one(draw, alike)
         elif name != OFFSET:
             alike.append(name)

@@ -1,4 +1,4 @@
-"""Plans for several ranks: buckets, parameters that a rank or all leave unused, gradients that are not synchronised."""
+"""Draws plans for DDP, with buckets, unused parameters, and gradients that are not synchronised."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     from inbackward_conformance.checking.strategies.choice import Draw
     from inbackward_conformance.plan.events import Event
 
-MOST_EVENTS = 5
-A_BUCKET_EACH = 1e-5
+MAX_EVENTS = 5
+TINY_BUCKET_MB = 1e-5
 TOLERANCE = 2e-6
-"""Of three ranks: as in the chapter ddp."""
+"""The tolerance for three ranks, as in the chapter ddp."""
 
 
 @st.composite
 def ddp_plans(draw: st.DrawFn) -> Plan:
-    """Draw what a model under DistributedDataParallel goes through, on one to three ranks."""
+    """Draw training under DistributedDataParallel, on one to three ranks."""
     world_size = one(draw, [2, 1, 3])
     model = graph(draw)
-    # A rounding of the sum over three ranks is as large as a gradient that is zero but for rounding, and an optimizer
-    # that divides by the size of gradients makes a whole step of it.
-    given = assignments(draw, model, at_most=2, only="SGD" if world_size > 2 else "")  # noqa: PLR2004
+    # A gradient that is zero in exact arithmetic is a rounding error, which depends on the order of the sum over three
+    # ranks; an optimizer that normalizes gradients makes a whole step of it.
+    assigned = assignments(draw, model, at_most=2, only="SGD" if world_size > 2 else "")  # noqa: PLR2004
     options = _options(draw, model)
-    events = tuple(_event(draw, model, options) for _ in range(draw(st.integers(0, MOST_EVENTS))))
+    events = tuple(_event(draw, model, options) for _ in range(draw(st.integers(0, MAX_EVENTS))))
     wrap = WrapDDP(options)
     attached_first = draw(st.booleans())
     return Plan(
         "LayerGraph",
-        given,
+        assigned,
         (*((wrap,) if attached_first else ()), *events, Backward()),
         () if attached_first else (wrap,),
         shared=model.shared,
@@ -49,7 +49,7 @@ def ddp_plans(draw: st.DrawFn) -> Plan:
 def _options(draw: Draw, model: Graph) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if draw(st.booleans()):
-        options["bucket_cap_mb"] = A_BUCKET_EACH
+        options["bucket_cap_mb"] = TINY_BUCKET_MB
     if draw(st.booleans()):
         options["gradient_as_bucket_view"] = True
     if set(model.used) != set(model.layers):
@@ -63,7 +63,7 @@ def _event(draw: Draw, model: Graph, options: dict[str, Any]) -> Event:
             return Backward(some(draw, model.layers))
         case 2 if "find_unused_parameters" in options:
             return PerRank((Backward(), Backward(some(draw, model.layers))))
-        case 3 if "static_graph" not in options:  # the reducer's first backward of a static graph has to synchronise
+        case 3 if "static_graph" not in options:  # with a static graph, the first backward has to synchronise
             return AccumulateUnsynchronised(some(draw, model.layers) if "find_unused_parameters" in options else ())
         case 4:
             return SetOption("lr", one(draw, [0.05, 0.0]))

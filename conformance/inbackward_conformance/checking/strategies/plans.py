@@ -1,6 +1,6 @@
-"""Plans, in families: what one of them holds an implementation to is a requirement of its own.
+"""Strategies for plans, one for each drawn requirement.
 
-So what is known to fail in an implementation, frozen parameters perhaps, fails where it belongs and hides nothing else.
+Each draws one feature, such as frozen parameters, so that an implementation that fails with it can pass the others.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from inbackward_conformance.checking.strategies.assignments import assignments
 from inbackward_conformance.checking.strategies.choice import one, shuffled, some
 from inbackward_conformance.checking.strategies.graphs import OFFSET, Graph, graph
+from inbackward_conformance.checking.strategies.next_events import next_events
 from inbackward_conformance.checking.strategies.situation import EventKind, Situation
 from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Accumulate, Backward, Load, Save, StepByHand, TrainOrdinarily
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from inbackward_conformance.plan.events import Event
 
 DTYPES = ("", "float64", "bfloat16")
-MOST_EVENTS = 8
+MAX_EVENTS = 8
 BACKWARDS = (EventKind.BACKWARD, EventKind.TWO_LOSSES)
 HISTORY = (
     *BACKWARDS,
@@ -38,7 +39,7 @@ HISTORY = (
 
 @st.composite
 def structures(draw: st.DrawFn) -> Plan:
-    """Draw what a model can be made of, and which of its parameters are attached to what; no frozen one is."""
+    """Draw models and assignments, without frozen parameters in the assignments."""
     model = graph(draw)
     frozen = _frozen(draw, model)
     among = set(model.parameters).difference(frozen) if frozen else None
@@ -50,7 +51,7 @@ def structures(draw: st.DrawFn) -> Plan:
 
 @st.composite
 def frozen_parameters(draw: st.DrawFn) -> Plan:
-    """Draw plans in which some of the parameters that are attached are frozen, and thawed later perhaps."""
+    """Draw assignments with frozen parameters, which may be thawed later."""
     model = graph(draw)
     frozen = frozenset(_frozen(draw, model))
     situation = Situation(model, assignments(draw, model), frozen=frozen, frozen_at_start=frozen)
@@ -59,32 +60,32 @@ def frozen_parameters(draw: st.DrawFn) -> Plan:
 
 @st.composite
 def histories(draw: st.DrawFn) -> Plan:
-    """Draw what can happen to a model in training, one after the other."""
-    situation = beginning(draw)
+    """Draw sequences of all kinds of events in training."""
+    situation = initial_situation(draw)
     before = (TrainOrdinarily(),) if draw(st.booleans()) else ()
     return plan_of(situation, (*_events(draw, situation, HISTORY), Backward()), before)
 
 
 @st.composite
 def checkpoints(draw: st.DrawFn) -> Plan:
-    """Draw training that is saved, goes on, and is taken back or resumed."""
-    situation = beginning(draw)
+    """Draw training that is saved, continued, and reset to the checkpoint or resumed from it."""
+    situation = initial_situation(draw)
     kinds = (EventKind.BACKWARD, EventKind.FREEZING, EventKind.OPTION)
     saved = (*_events(draw, situation, kinds, at_most=3), Save())
-    went_on = (*saved, *_events(draw, situation.after(saved), kinds, at_most=3), Load(rebuild=draw(st.booleans())))
-    return plan_of(situation, (*went_on, *_events(draw, situation.after(went_on), kinds, at_most=3), Backward()))
+    loaded = (*saved, *_events(draw, situation.after(saved), kinds, at_most=3), Load(rebuild=draw(st.booleans())))
+    return plan_of(situation, (*loaded, *_events(draw, situation.after(loaded), kinds, at_most=3), Backward()))
 
 
 @st.composite
 def attachments(draw: st.DrawFn) -> Plan:
-    """Draw further attachments in mid-training: of more optimizers, of copies, of what was detached."""
-    situation = beginning(draw)
+    """Draw further attachments during training: of more optimizers, of copies, of detached models."""
+    situation = initial_situation(draw)
     return plan_of(situation, (*_events(draw, situation, (EventKind.ATTACHMENT, EventKind.BACKWARD)), Backward()))
 
 
 @st.composite
 def new_data(draw: st.DrawFn) -> Plan:
-    """Draw casts, and parameters whose data is replaced, in mid-training."""
+    """Draw casts, and new data for parameters, during training."""
     model = graph(draw)
     situation = Situation(model, assignments(draw, model))
     return plan_of(situation, (*_events(draw, situation, (EventKind.NEW_DATA, EventKind.BACKWARD)), Backward()))
@@ -92,7 +93,7 @@ def new_data(draw: st.DrawFn) -> Plan:
 
 @st.composite
 def steps_by_hand(draw: st.DrawFn) -> Plan:
-    """Draw optimizers that are stepped by hand, beside parameters whose own step inside backward."""
+    """Draw optimizers that are stepped by hand, and others that step inside backward."""
     model = graph(draw)
     by_hand = some(draw, model.parameters) or (OFFSET,)
     inside = [name for name in model.parameters if name not in by_hand]
@@ -107,7 +108,7 @@ def steps_by_hand(draw: st.DrawFn) -> Plan:
 
 @st.composite
 def hooked_and_unhooked(draw: st.DrawFn) -> Plan:
-    """Draw optimizers without a hook on parameters that others have hooked, attached in any order."""
+    """Draw optimizers without a hook for parameters that others have hooked, attached in any order."""
     model = graph(draw)
     hooked = assignments(draw, model, at_most=2)
     covered = {name for assignment in hooked for name in model.parameters_in(assignment.params)}
@@ -118,7 +119,7 @@ def hooked_and_unhooked(draw: st.DrawFn) -> Plan:
 
 @st.composite
 def repeated_listings(draw: st.DrawFn) -> Plan:
-    """Draw lists in which a parameter stands twice, under one name or under two."""
+    """Draw lists with a repeated parameter, by one name or by two."""
     model = graph(draw)
     names = [one(draw, model.names) for _ in range(draw(st.integers(1, 4)))]
     (plain,) = assignments(draw, model, at_most=1)
@@ -130,40 +131,32 @@ def repeated_listings(draw: st.DrawFn) -> Plan:
 
 @st.composite
 def gradients_from_before(draw: st.DrawFn) -> Plan:
-    """Draw gradients that are there at attachment.
+    """Draw gradients that are accumulated before attachment.
 
-    The first backward reaches all of them, or a parameter of every assignment: what no backward of an assignment's
-    parameters reaches, hooks cannot see, and the reference implementation steps it late (README, out of its sight).
+    The first backward reaches all of them, or a parameter of every assignment. If it reached no parameter of an
+    assignment, no hook would run, and the reference implementation would step late (README, out of its sight).
     """
     model = graph(draw)
-    given = assignments(draw, model)
+    drawn = assignments(draw, model)
     before = tuple(Accumulate(some(draw, model.layers)) for _ in range(draw(st.integers(1, 2))))
-    reached = all(OFFSET in model.parameters_in(assignment.params) for assignment in given)
+    reached = all(OFFSET in model.parameters_in(assignment.params) for assignment in drawn)
     first = Backward(some(draw, model.layers)) if reached else Backward()
-    situation = Situation(model, given)
+    situation = Situation(model, drawn)
     return plan_of(situation, (first, *_events(draw, situation, BACKWARDS), Backward()), before)
 
 
-def beginning(draw: Draw) -> Situation:
-    """Draw where a history begins."""
+def initial_situation(draw: Draw) -> Situation:
+    """Draw a model and its assignments."""
     model = graph(draw)
     return Situation(model, assignments(draw, model), one(draw, DTYPES))
 
 
 def plan_of(situation: Situation, events: tuple[Event, ...], before: tuple[Event, ...] = ()) -> Plan:
-    """Return the plan that begins with a situation."""
+    """Return the plan that starts in a situation."""
     model = situation.graph
     arguments: tuple[Any, ...] = (model.calls,) if model.calls else ()
-    return Plan(
-        "LayerGraph",
-        situation.assignments,
-        events,
-        before,
-        shared=model.shared,
-        frozen=tuple(sorted(situation.frozen_at_start)),
-        dtype=situation.dtype,
-        arguments=arguments,
-    )
+    frozen = tuple(sorted(situation.frozen_at_start))
+    return Plan("LayerGraph", situation.assignments, events, before, model.shared, frozen, situation.dtype, arguments)
 
 
 def _frozen(draw: Draw, model: Graph) -> tuple[str, ...]:
@@ -171,12 +164,12 @@ def _frozen(draw: Draw, model: Graph) -> tuple[str, ...]:
 
 
 def _events(
-    draw: Draw, situation: Situation, kinds: Sequence[EventKind], *, at_most: int = MOST_EVENTS
+    draw: Draw, situation: Situation, kinds: Sequence[EventKind], *, at_most: int = MAX_EVENTS
 ) -> tuple[Event, ...]:
-    """Draw events of these kinds; a backward is to follow, which shows what they have left."""
+    """Draw events of these kinds; the plan needs a backward afterwards, which shows their effect."""
     events: list[Event] = []
     for _ in range(draw(st.integers(0, at_most))):
-        more = situation.draw(one(draw, situation.possible(kinds)), draw)
-        situation = situation.after(more)
-        events += more
+        drawn = next_events(draw, situation, one(draw, situation.possible(kinds)))
+        situation = situation.after(drawn)
+        events += drawn
     return tuple(events)

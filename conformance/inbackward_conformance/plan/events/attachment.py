@@ -1,4 +1,4 @@
-"""What happens around attachment: training before it, failures of it, and more of it later."""
+"""Events around attachment: training before it, attachments that fail, and further attachments."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class AttachMore(Event):
-    """Make one more assignment, in the middle of training."""
+    """Attach one more assignment in the middle of training."""
 
     assignment: Assignment
 
 
 @dataclass(frozen=True, repr=False)
 class FailToAttach(Event):
-    """Make an assignment that raises in the standard loop, and go on. Belongs to `Plan.before`."""
+    """Attach an assignment that raises in the standard loop, and continue. Belongs in `Plan.before`."""
 
     assignment: Assignment
 
 
 @dataclass(frozen=True, repr=False)
 class TrainOrdinarily(Event):
-    """Train for one step by another, ordinary optimizer."""
+    """Train for one step with a separate, ordinary optimizer."""
 
 
 @dataclass(frozen=True, repr=False)
 class Grow(Event):
-    """Let the model build another layer, with parameters of its own: `model.grow()`."""
+    """Add a layer with new parameters to the model: `model.grow()`."""

@@ -1,4 +1,4 @@
-"""Attachment, backward, and steps."""
+"""Events that attach, run backward and step."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from inbackward_conformance.plan.events.event import Event
 
 @dataclass(frozen=True, repr=False)
 class Attach(Event):
-    """Give the assignments of the plan to the parameters; every run begins so, after `Plan.before`.
+    """Attach the assignments of the plan; every run does so after `Plan.before`.
 
-    Once more it is for a model that is new, or detached.
+    A further `Attach` is for a model that was rebuilt, copied or detached.
     """
 
 
 @dataclass(frozen=True, repr=False)
 class Backward(Event):
-    """Forward and backward over a fresh batch; afterwards the optimizers have stepped and gradients are freed.
+    """Run forward and backward on a new batch; afterwards the optimizers have stepped and gradients are freed.
 
     Attributes:
         skip: branches that this forward leaves out.
-        scale: what the loss is multiplied by: 0 gives zero gradients, `inf` and `nan` non-finite ones.
-        inputs: the parameters that backward is confined to; empty: all that it reaches.
-        create_graph: whether the gradients get a graph of their own.
+        scale: factor of the loss; 0 gives zero gradients, `inf` and `nan` give non-finite ones.
+        inputs: parameters to compute gradients for, as in `loss.backward(inputs=…)`; empty for all.
+        create_graph: as in `loss.backward(create_graph=…)`.
     """
 
     skip: tuple[str, ...] = ()
@@ -34,16 +34,16 @@ class Backward(Event):
 
 @dataclass(frozen=True, repr=False)
 class Accumulate(Event):
-    """Forward and backward without a step: gradients are left behind. Belongs to `Plan.before`."""
+    """Accumulate gradients by forward and backward without a step. Belongs in `Plan.before`."""
 
     skip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
 class StepByHand(Event):
-    """Step the listed optimizers by hand and free the gradients, as one does without hooks."""
+    """Step the listed optimizers by hand and free the gradients, as without hooks."""
 
 
 @dataclass(frozen=True, repr=False)
 class StepAnother(Event):
-    """Step another, ordinary optimizer over all parameters: it finds no gradient to act on."""
+    """Step a separate, ordinary optimizer over all parameters; there is no gradient for it."""

@@ -1,4 +1,4 @@
-"""Checkpoints: training that stops and goes on elsewhere."""
+"""Events that save and load checkpoints."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from inbackward_conformance.plan.events.event import Event
 
 @dataclass(frozen=True, repr=False)
 class Save(Event):
-    """Save the model and the states of its optimizers to a file in memory."""
+    """Save the state dicts of the model and of its optimizers to a file in memory."""
 
 
 @dataclass(frozen=True, repr=False)
 class Load(Event):
-    """Load what was saved last.
+    """Load the last checkpoint.
 
     Attributes:
-        rebuild: into a model that is built and attached anew, as in another process; else into the one in training.
+        rebuild: whether to load into a newly built and attached model, as in a new process; if not, into the model in
+            training.
     """
 
     rebuild: bool = True
@@ -25,10 +26,10 @@ class Load(Event):
 
 @dataclass(frozen=True, repr=False)
 class SaveSharded(Event):
-    """Save the model and the states of its optimizers by `torch.distributed.checkpoint`, each rank its shards.
+    """Save a checkpoint with `torch.distributed.checkpoint`; each rank saves its shards.
 
     Attributes:
-        folder: a folder that all ranks see; each method of training has its own within.
+        folder: a folder that all ranks can access; each method of training has a subfolder.
     """
 
     folder: str
@@ -36,13 +37,13 @@ class SaveSharded(Event):
 
 @dataclass(frozen=True, repr=False)
 class LoadSharded(Event):
-    """Load what `SaveSharded` saved, by as many ranks or by another number.
+    """Load a checkpoint of `SaveSharded`, of the same or of another world size.
 
     Attributes:
         folder: as for `SaveSharded`.
-        of: the method of training that saved it; empty: the same that loads.
-        steps: after so many backwards it was saved, by the same assignments, ...
-        ranks: ... on so many ranks, which a script has to do first.
+        of: name of the method of training that saved it; empty for the one that loads.
+        steps: number of backwards before it was saved, with the same assignments; a script repeats them first.
+        ranks: the world size that it was saved with.
     """
 
     folder: str

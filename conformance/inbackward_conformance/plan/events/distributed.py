@@ -1,6 +1,6 @@
-"""What happens on several ranks: wrapping, gradients that are not yet synchronised, uneven inputs.
+"""Events of distributed training: wrappers, gradients that are not synchronised, uneven inputs.
 
-Every rank of a run carries out the same events, each over batches of its own.
+Every rank runs the same events, each on its own batches.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class WrapDDP(Event):
 
     Attributes:
         options: keyword arguments of `DistributedDataParallel`.
-        ignored: parameters that DDP leaves to their rank.
-        mixed_precision: the dtype that DDP computes and communicates in, and keeps buffers in; empty: their own.
-        plainly: whether the implementation is not told: `DistributedDataParallel` itself is called.
+        ignored: parameters that DDP does not synchronise.
+        mixed_precision: the dtype of parameters, reduction and buffers in DDP; empty for no mixed precision.
+        plainly: whether to call `DistributedDataParallel` itself even if the implementation has its own call.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -33,10 +33,10 @@ class WrapDDP(Event):
 
 @dataclass(frozen=True, repr=False)
 class RegisterCommHook(Event):
-    """Register a communication hook of torch's own with the wrapper, as a user does.
+    """Register one of torch's communication hooks on the wrapped model, as a user does.
 
     Attributes:
-        hook: a function of `torch.distributed.algorithms.ddp_comm_hooks.default_hooks`.
+        hook: name of a function in `torch.distributed.algorithms.ddp_comm_hooks.default_hooks`.
     """
 
     hook: str
@@ -44,9 +44,9 @@ class RegisterCommHook(Event):
 
 @dataclass(frozen=True, repr=False)
 class HookThenOptimizer(Event):
-    """Register a communication hook on the wrapped model, with an optimizer to step behind it.
+    """Register a communication hook on the wrapped model, and an optimizer that steps after it.
 
-    In the standard loop the optimizer is an ordinary one. Gradients stay after the step; here the run frees them.
+    The standard loop uses an ordinary optimizer. The hook does not free gradients; the run does.
 
     Attributes:
         assignment: the optimizer, and the parameters that it steps.
@@ -59,16 +59,16 @@ class HookThenOptimizer(Event):
 
 @dataclass(frozen=True, repr=False)
 class FullyShard(Event):
-    """Shard the model by FSDP2's `fully_shard`, through the implementation's own call if it has one.
+    """Shard the model with FSDP2's `fully_shard`, through the implementation's own call if it has one.
 
-    Sharding makes new Parameter objects: the standard loop builds its optimizers afterwards.
+    Sharding makes new Parameter objects; the standard loop builds its optimizers afterwards.
 
     Attributes:
         options: keyword arguments of `fully_shard`.
-        layers: submodules that are sharded on their own, before the whole.
-        replicas: how many copies of the model there are, each sharded over its part of the ranks.
+        layers: submodules that are sharded separately, before the whole model.
+        replicas: number of replicas of the model, each sharded over its part of the ranks.
         mixed_precision: names of dtypes, by argument of `MixedPrecisionPolicy`.
-        offload: whether shards stay in the memory of the CPU, which is not pinned.
+        offload: whether to offload shards to the CPU, in memory that is not pinned.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -85,8 +85,8 @@ class WrapFSDP(Event):
     The standard loop builds its optimizers afterwards.
 
     Attributes:
-        use_orig_params: whether the parameters stay; else flat ones take their place.
-        by_layer: whether each linear layer is wrapped on its own.
+        use_orig_params: as in `FullyShardedDataParallel`; if False, flat parameters replace those of the model.
+        by_layer: whether each linear layer is wrapped separately.
         strategy: name of a `ShardingStrategy`.
     """
 
@@ -97,9 +97,9 @@ class WrapFSDP(Event):
 
 @dataclass(frozen=True, repr=False)
 class AccumulateUnsynchronised(Event):
-    """Forward and backward within `no_sync()`: gradients stay on their rank, and nobody steps.
+    """Accumulate gradients within `no_sync()`, without all-reduce and without a step.
 
-    Under FSDP2 it is `set_requires_gradient_sync(False)`.
+    Under FSDP2 this is `set_requires_gradient_sync(False)`.
     """
 
     skip: tuple[str, ...] = ()
@@ -107,11 +107,12 @@ class AccumulateUnsynchronised(Event):
 
 @dataclass(frozen=True, repr=False)
 class Join(Event):
-    """Train within `join()`, each rank over as many batches as it has.
+    """Train within `join()`, each rank on its own number of batches.
 
     Attributes:
-        batches: how many, by rank.
-        divide_by_initial_world_size: else gradients are divided by the number of ranks that still have a batch.
+        batches: number of batches, by rank.
+        divide_by_initial_world_size: as in `join`; if False, gradients are divided by the number of ranks that still
+            have a batch.
     """
 
     batches: tuple[int, ...]
@@ -120,6 +121,6 @@ class Join(Event):
 
 @dataclass(frozen=True, repr=False)
 class PerRank(Event):
-    """Something else on each rank; the last of the events is for all further ranks."""
+    """Run a different event on each rank; the last event is for all further ranks."""
 
     events: tuple[Event, ...]

@@ -9,8 +9,8 @@ from inbackward_conformance.plan.literals import Printable
 
 @dataclass(frozen=True, repr=False)
 class Event(Printable):
-    """Something that happens in a run: plain data.
+    """One step of a run, as plain data.
 
-    What an event does is a function of `inbackward_conformance.training.execute`; how it is written into a script is
-    one of `inbackward_conformance.repro.write`. Both are chosen by the type of the event.
+    A function in `inbackward_conformance.training.execute` runs it, and a function in
+    `inbackward_conformance.repro.write` writes it into a script. Both are chosen by the type of the event.
     """

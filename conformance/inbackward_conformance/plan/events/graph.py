@@ -1,4 +1,4 @@
-"""What is done with the graph of a forward, beside `loss.backward()` once and at once."""
+"""Events that use the autograd graph in other ways than one `loss.backward()` right after forward."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from inbackward_conformance.plan.events.event import Event
 
 @dataclass(frozen=True, repr=False)
 class Forward(Event):
-    """Forward alone; the graph is kept for `BackwardThrough`."""
+    """Run forward alone, and keep the graph for `BackwardThrough`."""
 
     skip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
 class BackwardThrough(Event):
-    """Backward through the graph that a `Forward` has kept, and a step.
+    """Run backward through the graph of an earlier `Forward`, and step.
 
     Attributes:
-        forward: which of them, counted from 0.
-        retain_graph: whether another backward goes through it later.
+        forward: index of the `Forward`, from 0.
+        retain_graph: as in `loss.backward(retain_graph=…)`.
     """
 
     forward: int = 0
@@ -29,7 +29,7 @@ class BackwardThrough(Event):
 
 @dataclass(frozen=True, repr=False)
 class ComputeGradients(Event):
-    """Compute the gradients of all parameters, and do nothing with them.
+    """Compute the gradients of all parameters without accumulating them.
 
     Attributes:
         by: `torch.autograd.grad` or `torch.func.grad`.
@@ -40,10 +40,10 @@ class ComputeGradients(Event):
 
 @dataclass(frozen=True, repr=False)
 class FunctionalBackward(Event):
-    """Backward of `torch.func.functional_call` with the model's own parameters.
+    """Run backward through `torch.func.functional_call` with the model's own parameters.
 
     Attributes:
-        replaced: parameters in whose place it is called with a copy, a leaf of its own.
+        replaced: parameters that are passed as a copy, which is another leaf.
     """
 
     replaced: tuple[str, ...] = ()
@@ -51,10 +51,10 @@ class FunctionalBackward(Event):
 
 @dataclass(frozen=True, repr=False)
 class PenalizedBackward(Event):
-    """Backward of a loss to which the square of a gradient is added: a backward through a backward.
+    """Run backward of a loss with a gradient penalty: a double backward.
 
     Attributes:
-        of: whether that is the gradient of the `inputs` or of the `parameters`.
+        of: whether the penalty is on the gradient of the `inputs` or of the `parameters`.
     """
 
     of: str
@@ -62,13 +62,13 @@ class PenalizedBackward(Event):
 
 @dataclass(frozen=True, repr=False)
 class AutocastBackward(Event):
-    """Backward of a forward that ran under autocast."""
+    """Run forward under autocast, then backward."""
 
     dtype: str
 
 
 @dataclass(frozen=True, repr=False)
 class Compile(Event):
-    """Compile the model from here on: `model.compile(backend=…)`."""
+    """Compile the model: `model.compile(backend=…)`."""
 
     backend: str

@@ -1,4 +1,4 @@
-"""What users hang on parameters."""
+"""Events that register a user's hooks on parameters."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from dataclasses import dataclass
 
 from inbackward_conformance.plan.events.event import Event
 
-LARGEST_NORM = 0.01
-
 
 @dataclass(frozen=True, repr=False)
 class ClipGradients(Event):
-    """Hang a hook on each parameter that clips the norm of its gradient.
+    """Register a hook on each parameter that clips the norm of its gradient.
 
     Attributes:
-        by: `register_hook`, which gives another gradient back, or `register_post_accumulate_grad_hook`, which changes
-            `param.grad`.
+        by: `register_hook`, whose hook returns another gradient, or `register_post_accumulate_grad_hook`, whose hook
+            changes `param.grad`.
     """
 
     by: str
@@ -23,6 +21,6 @@ class ClipGradients(Event):
 
 @dataclass(frozen=True, repr=False)
 class DropGradients(Event):
-    """Hang a post-accumulate-grad hook on some parameters that sets `param.grad` to None: they are not to step."""
+    """Register a post-accumulate-grad hook that sets `param.grad` to None, so that the parameters do not step."""
 
     params: tuple[str, ...]

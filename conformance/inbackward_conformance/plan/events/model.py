@@ -1,4 +1,4 @@
-"""What happens to a model while it is in training: casts, new data, freezing, copies and surgery."""
+"""Events that change the model during training: casts, new data, freezing, copies, new parameters."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from inbackward_conformance.plan.events.event import Event
 
 @dataclass(frozen=True, repr=False)
 class Cast(Event):
-    """Cast the model, and the batches from here on: `model.to(dtype)`."""
+    """Cast the model, `model.to(dtype)`, and all later batches."""
 
     dtype: str
 
 
 @dataclass(frozen=True, repr=False)
 class SetData(Event):
-    """Give a parameter other data, half of its values in other memory.
+    """Set the data of a parameter to a new tensor of half its values.
 
     Attributes:
-        param: its name.
+        param: name of the parameter.
         by: `data` for `param.data = …`, or `set_` for `param.set_(…)`.
     """
 
@@ -29,24 +29,24 @@ class SetData(Event):
 
 @dataclass(frozen=True, repr=False)
 class Freeze(Event):
-    """`requires_grad_(False)` for some parameters."""
+    """Call `requires_grad_(False)` on some parameters."""
 
     params: tuple[str, ...]
 
 
 @dataclass(frozen=True, repr=False)
 class Thaw(Event):
-    """`requires_grad_(True)` for some parameters."""
+    """Call `requires_grad_(True)` on some parameters."""
 
     params: tuple[str, ...]
 
 
 @dataclass(frozen=True, repr=False)
 class LoadWeights(Event):
-    """Load half of the model's values into it: `model.load_state_dict(…)`.
+    """Load the model's own state dict, with half of its values: `model.load_state_dict(…)`.
 
     Attributes:
-        assign: whether that makes new Parameter objects.
+        assign: as in `load_state_dict`; if True, there are new Parameter objects.
     """
 
     assign: bool = False
@@ -54,14 +54,14 @@ class LoadWeights(Event):
 
 @dataclass(frozen=True, repr=False)
 class ReplaceParameter(Event):
-    """Put a new Parameter of the same values in the place of one."""
+    """Replace a parameter by a new Parameter of the same values."""
 
     param: str
 
 
 @dataclass(frozen=True, repr=False)
 class SwapParameters(Event):
-    """Let two parameters of one shape change places."""
+    """Swap two parameters of the same shape."""
 
     first: str
     second: str
@@ -69,10 +69,10 @@ class SwapParameters(Event):
 
 @dataclass(frozen=True, repr=False)
 class ReplaceByCopy(Event):
-    """Put a deepcopy in the place of a submodule, or of the whole model.
+    """Replace a submodule, or the whole model, by a deepcopy.
 
     Attributes:
-        submodule: its name; empty: the whole model, whose copy the run goes on with.
+        submodule: name of the submodule; empty for the whole model.
     """
 
     submodule: str = ""
@@ -80,4 +80,4 @@ class ReplaceByCopy(Event):
 
 @dataclass(frozen=True, repr=False)
 class Detach(Event):
-    """Make an ordinary model of it again; `Attach` may follow."""
+    """Detach all optimizers from the model; `Attach` may follow."""

@@ -1,4 +1,4 @@
-"""Schedules: options of optimizers that change during training."""
+"""Events that change options of optimizers during training."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from inbackward_conformance.plan.literals import Printable
 
 @dataclass(frozen=True, repr=False)
 class Power(Printable):
-    """A function that can be printed: epoch -> base ** epoch. For `lr_lambda`."""
+    """A printable function for `lr_lambda`: epoch -> base ** epoch."""
 
     base: float
 
     def __call__(self, epoch: int) -> float:
-        """Return the power."""
+        """Return the factor of an epoch."""
         return self.base**epoch
 
 
 @dataclass(frozen=True, repr=False)
 class Scheduler(Printable):
-    """A class of `torch.optim.lr_scheduler` with its options; `schedulers` among them are `Scheduler`s in turn."""
+    """A class of `torch.optim.lr_scheduler` with its options; an option `schedulers` is a tuple of `Scheduler`s."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def composed(self) -> bool:
-        """Whether it is made of other schedulers."""
+        """Whether the scheduler is composed of other schedulers."""
         return "schedulers" in self.options
 
 
 @dataclass(frozen=True, repr=False)
 class StartSchedule(Event):
-    """Start a scheduler over all optimizers, or over those of a submodule's parameters.
+    """Start a scheduler for all optimizers, or for those of a submodule's parameters.
 
     Attributes:
-        scheduler: which one.
-        submodule: name of the submodule; empty: the whole model.
+        scheduler: the scheduler.
+        submodule: name of the submodule; empty for the whole model.
     """
 
     scheduler: Scheduler
@@ -48,10 +48,10 @@ class StartSchedule(Event):
 
 @dataclass(frozen=True, repr=False)
 class StepSchedules(Event):
-    """Step every scheduler that was started.
+    """Step every started scheduler.
 
     Attributes:
-        metric: what a scheduler that watches one is given.
+        metric: argument of `step`, for a scheduler that needs one.
     """
 
     metric: float | None = None
@@ -59,12 +59,12 @@ class StepSchedules(Event):
 
 @dataclass(frozen=True, repr=False)
 class SetOption(Event):
-    """Set an option by hand in the `param_groups` of the optimizers.
+    """Set an option in the `param_groups` of the optimizers.
 
     Attributes:
-        option: its name, as in `lr`.
-        value: its new value.
-        params: set it in the groups that hold no other parameters than these; empty: in all.
+        option: name of the option, such as `lr`.
+        value: the new value.
+        params: restrict this to parameter groups without any other parameters; empty for all groups.
     """
 
     option: str

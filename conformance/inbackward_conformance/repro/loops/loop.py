@@ -1,4 +1,4 @@
-"""What both loops are made of."""
+"""Definitions for both loops."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import NamedTuple
 
 
 class AssignmentSource(NamedTuple):
-    """The arguments of `apply` as source, and what the standard loop has to know of them.
+    """The source of the arguments of `apply`, and what the standard loop needs beside it.
 
     Attributes:
         hook: whether the optimizer steps inside backward.
-        held: the names of the parameters, a shared one under its first.
-        closure: whether `step` needs one.
+        param_names: the first name of each parameter.
+        closure: whether `step` requires a closure.
     """
 
     optimizer_class: str
     params: str
     optimizer_kwargs: str
     hook: bool
-    held: frozenset[str]
+    param_names: frozenset[str]
     closure: bool
 
 
 def loading(optimizers: str, state: str) -> list[str]:
-    """Return what loads a list of states into a list of optimizers."""
+    """Return the statements that load a list of state dicts into a list of optimizers."""
     return [f"for optimizer, state in zip({optimizers}, {state}):", "    optimizer.load_state_dict(state)"]

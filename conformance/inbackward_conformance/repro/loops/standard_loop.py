@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.repro import sources
-from inbackward_conformance.repro.call_templates import CannotWrite, plain_call
+from inbackward_conformance.repro.call_templates import CannotWrite, torch_call
 from inbackward_conformance.repro.loops.loop import loading
 
 if TYPE_CHECKING:
@@ -17,44 +17,44 @@ if TYPE_CHECKING:
 
 
 class StandardLoopSource:
-    """One ordinary optimizer for each assignment, in the list `optimizers` or, stepped by hand, in `by_hand`.
+    """One ordinary optimizer for each assignment, in the list `optimizers` or, if stepped by hand, in `by_hand`.
 
     Args:
-        alone: whether there is never more than one optimizer, which then is a variable `optimizer`.
+        alone: whether there is a single optimizer, which is the variable `optimizer` then.
     """
 
     name = "StandardLoop"
-    """What tells its files from those of the other loop; `LoadSharded.of` names it."""
+    """The name of its subfolder of checkpoints, as in `LoadSharded.of`."""
 
     def __init__(self, templates: CallTemplates, *, alone: bool) -> None:
         self._templates = templates
         self._alone = alone
-        self._made: list[AssignmentSource] = []
+        self._assigned: list[AssignmentSource] = []
 
     def attach(self, assignments: Sequence[AssignmentSource], *, more: bool = False) -> list[str]:
-        """Make the optimizers: those that step after backward, and those that are stepped by hand.
+        """Return the statements that make the optimizers.
 
         Raises:
-            CannotWrite: an optimizer that was stepped by hand has to step after backward from here on.
+            CannotWrite: an optimizer in `by_hand` has to step after backward from now on.
         """
         by_hand_before = self._by_hand() if more else []
-        self._made = [*(self._made if more else []), *assignments]
+        self._assigned = [*(self._assigned if more else []), *assignments]
         if self._alone:
-            return [f"optimizer = {self._make(made)}" for made in assignments]
-        if any(made not in self._by_hand() for made in by_hand_before):
+            return [f"optimizer = {self._make(assignment)}" for assignment in assignments]
+        if any(assignment not in self._by_hand() for assignment in by_hand_before):
             raise CannotWrite("a later assignment hooks the parameters of an optimizer that was stepped by hand")
         lines = []
-        for name, chosen in (("optimizers", self._stepped()), ("by_hand", self._by_hand())):
-            made = [self._make(one) for one in chosen if any(one is new for new in assignments)]
-            if made or (name == "optimizers" and not more):
-                lines.append(f"{name} {'+=' if more else '='} [{', '.join(made)}]")
+        for name, assigned in (("optimizers", self._stepped()), ("by_hand", self._by_hand())):
+            new = [self._make(one) for one in assigned if any(one is assignment for assignment in assignments)]
+            if new or (name == "optimizers" and not more):
+                lines.append(f"{name} {'+=' if more else '='} [{', '.join(new)}]")
         return lines
 
     def backward(self, loss: str, options: str = "") -> list[str]:
-        """Return what a textbook has."""
-        lines = [plain_call("backward", options, loss=loss)]
+        """Return the calls of `backward`, `step` and `zero_grad`."""
+        lines = [torch_call("backward", options, loss=loss)]
         step = "optimizer.step()"
-        if any(made.closure for made in self._stepped()):
+        if any(assignment.closure for assignment in self._stepped()):
             step = "optimizer.step(closure)"
             lines += ["def closure():", "    model.zero_grad()", f"    loss = {loss}", "    loss.backward()"]
             lines.append("    return loss")
@@ -63,50 +63,50 @@ class StandardLoopSource:
         return lines
 
     def step_by_hand(self) -> list[str]:
-        """Step, then zero_grad."""
+        """Return the calls of `step` and `zero_grad` for the optimizers in `by_hand`."""
         return self._each("by_hand", "optimizer.step()", "optimizer.zero_grad()")
 
     def optimizers(self, module: str = "model") -> str:
-        """Return the list, or those that hold parameters of a part of the model."""
+        """Return a list of the optimizers, or of those with parameters of a submodule."""
         if self._alone:
             return "[optimizer]"
-        made = " + ".join(name for name in ("optimizers", "by_hand") if name != "by_hand" or self._by_hand())
+        lists = "optimizers + by_hand" if self._by_hand() else "optimizers"
         if module == "model":
-            return made
+            return lists
         params = f"set({module}.parameters())"
-        return f"[each for each in {made} if not {params}.isdisjoint(each.param_groups[0]['params'])]"
+        return f"[each for each in {lists} if not {params}.isdisjoint(each.param_groups[0]['params'])]"
 
     def reattach(self, assignments: Sequence[AssignmentSource]) -> list[str]:
-        """Make the optimizers anew."""
+        """Return the statements that make new optimizers."""
         return self.attach(assignments)
 
     def wrap(self, call: str, module: str, options: str, *, plainly: bool = False) -> str:
-        """Wrap by torch's own call."""
-        return plain_call(call, options, module=module)
+        """Return torch's own call."""
+        return torch_call(call, options, module=module)
 
     def schedule(self, module: str, scheduler: Scheduler) -> str:
-        """Start one for each optimizer."""
+        """Return a list of schedulers, one for each optimizer."""
         return self._of_each(sources.scheduler(scheduler), module)
 
     def state_dict(self) -> str:
-        """Return those of the optimizers."""
+        """Return a list of state dicts."""
         return self._of_each("optimizer.state_dict()")
 
     def load_state_dict(self, state: str) -> list[str]:
-        """Load into the optimizers."""
+        """Return the statements that load a list of state dicts."""
         return loading(self.optimizers(), state)
 
     def detach(self) -> list[str]:
-        """Forget the optimizers."""
+        """Return the statements that clear the lists."""
         lists = ["optimizers", *["by_hand"] * bool(self._by_hand())]
-        self._made = []
+        self._assigned = []
         return [f"{name} = []" for name in lists]
 
     def hook_then_optimizer(
-        self, wrapped: str, comm_hook: str, state: str, made: AssignmentSource, *, some: bool
+        self, wrapped: str, comm_hook: str, state: str, assignment: AssignmentSource, *, some: bool
     ) -> list[str]:
-        """Register the hook; the optimizer is one like any other."""
-        return [f"{wrapped}.register_comm_hook({state}, {comm_hook})", *self.attach([made])]
+        """Return the statements that register the hook, and make the optimizer as any other."""
+        return [f"{wrapped}.register_comm_hook({state}, {comm_hook})", *self.attach([assignment])]
 
     def _of_each(self, expression: str, module: str = "model") -> str:
         return f"[{expression}]" if self._alone else f"[{expression} for optimizer in {self.optimizers(module)}]"
@@ -117,18 +117,18 @@ class StandardLoopSource:
         return [part for line in lines for part in (f"for optimizer in {optimizers}:", f"    {line}")]
 
     def _hooked(self) -> frozenset[str]:
-        return frozenset(name for made in self._made if made.hook for name in made.held)
+        return frozenset(name for assigned in self._assigned if assigned.hook for name in assigned.param_names)
 
     def _stepped(self) -> list[AssignmentSource]:
-        return [made for made in self._made if made.held <= self._hooked()]
+        return [assigned for assigned in self._assigned if assigned.param_names <= self._hooked()]
 
     def _by_hand(self) -> list[AssignmentSource]:
-        return [made for made in self._made if not made.held <= self._hooked()]
+        return [assigned for assigned in self._assigned if not assigned.param_names <= self._hooked()]
 
-    def _make(self, made: AssignmentSource) -> str:
+    def _make(self, assignment: AssignmentSource) -> str:
         return self._templates.write(
             "standard_optimizer",
-            optimizer_class=made.optimizer_class,
-            params=made.params,
-            optimizer_kwargs=made.optimizer_kwargs,
+            optimizer_class=assignment.optimizer_class,
+            params=assignment.params,
+            optimizer_kwargs=assignment.optimizer_kwargs,
         )

@@ -1,4 +1,4 @@
-"""How each event is written into a script: one function an event, chosen by its type."""
+"""Writes events into a script: one function for each type of event."""
 
 from inbackward_conformance.repro.write import (  # noqa: F401 (they register their functions)
     attachment,

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 @singledispatch
 def write(event: Event, script: Script) -> None:
-    """Write an event down, as the source of a training.
+    """Write an event into a training function.
 
-    An event is the same for the standard loop and for an implementation. Where the two part, it asks `script.loop`.
+    It calls `script.loop` where the standard loop and an implementation differ.
     """
     raise NotImplementedError(f"{type(event).__name__} has no function here: register one with @write.register")

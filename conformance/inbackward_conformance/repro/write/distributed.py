@@ -33,8 +33,8 @@ def _(event: events.RegisterCommHook, script: Script) -> None:
 @write.register(events.HookThenOptimizer)
 def _(event: events.HookThenOptimizer, script: Script) -> None:
     hook, state = script.comm_hook(event.comm_hook)
-    made, some = script.assign(event.assignment), event.assignment.params != ALL
-    script.add(*script.loop.hook_then_optimizer(script.forward, hook, state, made, some=some))
+    assignment, some = script.assign(event.assignment), event.assignment.params != ALL
+    script.add(*script.loop.hook_then_optimizer(script.forward, hook, state, assignment, some=some))
 
 
 @write.register(events.FullyShard)

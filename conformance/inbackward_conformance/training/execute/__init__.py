@@ -1,4 +1,4 @@
-"""What each event does to a run: one function an event, chosen by its type."""
+"""Executes events: one function for each type of event."""
 
 from inbackward_conformance.training.execute import (  # noqa: F401 (they register their functions)
     attachment,

@@ -67,7 +67,7 @@ def _sharded_state(run: TrainingRun) -> dict[str, Any]:
 
 
 def _by_parameter() -> Any:
-    """Return the options that make a checkpoint independent of how many optimizers share the parameters."""
+    """Return options for a checkpoint that does not depend on the number of optimizers."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions
 
     return StateDictOptions(flatten_optimizer_state_dict=True)

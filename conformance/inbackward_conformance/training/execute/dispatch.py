@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 @singledispatch
 def execute(event: Event, run: TrainingRun) -> None:
-    """Carry an event out in a run.
+    """Execute an event in a run.
 
-    An event is the same for the standard loop and for an implementation. Where the two part, it asks `run.method`.
+    It calls `run.method` where the standard loop and an implementation differ.
     """
     raise NotImplementedError(f"{type(event).__name__} has no function here: register one with @execute.register")

@@ -41,8 +41,8 @@ def _(event: events.HookThenOptimizer, run: TrainingRun) -> None:
     hook, state = find_comm_hook(event.comm_hook)
     optimizer_class, params, options, _ = run.bind(event.assignment)
     some = None if event.assignment.params == ALL else list(params)
-    held = list(run.model.parameters()) if some is None else some
-    run.method.hook_then_optimizer(run.wrapper, hook, state, (optimizer_class, held, options, True), some)
+    own = list(run.model.parameters()) if some is None else some
+    run.method.hook_then_optimizer(run.wrapper, hook, state, (optimizer_class, own, options, True), some)
 
 
 @execute.register(events.FullyShard)

@@ -37,7 +37,7 @@ def _(event: events.ComputeGradients, run: TrainingRun) -> None:
         torch.autograd.grad(run.loss(batch), list(run.model.parameters()))
     else:
         params = dict(run.model.named_parameters())
-        torch.func.grad(lambda given: _functional_loss(run, given, batch))(params)
+        torch.func.grad(lambda params: _functional_loss(run, params, batch))(params)
 
 
 @execute.register(events.FunctionalBackward)
@@ -76,7 +76,7 @@ def _(event: events.AutocastBackward, run: TrainingRun) -> None:
 
 @execute.register(events.Compile)
 def _(event: events.Compile, run: TrainingRun) -> None:
-    # Else what another run has compiled is taken.
+    # Else this run would use code that another run has compiled.
     torch._dynamo.reset()  # noqa: SLF001 (a module that torch documents, whatever its name)
     run.model.compile(backend=event.backend)
 
