@@ -71,8 +71,6 @@ class AveragesTwice(OffersFunctional):
 
 @fails("functional/default_options")
 class OneDefaultForAll(OffersFunctional):
-    """Takes 1e-2 for everybody's learning rate."""
-
     def functional_optimizer(self, optimizer_class: Any, params: Iterable[Any], **options: Any) -> Any:
         return super().functional_optimizer(optimizer_class, params, **{"lr": 1e-2, **options})
 
@@ -89,8 +87,6 @@ class TakesNoneForZeros(OffersFunctional):
 
 @fails("functional/sparse_gradient", "Adam-step")
 class Densifies(OffersFunctional):
-    """Steps by a sparse gradient whatever the class says."""
-
     class kind(Wrapped):  # noqa: N801
         def step_param(self, param: Tensor, grad: Tensor | None) -> None:
             super().step_param(param, None if grad is None else grad.to_dense())
@@ -98,8 +94,6 @@ class Densifies(OffersFunctional):
 
 @fails("functional/other_length")
 class StopsAtTheShorter(OffersFunctional):
-    """Zips."""
-
     class kind(Wrapped):  # noqa: N801
         def step(self, gradients: Sequence[Tensor | None]) -> None:
             for param, grad in zip(self.params, gradients, strict=False):
@@ -108,8 +102,6 @@ class StopsAtTheShorter(OffersFunctional):
 
 @fails("functional/no_parameters")
 class TakesNothing(OffersFunctional):
-    """Has nothing to do, and nothing against it."""
-
     def functional_optimizer(self, optimizer_class: Any, params: Iterable[Any], **options: Any) -> Any:
         given = list(params)
         return super().functional_optimizer(optimizer_class, given, **options) if given else object()
@@ -117,8 +109,6 @@ class TakesNothing(OffersFunctional):
 
 @fails("functional/gradient_fields")
 class PutsGradientsOnParameters(OffersFunctional):
-    """Goes the way of ordinary optimizers."""
-
     class kind(Wrapped):  # noqa: N801
         def step_param(self, param: Tensor, grad: Tensor | None) -> None:
             param.grad = grad
@@ -127,8 +117,6 @@ class PutsGradientsOnParameters(OffersFunctional):
 
 @fails("functional/independent_states")
 class StepsTheOthersToo(OffersFunctional):
-    """Steps all by zeros where one is meant."""
-
     class kind(Wrapped):  # noqa: N801
         def step_param(self, param: Tensor, grad: Tensor | None) -> None:
             for other in self.params:
@@ -147,8 +135,6 @@ class ShowsCopiesOfGroups(OffersFunctional):
 
 @fails("functional/state_dict")
 class SavesOptionsAlone(OffersFunctional):
-    """A checkpoint of it begins anew."""
-
     class kind(Wrapped):  # noqa: N801
         def state_dict(self) -> dict[str, Any]:
             return {**super().state_dict(), "state": {}}
