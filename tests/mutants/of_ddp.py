@@ -98,8 +98,6 @@ class SumsFromItsOwnRank(Reducing):
 
 @fails("ddp/gradients_are_freed")
 class ZeroesGradients(AfterBackward):
-    """Keeps the memory, as `zero_grad(set_to_none=False)` does."""
-
     def free(self) -> None:
         for optimizer in self.attached:
             optimizer.zero_grad(set_to_none=False)

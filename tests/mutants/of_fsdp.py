@@ -83,8 +83,6 @@ class RoundsGradients(OnShards):
 
 @fails("fsdp/gradient_sync")
 class SynchronisesEachBackward(Naive):
-    """Needs its hooks called, and sees to it."""
-
     def fully_shard(self, module: nn.Module, **options: Any) -> Any:
         sharded: Any = fully_shard(module, **options)
         sharded.set_requires_gradient_sync = lambda _: None
@@ -135,20 +133,12 @@ class _AlwaysInSync(FullyShardedDataParallel):
 
 
 @fails("fsdp/attached_in_training")
-class LooksOnce(OnShards):
+class LooksOnce(of_ddp.LooksAtTheFirstForward, OnShards):
     def fully_shard(self, module: nn.Module, **options: Any) -> Any:
         sharded = super().fully_shard(module, **options)
-        self.seen: list[Optimizer] | None = None
-        module.register_forward_pre_hook(self.look)
+        self.taken = None
+        module.register_forward_pre_hook(self.take_over)
         return sharded
-
-    def look(self, *_: object) -> None:
-        if self.seen is None:
-            self.seen = list(self.attached)
-
-    def step(self, module: nn.Module) -> None:
-        for optimizer in self.seen or ():
-            optimizer.step()
 
 
 @fails("fsdp/two_optimizers")

@@ -101,8 +101,6 @@ class StepsTheFirstBucket(StepsInTheHook):
 
 @fails("hook_then_optimizer/gradients_stay")
 class FreesGradients(StepsInTheHook):
-    """Leaves zeros behind."""
-
     def step(self, done: Any, bucket: Any) -> Any:
         super().step(done, bucket)
         return bucket.buffer().zero_()

@@ -93,8 +93,6 @@ class StatesOfTrainableParametersSaved(Reference):
 
 @fails("properties/attachments", only_drawn=True)
 class FirstOptimizerDetached(Reference):
-    """Of several on a parameter the others stay."""
-
     def detach(self, module: nn.Module) -> None:
         for param in module.parameters():
             others = inbackward.optimizers_of(param)[1:]
