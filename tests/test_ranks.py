@@ -94,9 +94,8 @@ def test_ranks_stay_up(pool: Pool) -> None:
     """The same processes serve case after case; a larger world adds to them."""
     finding(pool, "Sound")
     before = pool.pids
-    finding(pool, "Sound")
-    finding(pool, "Raises")
-    finding(pool, "Prints")
+    for name in ("Sound", "Raises", "Prints"):
+        finding(pool, name)
     assert pool.pids == before
 
 
