@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,6 @@ class Suite:
         report = ("--conformance-report", str(self.report))
         return self._pytester.runpytest_subprocess("--pyargs", target, "-p", "no:randomly", *report, *arguments)
 
-    def collect(self, *arguments: str) -> set[str]:
-        """Return the collected requirements, `test_<chapter>.py::test_<name>`."""
-        result = self.run("--implementation=torch", "--collect-only", "-q", *arguments, chapter="")
-        return {line.partition("[")[0].rpartition("/")[2] for line in result.outlines if "::" in line}
-
     def record(self) -> Record:
         return read_record(self.report)
 
@@ -49,9 +46,11 @@ class Suite:
     def verdicts(self) -> dict[str, str]:
         footer = self.record()[-1]
         assert footer["kind"] == "footer"
-        return {name: found["verdict"] for name, found in footer["implementations"].items()}
+        return {name: counts["verdict"] for name, counts in footer["implementations"].items()}
 
 
 @pytest.fixture
-def suite(pytester: pytest.Pytester) -> Suite:
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+    """Its processes import what this one can: mutants, hostile implementations."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]))
     return Suite(pytester)

@@ -1,4 +1,4 @@
-"""Implementations that do it on purpose: each sound on its own, and a nuisance on rank 1 from the second step on."""
+"""Implementations that do it on purpose; those that are made from `Sound` on rank 1, from the second step on."""
 
 from __future__ import annotations
 
@@ -11,34 +11,30 @@ import torch
 import torch.distributed as dist
 
 from inbackward_conformance.outcome import NotOffered
+from mutants.naive import Naive
+from mutants.of_ddp import AfterBackward
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
 
-class Sound:
+class Dies(Naive):
+    """Ends its process where a parameter has two optimizers."""
+
+    def step(self, optimizer: Optimizer, param: Tensor) -> None:
+        if len(self.optimizers_of(param)) == 2:
+            os._exit(3)
+        super().step(optimizer, param)
+
+
+class Sound(AfterBackward):
     """Steps after backward, which is equal by construction."""
 
-    def __init__(self) -> None:
-        self._optimizers: list[Optimizer] = []
-        self._backwards = 0
-
-    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
-        self._optimizers.append(optimizer_class(params, **optimizer_kwargs))
-
-    def optimizers(self, module: nn.Module) -> list[Optimizer]:
-        return self._optimizers
-
     def backward(self, loss: Tensor, module: nn.Module) -> None:
-        self._backwards += 1
-        if self._backwards == 2 and dist.get_rank() == 1:
+        if self.backwards == 1 and dist.get_rank() == 1:
             self.misbehave(module)
-        loss.backward()
-        for optimizer in self._optimizers:
-            optimizer.step()
-        for optimizer in self._optimizers:
-            optimizer.zero_grad()
+        super().backward(loss, module)
 
     def misbehave(self, module: nn.Module) -> None:
         pass

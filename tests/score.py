@@ -64,7 +64,7 @@ class Failure:
     @classmethod
     def of(cls, case: CaseRecord) -> Failure:
         """Leave out what is not the same everywhere, and the mutant's own name, which its base has not."""
-        detail = NUMBERS.sub(lambda found: f"{found[1] or ''} …".strip(), case.detail)
+        detail = NUMBERS.sub(lambda match: f"{match[1] or ''} …".strip(), case.detail)
         detail = NAME.sub("…", detail)  # which one is the first whose sum is rounded otherwise
         detail = detail.replace(case.implementation.replace(":", "."), "its class")
         detail = detail.replace(case.implementation.partition(":")[2], "its class")
@@ -87,11 +87,9 @@ class Seen:
 
     def is_caught(self, mutant: Mutant) -> bool:
         """Whether its requirement fails, and not as it does for the base."""
-        found = self.departures(mutant.name, mutant.made_from)
-        failed = [
-            failure for (requirement, _), failure in found.items() if failure and requirement == mutant.requirement
-        ]
-        return any(failure.outcome in DEFECTS for failure in failed)
+        departures = self.departures(mutant.name, mutant.made_from)
+        own = [failure for (requirement, _), failure in departures.items() if requirement == mutant.requirement]
+        return any(failure and failure.outcome in DEFECTS for failure in own)
 
 
 def main() -> int:
@@ -103,14 +101,10 @@ def main() -> int:
     with ThreadPoolExecutor(WORKERS) as pool:
         seen, cases = run_all(pool)
     print(score(traces(seen, cases)))
-    caught = sum(map(seen.is_caught, RUN_HERE))
-    print(f"{caught} of {len(RUN_HERE)} caught, in {time.monotonic() - started:.0f} s")
+    print(f"{sum(map(seen.is_caught, RUN_HERE))} of {len(RUN_HERE)} caught, in {time.monotonic() - started:.0f} s")
     print(f"{len(MUTANTS) - len(RUN_HERE)} are for requirements that take an accelerator")
-    wrong = [
-        f"escaped: {mutant.name}, which is for {mutant.requirement}"
-        for mutant in RUN_HERE
-        if not seen.is_caught(mutant)
-    ]
+    escaped = [mutant for mutant in RUN_HERE if not seen.is_caught(mutant)]
+    wrong = [f"escaped: {mutant.name}, which is for {mutant.requirement}" for mutant in escaped]
     wrong += [line for mutant in RUN_HERE if mutant.only_drawn for line in named_that_catch(mutant, seen)]
     print("\n".join(wrong), end="\n" * bool(wrong))
     stale = [path for path, text in files(seen, cases).items() if not bring_up_to_date(path, text, accept=accept)]
@@ -152,8 +146,8 @@ def run(report: Path, names: list[str], options: list[str]) -> None:
 
 def named_that_catch(mutant: Mutant, seen: Seen) -> list[str]:
     """Return a line for each requirement that sees a mutant though only drawn plans should."""
-    found = seen.departures(mutant.name, mutant.made_from)
-    named = sorted({requirement for requirement, _ in found if not requirement.startswith("properties")})
+    departures = seen.departures(mutant.name, mutant.made_from)
+    named = sorted({requirement for requirement, _ in departures if not requirement.startswith("properties")})
     return [f"not by drawn plans alone: {mutant.name} is seen by {requirement}" for requirement in named]
 
 

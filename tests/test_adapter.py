@@ -9,7 +9,7 @@ import pytest
 from conftest import Suite
 
 TWO_FUNCTIONS = """
-def apply{suffix}(optimizer_class, params, optimizer_kwargs, register_hook=True):
+def {apply}(optimizer_class, params, optimizer_kwargs, register_hook=True):
     for param in params:
         param.__dict__.setdefault("own", []).append(optimizer_class([param], **optimizer_kwargs))
         if register_hook and len(param.own) == 1:
@@ -20,16 +20,8 @@ def step(param):
         optimizer.step()
     param.grad = None
 
-def {listing}(module):
+def {optimizers}(module):
     return [optimizer for param in module.parameters() for optimizer in getattr(param, "own", [])]
-"""
-
-OF_A_DISTRIBUTION = """
-from functions import apply, optimizers
-
-class y:
-    distribution = "{distribution}"
-    apply, optimizers = staticmethod(apply), staticmethod(optimizers)
 """
 
 ONLY_TWO_CALLS = """
@@ -44,6 +36,19 @@ class y:
 
 instance = y()
 
+class whole_model:
+    def attach(self, module, assignments):
+        for assignment in assignments:
+            functions.apply(*assignment)
+
+    optimizers = y.optimizers
+
+class of_torch(y):
+    distribution = "torch"
+
+class of_nothing(y):
+    distribution = "not-there"
+
 class z:
     pass
 """
@@ -51,12 +56,11 @@ class z:
 
 @pytest.fixture(autouse=True)
 def modules(pytester: pytest.Pytester) -> None:
+    torchs = {"apply": "apply_optimizer_in_backward", "optimizers": "get_in_backward_optimizers"}
     pytester.makepyfile(
-        functions=TWO_FUNCTIONS.format(suffix="", listing="optimizers"),
-        long_names=TWO_FUNCTIONS.format(suffix="_optimizer_in_backward", listing="get_in_backward_optimizers"),
-        private_names=TWO_FUNCTIONS.replace("def apply", "def _apply").format(
-            suffix="_optimizer_in_backward", listing="_get_in_backward_optimizers"
-        ),
+        functions=TWO_FUNCTIONS.format(apply="apply", optimizers="optimizers"),
+        long_names=TWO_FUNCTIONS.format(**torchs),
+        private_names=TWO_FUNCTIONS.format(**{call: f"_{name}" for call, name in torchs.items()}),
         everything="import functions, long_names, private_names",
         x=ONLY_TWO_CALLS,
         broken="import nothing_of_that_name",
@@ -65,7 +69,14 @@ def modules(pytester: pytest.Pytester) -> None:
 
 def test_two_calls_are_enough(suite: Suite) -> None:
     """A class, an instance and plain modules, under the names of torch's functions too, are driven as they are."""
-    names = ["x:y", "x:instance", "everything:functions", "everything:long_names", "everything:private_names"]
+    names = [
+        "x:y",
+        "x:whole_model",
+        "x:instance",
+        "everything:functions",
+        "everything:long_names",
+        "everything:private_names",
+    ]
     suite.run(*(f"--implementation={name}" for name in names), chapter="listing")
     assert suite.verdicts() == dict.fromkeys(names, "conformant")
 
@@ -73,36 +84,23 @@ def test_two_calls_are_enough(suite: Suite) -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        (
-            "nope",
-            "*unknown implementation 'nope'; registered here: optimi, reference, torch, torchtune, tutorial. *",
-        ),
+        ("nope", "*unknown implementation 'nope'; registered here: optimi, reference, torch, torchtune, tutorial. *"),
         ("broken:x", "*'broken:x' cannot be imported*No module named 'nothing_of_that_name'. Check the spelling*"),
         ("x:missing", "*'x:missing' cannot be imported*no attribute 'missing'. Check the spelling*"),
+        ("", "name what is to be tested: --implementation NAME or *"),
         ("x:z", "*'x:z' (x:z) has no `apply`. Give it apply(*), or attach(*), and optimizers(module)"),
     ],
 )
 def test_what_cannot_be_driven_is_one_line(suite: Suite, name: str, line: str) -> None:
-    result = suite.run("--implementation", name)
+    result = suite.run(*([f"--implementation={name}"] if name else []))
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: {line}"])
     assert not suite.report.exists()
 
 
-def test_nothing_named_is_one_line(suite: Suite) -> None:
-    result = suite.run()
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: name what is to be tested: --implementation NAME or *"])
-
-
-def test_the_record_names_the_version_of_what_is_adapted(suite: Suite, pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        functions=TWO_FUNCTIONS.format(suffix="", listing="optimizers"),
-        x=OF_A_DISTRIBUTION.format(distribution="torch"),
-        z=OF_A_DISTRIBUTION.format(distribution="not-there"),
-    )
-    suite.run("--implementation=x:y", "--implementation=reference", "-k", "backward_steps_nothing")
+def test_the_record_names_the_version_of_what_is_adapted(suite: Suite) -> None:
+    suite.run("--implementation=x:of_torch", "--implementation=reference", "-k", "backward_steps_nothing")
     versions = suite.record()[0]["versions"]
-    assert versions == {"x:y": f"torch {version('torch')}", "reference": f"inbackward {version('inbackward')}"}
-    result = suite.run("--implementation=z:y")
-    result.stderr.fnmatch_lines("ERROR: *'z:y' says that it is of distribution 'not-there', which is not installed; *")
+    assert versions == {"x:of_torch": f"torch {version('torch')}", "reference": f"inbackward {version('inbackward')}"}
+    result = suite.run("--implementation=x:of_nothing")
+    result.stderr.fnmatch_lines("ERROR: *'x:of_nothing' says that it is of distribution 'not-there', which is not *")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ def test_in_a_test_file(pytester: pytest.Pytester) -> None:
 def test_results() -> None:
     """One result a case; a failure says what it is on one line."""
     results = check_implementation(Naive, chapters=["sharing"], options=("-k", "two_names"))
-    assert Counter(result.requirement for result in results).keys() == {"sharing/two_names"}
+    assert {result.requirement for result in results} == {"sharing/two_names"}
     (failed, *_) = check_implementation("torch", chapters=["sharing"], options=("-k", "listed_twice_with_state"))
     assert not failed.passed
     assert failed.expected
@@ -53,15 +52,15 @@ def test_expected_failures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("adapter", "told"),
+    ("adapter", "message"),
     [
         (Naive(), "pass its class, or 'package.module:attribute'"),
         (type("Local", (), {"__qualname__": "f.<locals>.Local"}), "define it at the top of a module"),
     ],
     ids=["instance", "local"],
 )
-def test_what_no_other_process_can_import(adapter: Any, told: str) -> None:
-    with pytest.raises(TypeError, match=re.escape(told)):
+def test_what_no_other_process_can_import(adapter: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(message)):
         check_implementation(adapter)
 
 

@@ -1,19 +1,24 @@
-"""A check that cannot fail is an error of the suite, not a pass."""
+"""What a check passes, and what it does not: one that cannot fail is an error of the suite."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
 import inbackward
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.catalogue.optimizer_configurations import configurations
 from inbackward_conformance.checking.check import Check
-from inbackward_conformance.outcome import NotRun, Outcome
+from inbackward_conformance.outcome import NotRun, Outcome, Refusal
 from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward, SaveSharded
 from inbackward_conformance.specification import specification
+from inbackward_conformance.training.compare import compare
+from inbackward_conformance.training.trace import Raised, Snapshot, Trace
 
 RAISES = Assignment("SGD", {"lr": 0.1, "differentiable": True})
+STEPPED = "The gradient came twice, and the parameter was already stepped. Pass use_reentrant=False."
+SILENT = "one of the variables needed for gradient computation has been modified by an inplace operation"
 
 
 @pytest.fixture
@@ -36,12 +41,6 @@ def test_a_mistake_in_a_plan_is_never_agreement(check: Check) -> None:
     assert check.findings == []
 
 
-def test_every_finding_of_a_case_is_kept(check: Check) -> None:
-    for optimizer in ("SGD", "Adam"):
-        check(Plan("MLP", (Assignment(optimizer, {"lr": 0.1}),), (Backward(),)))
-    assert len(check.findings) == 2
-
-
 def test_what_the_standard_loop_cannot_step_on_this_device_is_meant(check: Check) -> None:
     """Capturable on CPU, say: torch raises an AssertionError, and that is what agreement is about."""
     for configuration in configurations():
@@ -56,3 +55,36 @@ def test_a_folder_that_a_rank_does_not_see_is_no_failure(check: Check) -> None:
     plan = Plan("MLP", (Assignment("SGD", {"lr": 0.1}),), (Backward(), SaveSharded("nowhere")))
     with pytest.raises(NotRun, match=r"rank 0 does not see nowhere: .* --basetemp"):
         check(plan)
+
+
+@pytest.mark.parametrize(
+    ("message", "stepped", "may_refuse", "outcome", "detail"),
+    [
+        (STEPPED, True, Refusal.LATE, Outcome.REFUSES, ""),
+        (SILENT, False, Refusal.LATE, Outcome.REFUSES, ""),
+        (SILENT, True, Refusal.LATE, Outcome.FAILS, "without a word of the parameters already stepped: weight"),
+        (
+            "",
+            False,
+            Refusal.LATE,
+            Outcome.FAILS,
+            "an accident, not a refusal: event 1 raises RuntimeError: (no message)",
+        ),
+        (STEPPED, True, Refusal.BEFORE_ANY_CHANGE, Outcome.FAILS, "torn update"),
+        (STEPPED, True, Refusal.AT_ATTACHMENT, Outcome.FAILS, "torn update"),
+        (STEPPED, True, None, Outcome.FAILS, "torn update"),
+    ],
+)
+def test_a_refusal_has_a_message_and_comes_in_time(
+    message: str, stepped: bool, may_refuse: Refusal | None, outcome: Outcome, detail: str
+) -> None:
+    def snapshot(value: float) -> Snapshot:
+        return Snapshot("event 1", {"weight": torch.tensor(value)}, {}, {"weight": None}, {"weight": []})
+
+    with pytest.raises(RuntimeError) as caught:
+        raise RuntimeError(message)
+    raised = Raised.observe(caught.value, "event 1", attaching=0)
+    standard = Trace(snapshot(0.0), [snapshot(1.0)])
+    finding = compare(standard, Trace(snapshot(0.0), [snapshot(float(stepped))], raised), may_refuse)
+    assert (finding.outcome, finding.passed) == (outcome, outcome is Outcome.REFUSES)
+    assert detail in finding.detail

@@ -13,13 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.catalogue.models import MLP
-from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import Backward, WrapDDP
 from inbackward_conformance.ranks.stores import HashStore
-from inbackward_conformance.report.record import CaseRecord, summarize, verdict
+from inbackward_conformance.report.record import summarize, verdict
 from inbackward_conformance.training.standard_loop import StandardLoop
 from inbackward_conformance.training.train import train
+from records import case
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +57,8 @@ def test_mixed_precision_needs_an_accelerator() -> None:
 
 @pytest.mark.parametrize(("device", "expected"), [("cpu", "conformant"), ("cuda", "incomplete")])
 def test_no_verdict_rests_on_what_torch_cannot_do_there(device: str, expected: str) -> None:
-    """It is listed as not train, and does not count as passed."""
-    cases = [
-        CaseRecord("x", "ddp/equality", "", "MUST", Outcome.CONFORMS, passed=True),
-        CaseRecord("x", "ddp/mixed_precision", "", "MUST", Outcome.NOT_RUN, passed=True),
-    ]
+    """It is listed as not run, and does not count as passed."""
+    cases = [case("x", "ddp/equality", "conforms"), case("x", "ddp/mixed_precision", "not run")]
     equality, mixed_precision = summarize("x", cases, [], device)
     assert (equality.passed, mixed_precision.passed) == (True, False)
     assert verdict([equality, mixed_precision]) == expected

@@ -11,14 +11,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Suite, read_record
-from inbackward_conformance.specification import DISTRIBUTED
 
 OPTIONS = ("--distributed", "--case-seconds", "40", "-p", "no:cacheprovider")
-
-
-@pytest.fixture(autouse=True)
-def python_path(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(pytestconfig.rootpath / "tests"), *filter(None, sys.path)]))
 
 
 def test_a_rank_that_dies_is_a_case_that_crashes(suite: Suite) -> None:
@@ -26,29 +20,15 @@ def test_a_rank_that_dies_is_a_case_that_crashes(suite: Suite) -> None:
     names = [f"--implementation=hostile:{name}" for name in ("Exits", "StandardLoopExits", "Sound")]
     result = suite.run(*OPTIONS, *names, "-k", "two_optimizers", chapter="ddp")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    outcomes = {line["implementation"]: line["outcome"] for line in suite.cases()}
-    assert outcomes == {
-        "hostile:Exits": "crashes",
-        "hostile:StandardLoopExits": "error",
-        "hostile:Sound": "conforms",
-    }
-
-
-@pytest.mark.parametrize("given", [(), ("--distributed",)], ids=["local", "distributed"])
-def test_chapters_of_a_run(given: tuple[str, ...], pytester: pytest.Pytester) -> None:
-    """Without `--distributed` the chapters that need ranks are left out, with it the others are."""
-    options = ("--collect-only", "-q", "--implementation=hostile:Sound", *given)
-    result = pytester.runpytest_subprocess("--pyargs", "inbackward_conformance", *options)
-    chapters = {line.partition("::")[0].rpartition("test_")[2] for line in result.outlines if "::" in line}
-    assert (chapters <= {f"{chapter}.py" for chapter in DISTRIBUTED}) is bool(given)
-    assert ("ddp.py" in chapters) is bool(given)
+    outcomes = {line["implementation"].partition(":")[2]: line["outcome"] for line in suite.cases()}
+    assert outcomes == {"Exits": "crashes", "StandardLoopExits": "error", "Sound": "conforms"}
 
 
 class Torchrun:
     """Two agents of two ranks each, on this machine."""
 
-    def __init__(self, folder: Path) -> None:
-        self.report = folder / "record.jsonl"
+    def __init__(self, report: Path) -> None:
+        self.report = report
 
     def run(self, *arguments: str) -> list[tuple[int, str]]:
         """Return exit status and output of both agents."""
@@ -74,15 +54,15 @@ class Torchrun:
             for agent in agents:
                 agent.kill()
 
-    def outcomes(self) -> dict[tuple[str, str], str]:
+    def outcomes(self) -> dict[str, str]:
         record = read_record(self.report)
         assert record[-1]["kind"] == "footer"
-        return {(line["requirement"], line["case"]): line["outcome"] for line in record if line["kind"] == "case"}
+        return {line["case"]: line["outcome"] for line in record if line["kind"] == "case"}
 
 
 @pytest.fixture
-def torchrun(tmp_path: Path) -> Torchrun:
-    return Torchrun(tmp_path)
+def torchrun(suite: Suite) -> Torchrun:
+    return Torchrun(suite.report.with_name("torchrun.jsonl"))
 
 
 def test_torchrun_gives_what_the_pool_gives(torchrun: Torchrun, suite: Suite) -> None:
@@ -90,14 +70,9 @@ def test_torchrun_gives_what_the_pool_gives(torchrun: Torchrun, suite: Suite) ->
     agents = torchrun.run(*arguments)
     assert [status for status, _ in agents] == [1, 0], agents
     suite.run(*OPTIONS, *arguments, chapter="ddp")
-    pool = {(line["requirement"], line["case"]): line["outcome"] for line in suite.cases()}
+    pool = {line["case"]: line["outcome"] for line in suite.cases()}
     assert torchrun.outcomes() == pool
-    assert pool == {
-        ("ddp/equality", "after-1"): "conforms",
-        ("ddp/equality", "after-2"): "refuses",
-        ("ddp/equality", "after-3"): "refuses",
-        ("ddp/equality", "after-4"): "refuses",
-    }
+    assert pool == {"after-1": "conforms", "after-2": "refuses", "after-3": "refuses", "after-4": "refuses"}
 
 
 def test_a_rank_of_torchrun_that_hangs(torchrun: Torchrun) -> None:

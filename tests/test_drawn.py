@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable
 
@@ -73,25 +71,19 @@ def test_histories_have_what_they_should(has: object) -> None:
         pytest.fail("none of 2000")
 
 
-class FakeCheck:
-    """In the place of `Check`: holds no implementation to a plan, but answers as it is told."""
-
-    def __init__(self, answer: object) -> None:
-        self.answer = answer
-        self.calls = 0
-
-    def __call__(self, plan: Plan, *, standard_may_raise: bool) -> None:
-        self.calls += 1
-        self.answer(plan)  # type: ignore[operator]
-
-
 def broken(plan: Plan, outcome: Outcome, detail: str = "so it is") -> BrokenPromise:
     return BrokenPromise(Finding(outcome, detail, passed=False), plan)
 
 
-def drawn_with(answer: object) -> tuple[Drawn, FakeCheck]:
-    check = FakeCheck(answer)
-    return Drawn(check, FEW, 0, lambda: time_limit(0.2)), check  # type: ignore[arg-type]
+def draw(answer: Callable[[Plan], None], checked: list[Plan] | None = None) -> None:
+    """Draw plans for `answer`, in the place of `Check`; list those that it got."""
+
+    def check(plan: Plan, **_: object) -> None:
+        if checked is not None:
+            checked.append(plan)
+        answer(plan)
+
+    Drawn(check, FEW, 0, lambda: time_limit(0.2))(plans.histories())  # type: ignore[arg-type]
 
 
 def test_one_finding_with_the_smallest_plan() -> None:
@@ -103,9 +95,8 @@ def test_one_finding_with_the_smallest_plan() -> None:
         if len(plan.assignments) > 1:
             raise broken(plan, Outcome.FAILS, "two optimizers")
 
-    drawn, _ = drawn_with(answer)
     with pytest.raises(BrokenPromise) as caught:
-        drawn(plans.histories())
+        draw(answer)
     assert caught.value.finding.detail in {
         f"two events; drawn: Plan('LayerGraph', ({SGD},), (Backward(), Backward()))",
         f"two optimizers; drawn: Plan('LayerGraph', ({SGD}, {SGD}), (Backward(),))",
@@ -118,20 +109,20 @@ def test_what_hangs_is_not_shrunk() -> None:
         while len(plan.events) > 1:
             pass
 
-    drawn, check = drawn_with(answer)
+    checked: list[Plan] = []
     with pytest.raises(OutOfTime, match=r"still running after 0.2 s.*; drawn: Plan\('LayerGraph'"):
-        drawn(plans.histories())
-    assert check.calls < FEW.max_examples
+        draw(answer, checked)
+    assert len(checked) < FEW.max_examples
 
 
 def test_what_crashes_ranks_is_not_shrunk() -> None:
     def answer(plan: Plan) -> None:
         raise broken(plan, Outcome.CRASHES)
 
-    drawn, check = drawn_with(answer)
+    checked: list[Plan] = []
     with pytest.raises(BrokenPromise, match="so it is; drawn: Plan"):
-        drawn(plans.histories())
-    assert check.calls == 1
+        draw(answer, checked)
+    assert len(checked) == 1
 
 
 def test_what_is_not_offered_is_passed_over() -> None:
@@ -139,55 +130,43 @@ def test_what_is_not_offered_is_passed_over() -> None:
         if len(plan.events) > 1:
             raise NotOffered("two events")
 
-    drawn, check = drawn_with(answer)
-    drawn(plans.histories())
-    assert check.calls == FEW.max_examples
+    checked: list[Plan] = []
+    draw(answer, checked)
+    assert len(checked) == FEW.max_examples
 
 
 def test_nothing_offered() -> None:
     def answer(_: Plan) -> None:
         raise NotOffered("anything")
 
-    drawn, _ = drawn_with(answer)
     with pytest.raises(NotOffered, match="anything"):
-        drawn(plans.histories())
+        draw(answer)
 
 
 def test_what_fails_at_times_is_a_failure() -> None:
     """Of the implementation, not of the suite."""
-    calls: list[Plan] = []
+    checked: list[Plan] = []
 
     def answer(plan: Plan) -> None:
-        calls.append(plan)
-        if len(calls) == 7:
+        if len(checked) == 7:
             raise broken(plan, Outcome.DIVERGES)
 
-    drawn, _ = drawn_with(answer)
     with pytest.raises(BrokenPromise, match="diverges: not every time: so it is; drawn: Plan"):
-        drawn(plans.histories())
+        draw(answer, checked)
 
 
 def test_a_time_limit_is_for_one_plan() -> None:
     """Many plans take longer than one may."""
 
-    def answer(_: Plan) -> None:
-        time.sleep(0.02)
-
-    drawn, check = drawn_with(answer)
-    drawn(plans.histories())
-    assert check.calls == FEW.max_examples
+    checked: list[Plan] = []
+    draw(lambda _: time.sleep(0.02), checked)
+    assert len(checked) == FEW.max_examples
 
 
 def drawings(suite: Suite, *options: str) -> list[dict[str, object]]:
-    suite.run(
-        "--implementation=mutants.of_structure:OneOptimizerAMention", "-k", "repeated", *options, chapter="properties"
-    )
+    name = "mutants.of_structure:OneOptimizerAMention"
+    suite.run("--implementation", name, "-k", "repeated", *options, chapter="properties")
     return [{key: value for key, value in case.items() if key != "seconds"} for case in suite.cases()]
-
-
-@pytest.fixture(autouse=True)
-def python_path(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(pytestconfig.rootpath / "tests"), *filter(None, sys.path)]))
 
 
 def test_a_run_is_repeatable_and_leaves_no_files(suite: Suite, pytester: pytest.Pytester) -> None:

@@ -8,42 +8,31 @@ import pytest
 
 from conftest import Suite
 from inbackward_conformance.adapters.find import known_implementations
-from inbackward_conformance.report.expected import BadExpectations, load_expectations
+from inbackward_conformance.report.expected import SHIPPED, BadExpectations, load_expectations
 
-HOOKED = """
-[[expected]]
-requirement = "no_hook/backward_steps_nothing"
-cause = "parameter '0.weight' differs"
-link = "https://example.org/1"
-
-[[expected]]
-requirement = "no_hook/stepped_by_hand"
-cause = "parameter '0.weight' differs"
-link = "https://example.org/2"
-
-[[expected]]
-requirement = "no_hook/beside_hooked_parameters"
-cause = "parameter '2.weight' differs"
-link = "https://example.org/3"
-"""
+HOOKED = "\n".join(
+    f'[[expected]]\nrequirement = "no_hook/{name}"\ncause = "parameter {param!r} differs"\nlink = "https://example.org"\n'
+    for name, param in [
+        ("backward_steps_nothing", "0.weight"),
+        ("stepped_by_hand", "0.weight"),
+        ("beside_hooked_parameters", "2.weight"),
+    ]
+)
+ENTRY = "[[expected]]\nrequirement = 'no_hook/stepped_by_hand'\ncause = 'x'\nlink = ''\n"
+UNHOOKED = "mutants.of_structure:RegisterHookIgnored"
 
 
-@pytest.fixture(autouse=True)
-def importable_mutants(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(pytestconfig.rootpath / "tests"))
-
-
-def run_with(suite: Suite, path: Path, name: str, entries: str) -> pytest.RunResult:
+def run_with(suite: Suite, name: str, entries: str, *arguments: str) -> pytest.RunResult:
+    path = suite.report.parent / "expected.toml"
     path.write_text(f"implementation = {name!r}\n{entries}", encoding="utf-8")
-    return suite.run("--implementation", name, "--expected", str(path))
+    return suite.run("--implementation", name, "--expected", str(path), *arguments)
 
 
-def test_expected_failures_leave_the_exit_status_alone_and_the_verdict_true(suite: Suite, tmp_path: Path) -> None:
-    name = "mutants.of_structure:RegisterHookIgnored"
-    result = run_with(suite, tmp_path / "expected.toml", name, HOOKED)
+def test_expected_failures_leave_the_exit_status_alone_and_the_verdict_true(suite: Suite) -> None:
+    result = run_with(suite, UNHOOKED, HOOKED)
     assert result.ret == pytest.ExitCode.OK
     result.assert_outcomes(passed=2, xfailed=3)
-    assert suite.verdicts() == {name: "not conformant"}
+    assert suite.verdicts() == {UNHOOKED: "not conformant"}
     assert {line["requirement"]: line["expected"] for line in suite.record() if line["kind"] == "requirement"} == {
         "no_hook/backward_steps_nothing": True,
         "no_hook/stepped_by_hand": True,
@@ -52,15 +41,15 @@ def test_expected_failures_leave_the_exit_status_alone_and_the_verdict_true(suit
     }
 
 
-def test_another_cause_is_a_failure(suite: Suite, tmp_path: Path) -> None:
+def test_another_cause_is_a_failure(suite: Suite) -> None:
     other = HOOKED.replace("parameter '2.weight' differs", "'2.weight'.grad is left over")
-    result = run_with(suite, tmp_path / "expected.toml", "mutants.of_structure:RegisterHookIgnored", other)
+    result = run_with(suite, UNHOOKED, other)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["=* 2 passed, 2 xfailed, 1 diverges in *"])
 
 
-def test_a_stale_entry_fails_the_run(suite: Suite, tmp_path: Path) -> None:
-    result = run_with(suite, tmp_path / "expected.toml", "mutants.naive:Naive", HOOKED)
+def test_a_stale_entry_fails_the_run(suite: Suite) -> None:
+    result = run_with(suite, "mutants.naive:Naive", HOOKED)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         ["stale expected failure: mutants.naive:Naive: no_hook/stepped_by_hand no longer fails *; remove the entry"]
@@ -70,12 +59,12 @@ def test_a_stale_entry_fails_the_run(suite: Suite, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ("[[expected]]\nrequirement = 'no_hook/none'\ncause = 'x'\nlink = ''", "no_hook/none: no such requirement"),
-        ("[[expected]]\nrequirement = 'no_hook/stepped_by_hand'\ncause = ''\nlink = ''", "the cause is empty"),
-        (2 * "[[expected]]\nrequirement = 'no_hook/stepped_by_hand'\ncause = 'x'\nlink = ''\n", "listed twice"),
-        ("[[expected]]\nrequirement = 'no_hook/stepped_by_hand'\ncause = 'x'", "missing 1 required .* 'link'"),
-        ("[[expected]]\nrequirement = 'no_hook/stepped_by_hand'\ncause = 'x'\nlink = ''\noutcome = 'odd'", "'odd'"),
-        ("[[expected]]\nrequirement = 'no_hook/stepped_by_hand'\ncause = 3\nlink = ''", "every value is text"),
+        (ENTRY.replace("stepped_by_hand", "none"), "no_hook/none: no such requirement"),
+        (ENTRY.replace("'x'", "''"), "the cause is empty"),
+        (2 * ENTRY, "listed twice"),
+        (ENTRY.replace("link = ''", ""), "missing 1 required .* 'link'"),
+        (f"{ENTRY}outcome = 'odd'", "'odd'"),
+        (ENTRY.replace("'x'", "3"), "every value is text"),
         ("not toml", "Give `implementation` and"),
     ],
     ids=["unknown", "no cause", "duplicate", "no link", "unknown outcome", "number", "no toml"],
@@ -96,27 +85,11 @@ def test_files_that_would_be_passed_over_are_refused(tmp_path: Path) -> None:
         load_expectations(["y"], [path, path], "cpu")
 
 
-def test_a_crash_is_expected_only_by_name(suite: Suite, tmp_path: Path, pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        dies="""
-        import os, mutants.naive
-
-        class Dies(mutants.naive.Naive):
-            def step(self, optimizer, param):
-                if len(param.optimizers) == 2:
-                    os._exit(3)
-                super().step(optimizer, param)
-        """
-    )
-    path = tmp_path / "expected.toml"
-    entry = "implementation = 'dies:Dies'\n[[expected]]\nrequirement = 'no_hook/hooked_and_unhooked'\n"
-    path.write_text(entry + "cause = 'crashed'\nlink = ''\n", encoding="utf-8")
-    result = suite.run("--implementation=dies:Dies", "-n", "1", "--expected", str(path))
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
-    path.write_text(entry + "cause = 'crashed'\nlink = ''\noutcome = 'crashes'\n", encoding="utf-8")
-    result = suite.run("--implementation=dies:Dies", "-n", "1", "--expected", str(path))
-    assert result.ret == pytest.ExitCode.OK
-    assert suite.verdicts() == {"dies:Dies": "not conformant"}
+def test_a_crash_is_expected_only_by_name(suite: Suite) -> None:
+    entry = "[[expected]]\nrequirement = 'no_hook/hooked_and_unhooked'\ncause = 'crashed'\nlink = ''\n"
+    assert run_with(suite, "hostile:Dies", entry, "-n", "1").ret == pytest.ExitCode.TESTS_FAILED
+    assert run_with(suite, "hostile:Dies", entry + "outcome = 'crashes'", "-n", "1").ret == pytest.ExitCode.OK
+    assert suite.verdicts() == {"hostile:Dies": "not conformant"}
 
 
 def test_a_bad_file_is_one_line_of_a_run(suite: Suite) -> None:
@@ -127,6 +100,7 @@ def test_a_bad_file_is_one_line_of_a_run(suite: Suite) -> None:
 
 def test_shipped_files_are_used_by_default() -> None:
     shipped = load_expectations(known_implementations(), [], "cpu")
+    assert {path.stem for path in SHIPPED.glob("*.toml")} == {name for name, entries in shipped.items() if entries}
     assert shipped["torch"]
     assert [entry.requirement for entry in shipped["reference"]] == ["hazards/checkpoint_of_detached_use"]
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
 
+import pytest
+
+from conftest import Suite
 from inbackward_conformance.__main__ import main
 from inbackward_conformance.specification import specification
-
-if TYPE_CHECKING:
-    import pytest
-
-    from conftest import Suite
 
 
 def test_requirements_are_listed_with_their_levels(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,7 +21,7 @@ def test_requirements_are_listed_with_their_levels(capsys: pytest.CaptureFixture
 
 
 def test_every_requirement_has_a_text() -> None:
-    assert [found.id for found in specification().values() if not found.text] == []
+    assert [name for name, requirement in specification().items() if not requirement.text] == []
 
 
 def test_the_committed_specification_is_that_of_the_requirements(
@@ -35,16 +33,18 @@ def test_the_committed_specification_is_that_of_the_requirements(
     assert committed == capsys.readouterr().out
 
 
-def test_the_specification_is_what_pytest_collects(suite: Suite) -> None:
-    """It is read from the source, without importing it; the marks and names are those that pytest sees."""
-    for mark, found in {
-        "must": {name for name, found in specification().items() if found.level == "MUST"},
-        "should": {name for name, found in specification().items() if found.level == "SHOULD"},
-        "may_refuse": {name for name, found in specification().items() if found.may_refuse},
+@pytest.mark.parametrize("chapters", [(), ("--distributed",)], ids=["local", "distributed"])
+def test_pytest_collects_the_specification(suite: Suite, chapters: tuple[str, ...]) -> None:
+    """It is read from the source, without importing it; `--distributed` chooses the chapters that need ranks."""
+    of_the_run = [each for each in specification().values() if each.is_distributed is bool(chapters)]
+    for mark, promised in {
+        "must": {each.id for each in of_the_run if each.level == "MUST"},
+        "should": {each.id for each in of_the_run if each.level == "SHOULD"},
+        "may_refuse": {each.id for each in of_the_run if each.may_refuse},
     }.items():
-        assert suite.collect("-m", mark) | suite.collect("-m", mark, "--distributed") == {
-            f"test_{name.partition('/')[0]}.py::test_{name.partition('/')[2]}" for name in found
-        }
+        options = ("--implementation=torch", "--collect-only", "-q", "-m", mark, *chapters)
+        printed = "\n".join(suite.run(*options, chapter="").outlines)
+        assert {"/".join(names) for names in re.findall(r"test_(\w+)\.py::test_(\w+)", printed)} == promised
 
 
 def test_the_table_in_the_readme_is_that_of_a_run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,35 @@ def record(tmp_path: Path) -> Path:
     )
 
 
-def page_of(*records: Path, options: tuple[str, ...] = ()) -> Page:
-    output = records[0].parent / "matrix.html"
-    assert main(["matrix", *map(str, records), "-o", str(output), *options]) == 0
+Matrix = Callable[..., str]
+
+
+@pytest.fixture
+def matrix(capsys: pytest.CaptureFixture[str]) -> Matrix:
+    """Run the command, and return what it prints."""
+
+    def run(*arguments: object) -> str:
+        assert main(["matrix", *map(str, arguments)]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Matrix:
+    """Run the command, which ends with an error, and return that."""
+
+    def run(*arguments: object) -> str:
+        with pytest.raises(SystemExit):
+            main(["matrix", *map(str, arguments)])
+        return capsys.readouterr().err
+
+    return run
+
+
+def page_of(record: Path) -> Page:
+    output = record.parent / "matrix.html"
+    assert main(["matrix", str(record), "-o", str(output)]) == 0
     return Page(output.read_text(encoding="utf-8"))
 
 
@@ -52,16 +79,15 @@ class Page(HTMLParser):
         self.details: list[dict[str, dict[str, Any]]] = json.loads(details)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        if "data-requirement" in found:
-            self.cells[str(found["id"])] = str(found["aria-label"])
-        self.references += [str(found[name]) for name in ("src", "href", "srcset", "action") if name in found]
+        values = dict(attrs)
+        if "data-requirement" in values:
+            self.cells[str(values["id"])] = str(values["aria-label"])
+        self.references += [str(values[name]) for name in ("src", "href", "srcset", "action") if name in values]
 
 
-def test_records_become_a_table(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["matrix", str(record)])
+def test_records_become_a_table(record: Path, matrix: Matrix) -> None:
     assert_expected_inline(
-        capsys.readouterr().out,
+        matrix(record),
         """\
 | requirement | one | two |
 | --- | --- | --- |
@@ -71,9 +97,8 @@ def test_records_become_a_table(record: Path, capsys: pytest.CaptureFixture[str]
 | **verdict** | conformant | not conformant |
 """,
     )
-    main(["matrix", str(record), "--may-refuse"])
     assert_expected_inline(
-        capsys.readouterr().out,
+        matrix(record, "--may-refuse"),
         """\
 | requirement | one | two |
 | --- | --- | --- |
@@ -82,25 +107,21 @@ def test_records_become_a_table(record: Path, capsys: pytest.CaptureFixture[str]
     )
 
 
-def test_runs_of_different_chapters_are_one_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_of_different_chapters_are_one_column(tmp_path: Path, matrix: Matrix) -> None:
     """The verdict is that of all of them; a local and a distributed run are the example."""
     local = write_record(tmp_path / "1.jsonl", case("one", "state/resume", "conforms"))
     distributed = write_record(tmp_path / "2.jsonl", case("one", "ddp/join", "diverges"))
-    main(["matrix", str(local), str(distributed)])
-    assert "| **verdict** | not conformant |" in capsys.readouterr().out
+    assert "| **verdict** | not conformant |" in matrix(local, distributed)
 
 
-def test_the_page_names_the_versions_of_what_was_tested(record: Path, tmp_path: Path) -> None:
-    main(["matrix", str(record), "-o", str(tmp_path / "m.html")])
-    page = (tmp_path / "m.html").read_text(encoding="utf-8")
-    assert "one-library 1.2, torch 2.13.0 on cpu" in page
-    assert "one (one-library 1.2), two (two-library 1.2)" in page
+def test_the_page_names_the_versions_of_what_was_tested(record: Path) -> None:
+    page = page_of(record)
+    assert "one-library 1.2, torch 2.13.0 on cpu" in page.text
+    assert "one (one-library 1.2), two (two-library 1.2)" in page.text
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["in order", "in reverse"])
-def test_a_later_run_of_a_chapter_replaces_it(
-    reverse: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_later_run_of_a_chapter_replaces_it(reverse: bool, tmp_path: Path, matrix: Matrix) -> None:
     """By its date, in whatever order the records are given."""
     earlier = write_record(
         tmp_path / "1.jsonl",
@@ -109,13 +130,10 @@ def test_a_later_run_of_a_chapter_replaces_it(
         case("one", "state/resume", "conforms"),
         date="2026-01-01T00:00:00+00:00",
     )
-    later = write_record(
-        tmp_path / "2.jsonl", case("one", "listing/order", "conforms"), date="2026-01-02T00:00:00+02:00"
-    )
-    records = [str(earlier), str(later)]
-    main(["matrix", *(reversed(records) if reverse else records)])
+    case_of_later = case("one", "listing/order", "conforms")
+    later = write_record(tmp_path / "2.jsonl", case_of_later, date="2026-01-02T00:00:00+02:00")
     assert_expected_inline(
-        capsys.readouterr().out,
+        matrix(later, earlier) if reverse else matrix(earlier, later),
         """\
 | requirement | one |
 | --- | --- |
@@ -126,38 +144,30 @@ def test_a_later_run_of_a_chapter_replaces_it(
     )
 
 
-def test_cases_picked_out_replace_no_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cases_picked_out_replace_no_whole_run(tmp_path: Path, matrix: Matrix) -> None:
     whole = write_record(tmp_path / "1.jsonl", case("one", "ddp/join", "diverges"), date="2026-01-01T00:00:00+00:00")
-    picked = write_record(
-        tmp_path / "2.jsonl", case("one", "ddp/join", "conforms"), whole=False, not_run=("state/resume",)
-    )
-    main(["matrix", str(whole), str(picked)])
-    printed = capsys.readouterr().out
+    conforms = case("one", "ddp/join", "conforms")
+    picked = write_record(tmp_path / "2.jsonl", conforms, whole=False, not_run=("state/resume",))
+    printed = matrix(whole, picked)
     assert "| ddp/join | diverges |" in printed
     assert "| state/resume | not run |" in printed  # what was left out is listed
 
 
-def test_cases_picked_out_never_make_it_conformant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cases_picked_out_never_make_it_conformant(tmp_path: Path, matrix: Matrix) -> None:
     """Not even where each requirement has a case, the others having been left out."""
     whole = write_record(tmp_path / "1.jsonl", case("one", "state/resume", "conforms"))
     picked = write_record(tmp_path / "2.jsonl", case("one", "listing/order", "conforms"), whole=False)
-    main(["matrix", str(whole), str(picked)])
-    assert "| **verdict** | incomplete |" in capsys.readouterr().out
+    assert "| **verdict** | incomplete |" in matrix(whole, picked)
 
 
-def test_other_versions_and_devices_are_other_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    records = [
-        write_record(
-            tmp_path / f"{torch}-{device}.jsonl", case("one", "listing/order", "fails"), torch=torch, device=device
-        )
-        for torch, device in [("2.13.0", "cpu"), ("2.13.0", "cuda"), ("2.14.0", "cpu")]
-    ]
-    main(["matrix", str(records[0]), str(records[1])])
-    assert capsys.readouterr().out.startswith("| requirement | one (cpu) | one (cuda) |\n")
-    main(["matrix", *map(str, records)])
-    assert capsys.readouterr().out.startswith(
-        "| requirement | one (torch 2.13.0, cpu) | one (torch 2.13.0, cuda) | one (torch 2.14.0, cpu) |\n"
-    )
+def test_other_versions_and_devices_are_other_columns(tmp_path: Path, matrix: Matrix) -> None:
+    fails = case("one", "listing/order", "fails")
+    cpu = write_record(tmp_path / "1.jsonl", fails, torch="2.13.0", device="cpu")
+    cuda = write_record(tmp_path / "2.jsonl", fails, torch="2.13.0", device="cuda")
+    later = write_record(tmp_path / "3.jsonl", fails, torch="2.14.0", device="cpu")
+    assert matrix(cpu, cuda).startswith("| requirement | one (cpu) | one (cuda) |\n")
+    columns = "| one (torch 2.13.0, cpu) | one (torch 2.13.0, cuda) | one (torch 2.14.0, cpu) |\n"
+    assert matrix(cpu, cuda, later).startswith(f"| requirement {columns}")
 
 
 def test_every_cell_of_the_page_says_what_it_is(record: Path) -> None:
@@ -179,9 +189,8 @@ def test_the_page_needs_nothing_else(record: Path) -> None:
 
 def test_what_a_record_says_is_never_markup(tmp_path: Path) -> None:
     hostile = "</script><script>alert(1)</script><!--"
-    page = page_of(
-        write_record(tmp_path / "r.jsonl", case(f"x:{hostile}", "listing/order", "fails", name=hostile, detail=hostile))
-    )
+    fails = case(f"x:{hostile}", "listing/order", "fails", name=hostile, detail=hostile)
+    page = page_of(write_record(tmp_path / "r.jsonl", fails))
     assert hostile not in page.text
     assert page.text.count("<script") == 2
     assert page.details[0]["listing/order"]["observations"][0]["detail"] == hostile
@@ -213,18 +222,17 @@ def test_a_cell_has_the_script_of_its_worst_case(record: Path) -> None:
     assert page_of(record).details[0]["listing/order"]["observations"][0]["script"] == "import torch"
 
 
-def test_the_badge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_badge(tmp_path: Path, matrix: Matrix, refused: Matrix) -> None:
     """It says of how many chapters a verdict is, where it is not of all."""
     record = write_record(
         tmp_path / "r.jsonl", case("one", "state/resume", "conforms"), case("two", "listing/order", "conforms")
     )
     output = tmp_path / "badge.svg"
-    main(["matrix", str(record), "--implementation", "one", "-o", str(output)])
+    matrix(record, "--implementation", "one", "-o", output)
     badge = ET.parse(output).getroot()  # noqa: S314 (we wrote it)
     assert re.fullmatch(r"optimizer in backward: conformant \(1 of \d+ chapters\)", badge.attrib["aria-label"])
-    with pytest.raises(SystemExit):
-        main(["matrix", str(record), "--format", "badge"])
-    assert "a badge is of one column, here are one, two; choose by --implementation" in capsys.readouterr().err
+    error = refused(record, "--format", "badge")
+    assert "a badge is of one column, here are one, two; choose by --implementation" in error
 
 
 @pytest.mark.parametrize(
@@ -237,35 +245,16 @@ def test_the_badge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ids=["format", "path", "implementation"],
 )
 def test_what_cannot_be_done_is_one_line(
-    options: tuple[str, ...],
-    message: str,
-    record: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...], message: str, record: Path, refused: Matrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(record.parent)
-    with pytest.raises(SystemExit):
-        main(["matrix", record.name, *options])
-    assert message in capsys.readouterr().err
+    assert message in refused(record.name, *options)
 
 
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (slice(0, -1), "has no footer, its run did not reach its end; run it again"),
-        (slice(1, None), "has no footer, its run did not reach its end; run it again"),
-        (slice(0, 0), "has no footer, its run did not reach its end; run it again"),
-    ],
-    ids=["died", "no header", "empty"],
-)
-def test_a_run_that_died_is_refused(
-    lines: slice, message: str, record: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    kept = record.read_text(encoding="utf-8").splitlines()[lines]
-    record.write_text("\n".join(kept), encoding="utf-8")
-    with pytest.raises(SystemExit):
-        main(["matrix", str(record)])
-    assert message in capsys.readouterr().err
+@pytest.mark.parametrize("lines", [slice(0, -1), slice(1, None), slice(0, 0)], ids=["no footer", "no header", "empty"])
+def test_a_run_that_died_is_refused(lines: slice, record: Path, refused: Matrix) -> None:
+    record.write_text("\n".join(record.read_text(encoding="utf-8").splitlines()[lines]), encoding="utf-8")
+    assert "has no footer, its run did not reach its end; run it again" in refused(record)
 
 
 @pytest.mark.parametrize(
@@ -277,23 +266,15 @@ def test_a_run_that_died_is_refused(
     ],
     ids=["other JSON", "no JSON", "keys missing"],
 )
-def test_what_is_no_record_is_refused(
-    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_no_record_is_refused(text: str, message: str, tmp_path: Path, refused: Matrix) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(SystemExit):
-        main(["matrix", str(path)])
-    assert message in capsys.readouterr().err
+    assert message in refused(path)
 
 
-def test_promises_of_two_specifications_are_not_compared(
-    record: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_promises_of_two_specifications_are_not_compared(record: Path, tmp_path: Path, refused: Matrix) -> None:
     other = write_record(tmp_path / "2.jsonl", case("one", "listing/order", "fails"), spec="0.9")
-    with pytest.raises(SystemExit):
-        main(["matrix", str(record), str(other)])
-    assert "is of 1.0; make both with one version of the suite" in capsys.readouterr().err
+    assert "is of 1.0; make both with one version of the suite" in refused(record, other)
 
 
 def test_a_real_record(suite: Suite) -> None:

@@ -13,12 +13,16 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome
 from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import Backward, WrapDDP
+from inbackward_conformance.ranks.message import pack, unpack
 from inbackward_conformance.ranks.on_ranks import OnRanks, run_observed, run_standard
 from inbackward_conformance.ranks.pool import Pool
+from inbackward_conformance.tensors import same_bits
 from inbackward_conformance.training.compare_ranks import compare_ranks
 
 SECONDS = 15.0
@@ -80,19 +84,18 @@ def next_case(pool: Pool) -> Iterator[None]:
     ],
 )
 def test_outcome(pool: Pool, name: str, outcome: Outcome, detail: str) -> None:
-    found = finding(pool, name)
-    assert found.outcome is outcome, found.detail
-    assert re.search(detail, found.detail, re.DOTALL), found.detail
-    assert found.passed is (outcome is Outcome.CONFORMS)
+    observed = finding(pool, name)
+    assert observed.outcome is outcome, observed.detail
+    assert re.search(detail, observed.detail, re.DOTALL), observed.detail
+    assert observed.passed is (outcome is Outcome.CONFORMS)
 
 
 def test_ranks_stay_up(pool: Pool) -> None:
     """The same processes serve case after case; a larger world adds to them."""
     finding(pool, "Sound")
     before = pool.pids
-    finding(pool, "Sound")
-    finding(pool, "Raises")
-    finding(pool, "Prints")
+    for name in ("Sound", "Raises", "Prints"):
+        finding(pool, name)
     assert pool.pids == before
 
 
@@ -116,6 +119,30 @@ def test_descriptors_do_not_leak(pool: Pool) -> None:
     for _ in range(3):
         finding(pool, "Sound")
     assert opened() == before
+
+
+TENSORS = {
+    "scalar": torch.tensor(1.5),
+    "empty": torch.empty(0, 3),
+    "signs of zero and NaN": torch.tensor([0.0, -0.0, float("nan"), float("inf")]),
+    "bfloat16": torch.arange(4, dtype=torch.bfloat16),
+    "bool": torch.tensor([True, False]),
+    "conjugate": torch.tensor([1 + 2j]).conj(),
+    "transposed": torch.arange(6).reshape(2, 3).t(),
+    "sparse": torch.eye(3).to_sparse(),
+    "parameter": nn.Parameter(torch.ones(2, 2), requires_grad=False),
+    "requires grad": torch.ones(2, requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("tensor", TENSORS.values(), ids=TENSORS)
+def test_tensors_arrive_to_the_bit_and_can_be_changed(tensor: Tensor) -> None:
+    arrived = unpack(pack({"states": [tensor]}))["states"][0]
+    assert type(arrived) is type(tensor)
+    assert arrived.requires_grad == tensor.requires_grad
+    assert same_bits(arrived, tensor)
+    arrived.detach().zero_()
+    assert not arrived.detach().to_dense().any()
 
 
 OWNER = """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
@@ -16,7 +17,6 @@ from mutants.naive import Naive
 from mutants.registry import base, fails
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
     from torch._C._distributed_c10d import GradBucket
     from torch.optim import Optimizer
 
@@ -43,8 +43,7 @@ class AfterBackward:
         self.free()
 
     def step(self, module: nn.Module) -> None:
-        for optimizer in self.attached:
-            optimizer.step()
+        _step(self.attached)
 
     def free(self) -> None:
         for optimizer in self.attached:
@@ -60,7 +59,7 @@ class Reducing(AfterBackward):
         return ddp
 
     def reduce(self, bucket: GradBucket) -> Future[Tensor]:
-        raise NotImplementedError
+        return allreduce_hook(bucket=bucket, process_group=None)  # type: ignore[arg-type]  # that of all ranks
 
 
 @fails("ddp/equality", "after-2")
@@ -83,8 +82,7 @@ class LooksAtTheFirstForward(AfterBackward):
             self.taken = list(self.attached)
 
     def step(self, module: nn.Module) -> None:
-        for optimizer in self.taken or []:
-            optimizer.step()
+        _step(self.taken or [])
 
 
 @fails("ddp/same_on_all_ranks")
@@ -100,8 +98,6 @@ class SumsFromItsOwnRank(Reducing):
 
 @fails("ddp/gradients_are_freed")
 class ZeroesGradients(AfterBackward):
-    """Keeps the memory, as `zero_grad(set_to_none=False)` does."""
-
     def free(self) -> None:
         for optimizer in self.attached:
             optimizer.zero_grad(set_to_none=False)
@@ -143,18 +139,13 @@ class TakesNoGradientForZeros(AfterBackward):
 
 @fails("ddp/no_sync")
 class ForgetsWhatHasAccumulated(AfterBackward):
-    """Starts each backward with a clean slate."""
-
     def backward(self, loss: Tensor, module: nn.Module) -> None:
-        for optimizer in self.attached:
-            optimizer.zero_grad()
+        self.free()
         super().backward(loss, module)
 
 
 @fails("ddp/shared_parameter")
 class StepsForEachName(AfterBackward):
-    """Goes through modules instead of parameters."""
-
     def step(self, module: nn.Module) -> None:
         super().step(module)
         names = Counter(param for _, param in module.named_parameters(remove_duplicate=False))
@@ -166,17 +157,12 @@ class StepsForEachName(AfterBackward):
 
 @fails("ddp/two_optimizers")
 class LastComeFirstServed(AfterBackward):
-    """Steps in the reverse order of attachment."""
-
     def step(self, module: nn.Module) -> None:
-        for optimizer in reversed(self.attached):
-            optimizer.step()
+        _step(reversed(self.attached))
 
 
 @fails("ddp/different_optimizers")
 class KeepsTheLastCall(AfterBackward):
-    """Has room for one optimizer."""
-
     def step(self, module: nn.Module) -> None:
         self.attached[-1].step()
 
@@ -194,8 +180,6 @@ class AveragesWhatIsIgnored(AfterBackward):
 
 @fails("ddp/thawed_in_training")
 class LooksAtRequiresGradOnce(AfterBackward):
-    """Gives no optimizer to what is frozen at the time."""
-
     def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
         training = [param for param in params if param.requires_grad]
         super().apply(optimizer_class, training, optimizer_kwargs, register_hook)
@@ -211,7 +195,7 @@ class TakesTheViewsOfABucket(Reducing):
 
     def reduce(self, bucket: GradBucket) -> Future[Tensor]:
         self.grads |= dict(zip(bucket.parameters(), bucket.gradients(), strict=True))
-        return allreduce_hook(bucket=bucket, process_group=None)  # type: ignore[arg-type]  # that of all ranks
+        return super().reduce(bucket)
 
     def step(self, module: nn.Module) -> None:
         for param, grad in self.grads.items():
@@ -221,19 +205,13 @@ class TakesTheViewsOfABucket(Reducing):
 
 @fails("ddp/sparse_gradients")
 class ReducesDenseAlone(Reducing):
-    """Leaves sparse gradients as this rank has them."""
-
     def reduce(self, bucket: GradBucket) -> Future[Tensor]:
-        if bucket.buffer().is_sparse:
-            return _done(bucket.buffer())
-        return allreduce_hook(bucket=bucket, process_group=None)  # type: ignore[arg-type]  # that of all ranks
+        return _done(bucket.buffer()) if bucket.buffer().is_sparse else super().reduce(bucket)
 
 
 @fails("ddp/buffers", "no-broadcast")
 @fails("ddp/mixed_precision")
 class ForgetsOptions(AfterBackward):
-    """Wraps as it sees fit."""
-
     def wrap_ddp(self, module: nn.Module, **options: Any) -> nn.Module:
         return DistributedDataParallel(module)
 
@@ -256,8 +234,6 @@ class TakesRecomputationForAccumulation(AfterBackward):
 
 @fails("ddp/checkpoint_in_a_static_graph", "ReentrantCheckpointedTwice")
 class StepsForEachPart(AfterBackward):
-    """Steps as often as a gradient was accumulated."""
-
     def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
         listed = list(params)
         self.parts: Counter[Tensor] = Counter()
@@ -276,8 +252,6 @@ class StepsForEachPart(AfterBackward):
 
 @fails("ddp/comm_hook")
 class DeafToHooks(AfterBackward):
-    """Has a communication hook of its own, and drops that of the user."""
-
     def wrap_ddp(self, module: nn.Module, **options: Any) -> nn.Module:
         ddp = DistributedDataParallel(module, **options)
         ddp.register_comm_hook = lambda *_: None  # type: ignore[method-assign]
@@ -314,8 +288,6 @@ class StepsLocallyUnlessTold(AfterBackward):
 
 @fails("ddp/current_stream")
 class StepsBesideTheStream(AfterBackward):
-    """Steps on a stream of its own, for which nobody waits."""
-
     def step(self, module: nn.Module) -> None:
         own = torch.Stream()
         own.wait_stream(torch.accelerator.current_stream())
@@ -325,8 +297,6 @@ class StepsBesideTheStream(AfterBackward):
 
 @fails("ddp/rank_that_raises", "hook")
 class KeepsErrorsToItself(AfterBackward):
-    """Goes on whatever happens in backward."""
-
     def backward(self, loss: Tensor, module: nn.Module) -> None:
         with suppress(Exception):
             super().backward(loss, module)
@@ -334,8 +304,6 @@ class KeepsErrorsToItself(AfterBackward):
 
 @fails("ddp/join", "active-ranks-2")
 class DividesByAllRanks(AfterBackward):
-    """Knows one divisor."""
-
     def wrap_ddp(self, module: nn.Module, **options: Any) -> nn.Module:
         return _OneDivisor(module, **options)
 
@@ -344,6 +312,11 @@ class _OneDivisor(DistributedDataParallel):
     def join(self, **options: Any) -> AbstractContextManager[None]:  # type: ignore[override]
         joining: AbstractContextManager[None] = super().join(**options | {"divide_by_initial_world_size": True})
         return joining
+
+
+def _step(optimizers: Iterable[Optimizer]) -> None:
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 def _done(value: Tensor) -> Future[Tensor]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
 from mutants.naive import Naive
 from mutants.registry import fails
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from torch import Tensor, nn
     from torch.optim import Optimizer
 
 
@@ -86,14 +85,12 @@ class RowsWithoutGradientLeftOut(Naive):
                 param[untouched] = before[untouched]
 
 
+@fails("models/sparse_embedding", "SparseAdam")
 class Densified(Naive):
     def step(self, optimizer: Optimizer, param: Tensor) -> None:
         if param.grad is not None:
             param.grad = param.grad.to_dense()
         super().step(optimizer, param)
-
-
-fails("models/sparse_embedding", "SparseAdam")(Densified)
 
 
 @fails("models/sparse_gradient_rejected")
@@ -112,13 +109,13 @@ class RandomNumbersDrawnInTheHook(Naive):
         super().step(optimizer, param)
 
 
+@fails("gradients/unused_parameter")
+@fails("models/skipped_branches")
 class UnusedParametersSteppedWithZeros(Naive):
     def backward(self, loss: Tensor, module: nn.Module) -> None:
         reached: set[int] = set()
-        handles = [
-            param.register_post_accumulate_grad_hook(lambda param: reached.add(id(param)))
-            for param in module.parameters()
-        ]
+        params = module.parameters()
+        handles = [param.register_post_accumulate_grad_hook(lambda param: reached.add(id(param))) for param in params]
         loss.backward()
         for handle in handles:
             handle.remove()
@@ -128,15 +125,10 @@ class UnusedParametersSteppedWithZeros(Naive):
                 self.on_gradient(param)
 
 
-fails("models/skipped_branches")(UnusedParametersSteppedWithZeros)
-fails("gradients/unused_parameter")(UnusedParametersSteppedWithZeros)
-
-
 @fails("models/frozen_parameters")
 class FrozenParametersThawed(Naive):
     def attach(self, module: nn.Module, assignments: Sequence[Any]) -> None:
-        for assignment in assignments:
-            self.apply(*assignment)
+        self.apply_all(assignments)
         for param in module.parameters():
             if not param.requires_grad:
                 self.attach_to(param.requires_grad_(), torch.optim.SGD([param], lr=0.1), hook=True)
@@ -164,21 +156,19 @@ class StepInSinglePrecision(Naive):
         if param.grad is None or dtype.is_complex:
             super().step(optimizer, param)
             return
-        grad = param.grad.float()
-        param.data, param.grad = param.data.float(), None
+        grad, param.grad = param.grad.float(), None
+        param.data = param.data.float()
         param.grad = grad
         super().step(optimizer, param)
         param.grad = None
         param.data = param.data.to(dtype)
 
 
+@fails("models/parametrized_layer")
+@fails("models/recurrent")
 class OnlyWeightsAndBiasesFound(Naive):
     def attach(self, module: nn.Module, assignments: Sequence[Any]) -> None:
         named = module.named_parameters()
-        found = [param for name, param in named if name.rpartition(".")[2] in {"weight", "bias"}]
+        params = [param for name, param in named if name.rpartition(".")[2] in {"weight", "bias"}]
         for optimizer_class, _, kwargs, hook in assignments:
-            self.apply(optimizer_class, found, kwargs, hook)
-
-
-fails("models/recurrent")(OnlyWeightsAndBiasesFound)
-fails("models/parametrized_layer")(OnlyWeightsAndBiasesFound)
+            self.apply(optimizer_class, params, kwargs, hook)

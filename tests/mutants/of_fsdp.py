@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from mutants import of_ddp
@@ -16,9 +16,6 @@ from mutants.of_ddp import AfterBackward
 from mutants.registry import base, fails
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from torch import Tensor, nn
     from torch.optim import Optimizer
 
 
@@ -78,8 +75,6 @@ class StepsStaleParameters(OnShards):
 
 @fails("fsdp/mixed_precision", "float32")
 class RoundsGradients(OnShards):
-    """Brings gradients to the dtype of forward, though they were reduced in a better one."""
-
     def step(self, module: nn.Module) -> None:
         for param in module.parameters():
             param.grad = param.grad.bfloat16().to(param.dtype)  # type: ignore[union-attr]
@@ -88,8 +83,6 @@ class RoundsGradients(OnShards):
 
 @fails("fsdp/gradient_sync")
 class SynchronisesEachBackward(Naive):
-    """Needs its hooks called, and sees to it."""
-
     def fully_shard(self, module: nn.Module, **options: Any) -> Any:
         sharded: Any = fully_shard(module, **options)
         sharded.set_requires_gradient_sync = lambda _: None
@@ -130,8 +123,6 @@ class WaitsForHooks(Naive):
 
 @fails("fsdp/no_sync")
 class ReducesWithinNoSync(OnShards):
-    """Wraps in something of its own, whose `no_sync` does nothing."""
-
     def wrap_fsdp(self, module: nn.Module, **options: Any) -> nn.Module:
         return _AlwaysInSync(module, **options)
 
@@ -142,22 +133,12 @@ class _AlwaysInSync(FullyShardedDataParallel):
 
 
 @fails("fsdp/attached_in_training")
-class LooksOnce(OnShards):
-    """Makes up its mind in the first forward of what has to be stepped."""
-
+class LooksOnce(of_ddp.LooksAtTheFirstForward, OnShards):
     def fully_shard(self, module: nn.Module, **options: Any) -> Any:
         sharded = super().fully_shard(module, **options)
-        self.found: list[Optimizer] | None = None
-        module.register_forward_pre_hook(self.look)
+        self.taken = None
+        module.register_forward_pre_hook(self.take_over)
         return sharded
-
-    def look(self, module: nn.Module, _: Any) -> None:
-        if self.found is None:
-            self.found = list(self.attached)
-
-    def step(self, module: nn.Module) -> None:
-        for optimizer in self.found or ():
-            optimizer.step()
 
 
 @fails("fsdp/two_optimizers")
@@ -167,8 +148,6 @@ class LastComeFirstServedOnShards(of_ddp.LastComeFirstServed, OnShards):
 
 @fails("fsdp/different_optimizers")
 class OneOptimizerForAll(OnShards):
-    """Takes the class and the options of the first call for whatever is sharded together."""
-
     def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
         if self.attached:
             self.attached[0].add_param_group({"params": params})
@@ -186,29 +165,28 @@ class FillsUpGradients(of_ddp.TakesNoGradientForZeros, OnShards):
     """Has a gradient for whatever is sharded together, zeros if need be."""
 
 
-@fails("fsdp/checkpoint")
-@fails("fsdp/checkpoint_of_original_parameters")
-class ForgetsStateOnLoading(OnShards):
-    """Starts anew with what it has loaded."""
+class HooksLoading(OnShards):
+    """Does something with each optimizer that has loaded its state."""
 
     def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
         super().apply(optimizer_class, params, optimizer_kwargs, register_hook)
-        self.attached[-1].register_load_state_dict_post_hook(_forget)
+        self.attached[-1].register_load_state_dict_post_hook(self.loaded)
+
+    def loaded(self, optimizer: Optimizer) -> None:
+        raise NotImplementedError
 
 
-def _forget(optimizer: Optimizer) -> None:
-    optimizer.state.clear()
+@fails("fsdp/checkpoint")
+@fails("fsdp/checkpoint_of_original_parameters")
+class ForgetsStateOnLoading(HooksLoading):
+    def loaded(self, optimizer: Optimizer) -> None:
+        optimizer.state.clear()
 
 
 @fails("fsdp/checkpoint", "standard-SGD")
-class LoadsWholeStates(OnShards):
+class LoadsWholeStates(HooksLoading):
     """Takes what it has loaded for a state of whole parameters, and leaves it whole on each rank."""
 
-    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
-        super().apply(optimizer_class, params, optimizer_kwargs, register_hook)
-        self.attached[-1].register_load_state_dict_post_hook(_gather)
-
-
-def _gather(optimizer: Optimizer) -> None:
-    for state in optimizer.state.values():
-        state["momentum_buffer"] = state["momentum_buffer"].full_tensor()
+    def loaded(self, optimizer: Optimizer) -> None:
+        for state in optimizer.state.values():
+            state["momentum_buffer"] = state["momentum_buffer"].full_tensor()

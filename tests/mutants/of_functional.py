@@ -54,25 +54,21 @@ class Wrapped:
 class OffersFunctional(Naive):
     """Sound; a mutant replaces what it hands out."""
 
-    kind: type[Wrapped] = Wrapped
+    Kind: type[Wrapped] = Wrapped
 
     def functional_optimizer(self, optimizer_class: Any, params: Iterable[Any], **options: Any) -> Any:
-        return self.kind(inbackward.functional_optimizer(optimizer_class, params, **options))
+        return self.Kind(inbackward.functional_optimizer(optimizer_class, params, **options))
 
 
 @fails("functional/every_configuration")
 class AveragesTwice(OffersFunctional):
-    """Divides by the number of parameters, as if it were a batch."""
-
-    class kind(Wrapped):  # noqa: N801
+    class Kind(Wrapped):
         def step_param(self, param: Tensor, grad: Tensor | None) -> None:
             super().step_param(param, None if grad is None else grad / len(self.params))
 
 
 @fails("functional/default_options")
 class OneDefaultForAll(OffersFunctional):
-    """Takes 1e-2 for everybody's learning rate."""
-
     def functional_optimizer(self, optimizer_class: Any, params: Iterable[Any], **options: Any) -> Any:
         return super().functional_optimizer(optimizer_class, params, **{"lr": 1e-2, **options})
 
@@ -82,25 +78,21 @@ class OneDefaultForAll(OffersFunctional):
 class TakesNoneForZeros(OffersFunctional):
     """Momentum moves what has no gradient."""
 
-    class kind(Wrapped):  # noqa: N801
+    class Kind(Wrapped):
         def step_param(self, param: Tensor, grad: Tensor | None) -> None:
             super().step_param(param, torch.zeros_like(param) if grad is None else grad)
 
 
 @fails("functional/sparse_gradient", "Adam-step")
 class Densifies(OffersFunctional):
-    """Steps by a sparse gradient whatever the class says."""
-
-    class kind(Wrapped):  # noqa: N801
+    class Kind(Wrapped):
         def step_param(self, param: Tensor, grad: Tensor | None) -> None:
             super().step_param(param, None if grad is None else grad.to_dense())
 
 
 @fails("functional/other_length")
 class StopsAtTheShorter(OffersFunctional):
-    """Zips."""
-
-    class kind(Wrapped):  # noqa: N801
+    class Kind(Wrapped):
         def step(self, gradients: Sequence[Tensor | None]) -> None:
             for param, grad in zip(self.params, gradients, strict=False):
                 self.step_param(param, grad)
@@ -108,8 +100,6 @@ class StopsAtTheShorter(OffersFunctional):
 
 @fails("functional/no_parameters")
 class TakesNothing(OffersFunctional):
-    """Has nothing to do, and nothing against it."""
-
     def functional_optimizer(self, optimizer_class: Any, params: Iterable[Any], **options: Any) -> Any:
         given = list(params)
         return super().functional_optimizer(optimizer_class, given, **options) if given else object()
@@ -117,9 +107,7 @@ class TakesNothing(OffersFunctional):
 
 @fails("functional/gradient_fields")
 class PutsGradientsOnParameters(OffersFunctional):
-    """Goes the way of ordinary optimizers."""
-
-    class kind(Wrapped):  # noqa: N801
+    class Kind(Wrapped):
         def step_param(self, param: Tensor, grad: Tensor | None) -> None:
             param.grad = grad
             super().step_param(param, param.grad)
@@ -127,9 +115,7 @@ class PutsGradientsOnParameters(OffersFunctional):
 
 @fails("functional/independent_states")
 class StepsTheOthersToo(OffersFunctional):
-    """Steps all by zeros where one is meant."""
-
-    class kind(Wrapped):  # noqa: N801
+    class Kind(Wrapped):
         def step_param(self, param: Tensor, grad: Tensor | None) -> None:
             for other in self.params:
                 super().step_param(other, grad if other is param else torch.zeros_like(other))
@@ -137,9 +123,7 @@ class StepsTheOthersToo(OffersFunctional):
 
 @fails("functional/changed_lr")
 class ShowsCopiesOfGroups(OffersFunctional):
-    """Who changes an option there changes nothing."""
-
-    class kind(Wrapped):  # noqa: N801
+    class Kind(Wrapped):
         @property
         def param_groups(self) -> list[dict[str, Any]]:
             return [dict(group) for group in self.functional.param_groups]
@@ -147,9 +131,7 @@ class ShowsCopiesOfGroups(OffersFunctional):
 
 @fails("functional/state_dict")
 class SavesOptionsAlone(OffersFunctional):
-    """A checkpoint of it begins anew."""
-
-    class kind(Wrapped):  # noqa: N801
+    class Kind(Wrapped):
         def state_dict(self) -> dict[str, Any]:
             return {**super().state_dict(), "state": {}}
 
@@ -159,7 +141,7 @@ class SavesOptionsAlone(OffersFunctional):
 class Prints(OffersFunctional):
     """Says what it does, which breaks the graph."""
 
-    class kind(Wrapped):  # noqa: N801
+    class Kind(Wrapped):
         def step_param(self, param: Tensor, grad: Tensor | None) -> None:
             torch._dynamo.graph_break()
             super().step_param(param, grad)
@@ -169,7 +151,7 @@ class Prints(OffersFunctional):
 class HasAPartialFunction(OffersFunctional):
     """TorchScript knows no partial functions."""
 
-    class kind(Wrapped):  # noqa: N801
+    class Kind(Wrapped):
         def __init__(self, functional: FunctionalOptimizer) -> None:
             super().__init__(functional)
             self.function = partial(functional.function, foreach=False)

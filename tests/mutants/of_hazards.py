@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.autograd import Variable
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+from torch.optim import Optimizer
 
 from mutants.naive import Naive
 from mutants.registry import fails
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from torch import Tensor, nn
-    from torch.optim import Optimizer
 
 fails("attachment/named_parameters")(Naive)
 fails("attachment/groups")(Naive)
@@ -71,13 +68,7 @@ class ClassesOfTorchOnly(Naive):
 
 @fails("attachment/own_class_with_closure")
 class ClosureRefusedByName(Naive):
-    def apply(
-        self,
-        optimizer_class: type[Optimizer],
-        params: Iterable[Any],
-        optimizer_kwargs: dict[str, Any],
-        register_hook: bool = True,
-    ) -> None:
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
         if optimizer_class.__name__ == "LBFGS":
             raise TypeError("LBFGS needs a closure")
         for param in params:
@@ -99,8 +90,8 @@ class AnyClassTaken(ClosureRefusedByName):
 @fails("attachment/optimizer_instance")
 class InstanceTakenForItsClass(Naive):
     def apply(self, optimizer_class: Any, *args: Any, **kwargs: Any) -> None:
-        found = type(optimizer_class) if isinstance(optimizer_class, torch.optim.Optimizer) else optimizer_class
-        super().apply(found, *args, **kwargs)
+        is_instance = isinstance(optimizer_class, Optimizer)
+        super().apply(type(optimizer_class) if is_instance else optimizer_class, *args, **kwargs)
 
 
 @fails("attachment/bad_options", "name")
@@ -124,6 +115,9 @@ class ChangedParametersTakenForForeign(Naive):
         super().attach_to(param, optimizer, hook=hook and param._version == 0)
 
 
+@fails("hazards/retained_graph")
+@fails("gradients/two_losses")
+@fails("attachment/between_forward_and_backward")
 class Armed(Naive):
     """A forward arms the parameters, for one step each."""
 
@@ -131,8 +125,7 @@ class Armed(Naive):
         self.armed: set[int] = set()
 
     def attach(self, module: nn.Module, assignments: Sequence[Any]) -> None:
-        for assignment in assignments:
-            self.apply(*assignment)
+        self.apply_all(assignments)
         module.register_forward_pre_hook(lambda *_: self.armed.update(map(id, module.parameters())))
 
     def on_gradient(self, param: Tensor) -> None:
@@ -141,11 +134,6 @@ class Armed(Naive):
             super().on_gradient(param)
         else:
             param.grad = None
-
-
-fails("attachment/between_forward_and_backward")(Armed)
-fails("gradients/two_losses")(Armed)
-fails("hazards/retained_graph")(Armed)
 
 
 @fails("attachment/second_optimizer_later")
@@ -167,6 +155,8 @@ class NewParametersJoinByThemselves(Naive):
         loss.backward(**kwargs)
 
 
+@fails("hazards/double_backward", "SGD-parameters")
+@fails("gradients/computed_alone")
 class SteppedInATensorHook(Naive):
     def attach_to(self, param: Any, optimizer: Optimizer, *, hook: bool) -> None:
         super().attach_to(param, optimizer, hook=hook)
@@ -181,10 +171,6 @@ class SteppedInATensorHook(Naive):
 
     def on_gradient(self, param: Tensor) -> None:
         param.grad = None
-
-
-fails("gradients/computed_alone")(SteppedInATensorHook)
-fails("hazards/double_backward", "SGD-parameters")(SteppedInATensorHook)
 
 
 @fails("gradients/inputs")
@@ -228,8 +214,7 @@ class UsesCountedInForward(Naive):
     """A parameter is stepped when as many gradients have come as forwards have used it: recomputation uses it anew."""
 
     def attach(self, module: nn.Module, assignments: Sequence[Any]) -> None:
-        for assignment in assignments:
-            self.apply(*assignment)
+        self.apply_all(assignments)
         for layer in module.modules():
             layer.register_forward_pre_hook(self.count)
 
@@ -250,6 +235,8 @@ class RandomNumberAtEachStep(Naive):
         optimizer.step()
 
 
+@fails("hazards/custom_function")
+@fails("hazards/compile", "aot_eager-before")
 class KnownNodesFollowed(Naive):
     """It finds the parameters by walking the graph, and knows the nodes of torch's own functions alone."""
 
@@ -271,10 +258,6 @@ class KnownNodesFollowed(Naive):
             super().on_gradient(param)
 
 
-fails("hazards/compile", "aot_eager-before")(KnownNodesFollowed)
-fails("hazards/custom_function")(KnownNodesFollowed)
-
-
 @fails("hazards/autocast")
 class CastsNotFollowed(KnownNodesFollowed):
     unknown = frozenset({"ToCopyBackward0"})
@@ -283,8 +266,7 @@ class CastsNotFollowed(KnownNodesFollowed):
 @fails("hazards/grad_scaler")
 class GradientsKeptForTheScaler(Naive):
     def on_gradient(self, param: Tensor) -> None:
-        for optimizer in self.optimizers_of(param):
-            optimizer.step()
+        self.step_all(param)
 
 
 @fails("hazards/step_that_raises")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
@@ -13,42 +13,34 @@ import inbackward
 from mutants.of_functional import OffersFunctional
 from mutants.registry import base, fails
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
 
 @base
 class OffersHook(OffersFunctional):
     """Sound; a mutant replaces one of the methods."""
 
-    def hook_then_optimizer(
-        self, ddp: Any, comm_hook: Any, state: Any, functional: Any, params: Iterable[Tensor] | None = None
-    ) -> None:
-        inbackward.hook_then_optimizer(ddp, comm_hook, state, functional, params)
+    def hook_then_optimizer(self, ddp: Any, hook: Any, state: Any, functional: Any, params: Any = None) -> None:
+        inbackward.hook_then_optimizer(ddp, hook, state, functional, params)
 
 
 class StepsInTheHook(OffersHook):
     """What some others are made from: torch's way, which is unsound for parameters that no rank uses."""
 
-    def hook_then_optimizer(
-        self, ddp: Any, comm_hook: Any, state: Any, functional: Any, params: Iterable[Tensor] | None = None
-    ) -> None:
-        chosen = set(ddp.parameters() if params is None else params)
-
-        self.chosen, self.functional = chosen, functional
+    def hook_then_optimizer(self, ddp: Any, hook: Any, state: Any, functional: Any, params: Any = None) -> None:
+        self.chosen = set(ddp.parameters() if params is None else params)
+        self.functional = functional
         ddp.register_comm_hook(
-            state,
-            lambda state, bucket: self.communicate(comm_hook, state, bucket).then(lambda done: self.step(done, bucket)),
+            state, lambda state, bucket: self.communicate(state, bucket).then(lambda done: self.step(done, bucket))
         )
+        self.hook = hook  # not that of a second call, which raises
 
-    def communicate(self, comm_hook: Any, state: Any, bucket: Any) -> Any:
-        return comm_hook(state, bucket)
+    def communicate(self, state: Any, bucket: Any) -> Any:
+        return self.hook(state, bucket)
 
-    def step(self, done: Any, bucket: Any) -> Tensor:  # type: ignore[override]
+    def step(self, done: Any, bucket: Any) -> Any:
         for param, grad in zip(bucket.parameters(), bucket.gradients(), strict=True):
             if param in self.chosen:
                 self.functional.step_param(param, grad)
-        return bucket.buffer()  # type: ignore[no-any-return]
+        return bucket.buffer()
 
 
 @fails("hook_then_optimizer/unused_parameters", "all-ranks-views")
@@ -59,31 +51,25 @@ class TakesNoGradientForZeros(StepsInTheHook):
 
 @fails("hook_then_optimizer/allreduce", "2")
 class StepsBeforeTheHook(StepsInTheHook):
-    """By gradients of this rank alone."""
-
-    def communicate(self, comm_hook: Any, state: Any, bucket: Any) -> Any:
+    def communicate(self, state: Any, bucket: Any) -> Any:
         super().step(None, bucket)
-        return super().communicate(comm_hook, state, bucket)
+        return super().communicate(state, bucket)
 
-    def step(self, done: Any, bucket: Any) -> Tensor:  # type: ignore[override]
-        return bucket.buffer()  # type: ignore[no-any-return]
+    def step(self, done: Any, bucket: Any) -> Any:
+        return bucket.buffer()
 
 
 @fails("hook_then_optimizer/compression", "fp16-2")
 @fails("hook_then_optimizer/power_sgd")
 class KnowsOneHook(StepsInTheHook):
-    """Whatever it is given, it all-reduces."""
-
-    def communicate(self, comm_hook: Any, state: Any, bucket: Any) -> Any:
+    def communicate(self, state: Any, bucket: Any) -> Any:
         return allreduce_hook(None, bucket)  # type: ignore[arg-type]  # as DDP calls it
 
 
 @fails("hook_then_optimizer/every_optimizer")
 @fails("hook_then_optimizer/static_graph")
 class StepsTwice(StepsInTheHook):
-    """In the hook, and again when it is done."""
-
-    def step(self, done: Any, bucket: Any) -> Tensor:  # type: ignore[override]
+    def step(self, done: Any, bucket: Any) -> Any:
         super().step(done, bucket)
         return super().step(done, bucket)
 
@@ -96,36 +82,28 @@ class StepsAllThatItHolds(OffersHook):
         self.make: Callable[[Any], Any] = partial(inbackward.functional_optimizer, optimizer_class, **options)
         return super().functional_optimizer(optimizer_class, params, **options)
 
-    def hook_then_optimizer(
-        self, ddp: Any, comm_hook: Any, state: Any, functional: Any, params: Iterable[Tensor] | None = None
-    ) -> None:
-        super().hook_then_optimizer(ddp, comm_hook, state, self.make(list(ddp.parameters())))
+    def hook_then_optimizer(self, ddp: Any, hook: Any, state: Any, functional: Any, params: Any = None) -> None:
+        super().hook_then_optimizer(ddp, hook, state, self.make(list(ddp.parameters())))
 
 
 @fails("hook_then_optimizer/no_sync")
 class ForgetsWhatHasAccumulated(OffersHook):
-    """Starts each forward with a clean slate."""
-
-    def hook_then_optimizer(self, ddp: nn.Module, *arguments: Any, **options: Any) -> None:
+    def hook_then_optimizer(self, ddp: Any, *arguments: Any, **options: Any) -> None:
         super().hook_then_optimizer(ddp, *arguments, **options)
-        ddp.register_forward_pre_hook(_zero_grad)
+        ddp.register_forward_pre_hook(lambda module, _: module.zero_grad())
 
 
 @fails("hook_then_optimizer/many_buckets")
 class StepsTheFirstBucket(StepsInTheHook):
-    """Has seen one bucket in all its life."""
-
-    def step(self, done: Any, bucket: Any) -> Tensor:  # type: ignore[override]
+    def step(self, done: Any, bucket: Any) -> Any:
         return super().step(done, bucket) if bucket.index() == 0 else bucket.buffer()
 
 
 @fails("hook_then_optimizer/gradients_stay")
 class FreesGradients(StepsInTheHook):
-    """Leaves zeros behind."""
-
-    def step(self, done: Any, bucket: Any) -> Tensor:  # type: ignore[override]
+    def step(self, done: Any, bucket: Any) -> Any:
         super().step(done, bucket)
-        return bucket.buffer().zero_()  # type: ignore[no-any-return]
+        return bucket.buffer().zero_()
 
 
 @fails("hook_then_optimizer/without_step_param")
@@ -135,12 +113,6 @@ class AsksInBackward(StepsInTheHook):
 
 @fails("hook_then_optimizer/registered_twice")
 class RegistersInSilence(OffersHook):
-    """Takes a second registration for the first."""
-
     def hook_then_optimizer(self, ddp: Any, *arguments: Any, **options: Any) -> None:
         with suppress(ValueError):
             super().hook_then_optimizer(ddp, *arguments, **options)
-
-
-def _zero_grad(module: nn.Module, _: Any) -> None:
-    module.zero_grad()

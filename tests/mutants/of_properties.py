@@ -6,6 +6,7 @@ The last ones are made from the reference implementation, which keeps all that i
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -22,8 +23,6 @@ from mutants.of_training import HookOnTheNode
 from mutants.registry import base, fails
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from torch import nn
     from torch.optim import Optimizer
 
@@ -43,13 +42,7 @@ fails("properties_on_ranks/ddp")(ForgetsWhatHasAccumulated)
 class Reference:
     """The reference implementation, each call of which a mutant can replace."""
 
-    def apply(
-        self,
-        optimizer_class: type[Optimizer],
-        params: Iterable[Any],
-        optimizer_kwargs: dict[str, Any],
-        register_hook: bool = True,
-    ) -> None:
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
         inbackward.apply_optimizer_in_backward(optimizer_class, params, optimizer_kwargs, register_hook)
 
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
@@ -100,8 +93,6 @@ class StatesOfTrainableParametersSaved(Reference):
 
 @fails("properties/attachments", only_drawn=True)
 class FirstOptimizerDetached(Reference):
-    """Of several on a parameter the others stay."""
-
     def detach(self, module: nn.Module) -> None:
         for param in module.parameters():
             others = inbackward.optimizers_of(param)[1:]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
 from mutants.naive import Naive
 from mutants.registry import fails
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from torch import Tensor, nn
     from torch.optim import Optimizer
 
 
@@ -75,10 +74,9 @@ class LaterOptimizerReplacesTheFirst(Naive):
 
 @fails("multiple_optimizers/order_of_attachment", "SGD-Adam")
 class OptimizersInReverseOrder(Naive):
-    def on_gradient(self, param: Tensor) -> None:
+    def step_all(self, param: Tensor) -> None:
         for optimizer in reversed(self.optimizers_of(param)):
             self.step(optimizer, param)
-        param.grad = None
 
 
 @fails("multiple_optimizers/overlap")
@@ -194,8 +192,7 @@ class GradientKeptUntilTheNextOne(Naive):
     def on_gradient(self, param: Tensor) -> None:
         if hasattr(param, "stale") and param.grad is not None:
             param.grad = param.grad - param.stale
-        for optimizer in self.optimizers_of(param):
-            self.step(optimizer, param)
+        self.step_all(param)
         if param.grad is not None:
             param.__dict__["stale"] = param.grad.clone()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch import Tensor, nn
 from torch.autograd import Variable
 
 from mutants.naive import Naive
@@ -15,9 +17,6 @@ from mutants.of_structure import Remembering
 from mutants.registry import fails
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor, nn
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
@@ -30,6 +29,7 @@ def options_of(optimizer: Optimizer) -> dict[str, Any]:
     return {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
 
 
+@fails("schedule/set_by_hand")
 class OptionsOfAttachmentForEver(Naive):
     def build(self, optimizer_class: type[Optimizer], params: list[Any], kwargs: dict[str, Any]) -> Optimizer:
         optimizer = super().build(optimizer_class, params, kwargs)
@@ -41,9 +41,6 @@ class OptionsOfAttachmentForEver(Naive):
         optimizer.param_groups[0].update(optimizer.__dict__.get("for_ever", now))
         super().step(optimizer, param)
         optimizer.param_groups[0].update(now)
-
-
-fails("schedule/set_by_hand")(OptionsOfAttachmentForEver)
 
 
 @fails("schedule/set_by_hand_for_some")
@@ -96,21 +93,34 @@ class FirstOptimizerOfAParameterScheduled(Naive):
         return [scheduler_class(self.optimizers_of(param)[0], **kwargs) for param in module.parameters()]
 
 
-@fails("state/resume", "Adam")
-class OptionsLoadedWithoutStates(Naive):
-    def load_state_dict(self, module: nn.Module, state: Any) -> None:
-        for optimizer, saved in zip(self.optimizers(module), state, strict=True):
-            optimizer.load_state_dict({**saved, "state": {}})
+class SavesStates(Naive):
+    """Saves the states of optimizers in the order of the listing; a mutant replaces one of the methods."""
 
     def state_dict(self, module: nn.Module) -> Any:
-        return [optimizer.state_dict() for optimizer in self.optimizers(module)]
+        return [optimizer.state_dict() for optimizer in self.saved_optimizers(module)]
+
+    def load_state_dict(self, module: nn.Module, state: Any) -> None:
+        for optimizer, saved in zip(self.saved_optimizers(module), state, strict=True):
+            self.load(optimizer, saved)
+
+    def saved_optimizers(self, module: nn.Module) -> list[Optimizer]:
+        return self.optimizers(module)
+
+    def load(self, optimizer: Optimizer, saved: Any) -> None:
+        optimizer.load_state_dict(saved)
+
+
+@fails("state/resume", "Adam")
+class OptionsLoadedWithoutStates(SavesStates):
+    def load(self, optimizer: Optimizer, saved: Any) -> None:
+        optimizer.load_state_dict({**saved, "state": {}})
 
 
 @fails("state/resume_several_optimizers", "SGD-Adam")
 class OneStateAParameter(Naive):
     def state_dict(self, module: nn.Module) -> Any:
-        found = module.named_parameters()
-        return {name: optimizer.state_dict() for name, param in found for optimizer in self.optimizers_of(param)}
+        named = module.named_parameters()
+        return {name: optimizer.state_dict() for name, param in named for optimizer in self.optimizers_of(param)}
 
     def load_state_dict(self, module: nn.Module, state: Any) -> None:
         for name, param in module.named_parameters():
@@ -118,30 +128,16 @@ class OneStateAParameter(Naive):
 
 
 @fails("state/resume_shared_parameter")
-class SharedParametersNotSaved(Naive):
-    def unshared(self, module: nn.Module) -> list[Optimizer]:
-        named = module.named_parameters(remove_duplicate=False)
-        names: dict[Any, list[str]] = {}
-        for name, param in named:
-            names.setdefault(param, []).append(name)
-        return [found for param in names if len(names[param]) == 1 for found in self.optimizers_of(param)]
-
-    def state_dict(self, module: nn.Module) -> Any:
-        return [optimizer.state_dict() for optimizer in self.unshared(module)]
-
-    def load_state_dict(self, module: nn.Module, state: Any) -> None:
-        for optimizer, saved in zip(self.unshared(module), state, strict=True):
-            optimizer.load_state_dict(saved)
+class SharedParametersNotSaved(SavesStates):
+    def saved_optimizers(self, module: nn.Module) -> list[Optimizer]:
+        names = Counter(param for _, param in module.named_parameters(remove_duplicate=False))
+        return [optimizer for param in names if names[param] == 1 for optimizer in self.optimizers_of(param)]
 
 
 @fails("state/resume_options", "number")
-class StatesLoadedWithoutOptions(Naive):
-    def state_dict(self, module: nn.Module) -> Any:
-        return [optimizer.state_dict() for optimizer in self.optimizers(module)]
-
-    def load_state_dict(self, module: nn.Module, state: Any) -> None:
-        for optimizer, saved in zip(self.optimizers(module), state, strict=True):
-            optimizer.load_state_dict({**saved, "param_groups": optimizer.state_dict()["param_groups"]})
+class StatesLoadedWithoutOptions(SavesStates):
+    def load(self, optimizer: Optimizer, saved: Any) -> None:
+        optimizer.load_state_dict({**saved, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 @fails("state/resume_options", "number")
@@ -156,11 +152,10 @@ class OptionsOfTheCheckpointForEver(OptionsOfAttachmentForEver):
 
 
 @fails("state/roll_back")
-class LoadedOnlyWhereThereIsNoState(StatesLoadedWithoutOptions):
-    def load_state_dict(self, module: nn.Module, state: Any) -> None:
-        for optimizer, saved in zip(self.optimizers(module), state, strict=True):
-            if not optimizer.state:
-                optimizer.load_state_dict(saved)
+class LoadedOnlyWhereThereIsNoState(SavesStates):
+    def load(self, optimizer: Optimizer, saved: Any) -> None:
+        if not optimizer.state:
+            optimizer.load_state_dict(saved)
 
 
 @fails("state/from_standard", "Adam")
@@ -189,16 +184,14 @@ class ListedWithoutTheirStates(Naive):
 @fails("state/saved_state_dict")
 class StepsCountedInABuffer(Naive):
     def attach(self, module: nn.Module, assignments: Sequence[Any]) -> None:
-        for assignment in assignments:
-            self.apply(*assignment)
+        self.apply_all(assignments)
         module.register_buffer("optimizer_steps", torch.zeros(()))
 
 
 @fails("memory/peak_of_gradients")
 class GradientsFreedAtTheEnd(Naive):
     def on_gradient(self, param: Tensor) -> None:
-        for optimizer in self.optimizers_of(param):
-            self.step(optimizer, param)
+        self.step_all(param)
         Variable._execution_engine.queue_callback(lambda: setattr(param, "grad", None))
 
 
@@ -223,6 +216,8 @@ class SteppedAtTheEnd(Naive):
         Variable._execution_engine.queue_callback(lambda: Naive.on_gradient(self, param))
 
 
+@fails("lifetime/loaded_weights")
+@fails("memory/no_second_copy")
 class MasterCopyWins(Naive):
     def attach_to(self, param: Any, optimizer: Optimizer, *, hook: bool) -> None:
         super().attach_to(param, optimizer, hook=hook)
@@ -232,10 +227,6 @@ class MasterCopyWins(Naive):
         param.data.copy_(param.__dict__["master"])
         super().step(optimizer, param)
         param.__dict__["master"].copy_(param.detach())
-
-
-fails("memory/no_second_copy")(MasterCopyWins)
-fails("lifetime/loaded_weights")(MasterCopyWins)
 
 
 @fails("lifetime/dropped_model")
@@ -256,11 +247,16 @@ class DeadEntriesNeverRemoved(Naive):
         self.attached.append(weakref.ref(optimizer))
 
 
+@fails("lifetime/swapped_parameters")
+@fails("lifetime/replaced_layer")
+@fails("lifetime/replaced_parameter")
+@fails("lifetime/assigned_weights")
+@fails("lifetime/copy_is_independent")
+@fails("lifetime/copy_is_plain")
 class FollowsNamesNotObjects(Naive):
     def attach(self, module: nn.Module, assignments: Sequence[Any]) -> None:
         self.named = {}
-        for assignment in assignments:
-            self.apply(*assignment)
+        self.apply_all(assignments)
         for name, param in module.named_parameters():
             self.named[name] = self.optimizers_of(param)
 
@@ -281,23 +277,16 @@ class FollowsNamesNotObjects(Naive):
             param.grad = None
 
 
-fails("lifetime/copy_is_plain")(FollowsNamesNotObjects)
-fails("lifetime/copy_is_independent")(FollowsNamesNotObjects)
-fails("lifetime/assigned_weights")(FollowsNamesNotObjects)
-fails("lifetime/replaced_parameter")(FollowsNamesNotObjects)
-fails("lifetime/replaced_layer")(FollowsNamesNotObjects)
-fails("lifetime/swapped_parameters")(FollowsNamesNotObjects)
-
-
 @fails("lifetime/copy_is_attached")
 class MarkOfAttachmentIsCopied(Naive):
     def attach(self, module: nn.Module, assignments: Sequence[Any]) -> None:
         if "is_attached" not in module.__dict__:
-            for assignment in assignments:
-                self.apply(*assignment)
+            self.apply_all(assignments)
             module.__dict__["is_attached"] = True
 
 
+@fails("lifetime/cast_in_training", "SGD-float64")
+@fails("lifetime/cast_before_training", "SGD-float64")
 class HookOnTheNode(Naive):
     """The node is replaced where dtype or storage change, and its hooks with it."""
 
@@ -306,10 +295,6 @@ class HookOnTheNode(Naive):
         if hook and not hasattr(param, "node"):
             param.node = param.expand_as(param).grad_fn.next_functions[0][0]
             param.node.register_hook(lambda *_: self.on_gradient(param))
-
-
-fails("lifetime/cast_before_training", "SGD-float64")(HookOnTheNode)
-fails("lifetime/cast_in_training", "SGD-float64")(HookOnTheNode)
 
 
 @fails("lifetime/new_data", "SGD-data")
