@@ -164,12 +164,14 @@ def golden(seen: Seen) -> str:
     lines += ["* is what it has to fail; 'keeps' is where its base fails. Written by nox -s mutants -- --accept."]
     for name, made_from in dict.fromkeys((mutant.name, mutant.made_from) for mutant in MUTANTS):
         named = {mutant.requirement for mutant in MUTANTS if mutant.name == name}
+        by_rounding = {each for mutant in MUTANTS if mutant.name == name for each in mutant.by_rounding}
         lines += ["", " from ".join(each.removeprefix("mutants.") for each in (name, made_from) if each)]
         for (requirement, case), failure in sorted(seen.departures(name, made_from).items()):
             where = f"{requirement}{f'[{case}]' if case else ''}"
             if failure and requirement in named:
-                lines.append(f"* {where} {failure.outcome}: {failure.detail}")
-            else:
+                detail = "by rounding" if requirement in by_rounding else failure.detail
+                lines.append(f"* {where} {failure.outcome}: {detail}")
+            elif requirement not in by_rounding:
                 lines.append(f"  {where}" if failure else f"  keeps {where}")
     return "\n".join(lines) + "\n"
 

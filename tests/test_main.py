@@ -47,11 +47,11 @@ def test_pytest_collects_the_specification(suite: Suite, chapters: tuple[str, ..
         assert {"/".join(names) for names in re.findall(r"test_(\w+)\.py::test_(\w+)", printed)} == promised
 
 
-def test_the_table_in_the_readme_is_that_of_a_run(
+def test_the_table_of_refusals_is_that_of_a_run(
     suite: Suite, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """If this fails: nox -s conformance, then put into the README what the command below the table prints."""
+    """If this fails: nox -s conformance, then put into impl/README.md what the command below its table prints."""
     suite.run("--implementation=reference", "--implementation=torch", "-m", "may_refuse", "-n", "2", chapter="")
     capsys.readouterr()
     main(["matrix", str(suite.report), "--may-refuse"])
-    assert capsys.readouterr().out in (pytestconfig.rootpath / "README.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out in (pytestconfig.rootpath / "impl" / "README.md").read_text(encoding="utf-8")

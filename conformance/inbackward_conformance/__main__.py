@@ -157,8 +157,6 @@ def specification_text(traces: Mapping[str, Mapping[str, Any]]) -> str:
     many of them were `run` and `caught`.
     """
     parts = [f"# Optimizer in backward: specification {SPEC_VERSION}"]
-    if traces:
-        parts += ["## Proof that the suite can fail", ABOUT_MUTANTS, score(traces)]
     chapter = ""
     for requirement in specification().values():
         if requirement.chapter != chapter:
@@ -170,6 +168,8 @@ def specification_text(traces: Mapping[str, Mapping[str, Any]]) -> str:
         if trace := traces.get(requirement.id):
             names = ", ".join(f"`{name}`" for name in trace["mutants"])
             parts.append(f"*Cases: {trace['cases']}. Mutants that it catches: {names}.*")
+    if traces:
+        parts += ["## Proof that the suite can fail", ABOUT_MUTANTS, score(traces)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -73,7 +73,7 @@ class StepsStaleParameters(OnShards):
         return FullyShardedDataParallel(module, **options)
 
 
-@fails("fsdp/mixed_precision", "float32")
+@fails("fsdp/mixed_precision", "float32", by_rounding=("fsdp/mixed_precision",))
 class RoundsGradients(OnShards):
     def step(self, module: nn.Module) -> None:
         for param in module.parameters():

@@ -187,7 +187,7 @@ class GradientZeroedInsteadOfFreed(Naive):
             optimizer.zero_grad(set_to_none=False)
 
 
-@fails("gradients/another_optimizer")
+@fails("gradients/another_optimizer", by_rounding=("gradients/seen_by_hook",))
 class GradientKeptUntilTheNextOne(Naive):
     def on_gradient(self, param: Tensor) -> None:
         if hasattr(param, "stale") and param.grad is not None:

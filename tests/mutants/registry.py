@@ -17,6 +17,7 @@ class Mutant:
         case: the one that shows it best; empty: the first.
         made_from: the name of the base that it departs from; empty for a base that is broken itself.
         only_drawn: whether no requirement but those of drawn plans can see it.
+        by_rounding: requirements that it departs from by roundings alone, which depend on the machine.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Mutant:
     case: str
     made_from: str
     only_drawn: bool
+    by_rounding: tuple[str, ...]
 
     @property
     def chapter(self) -> str:
@@ -41,13 +43,16 @@ def base(cls: type) -> type:
     return cls
 
 
-def fails(requirement: str, case: str = "", *, only_drawn: bool = False) -> Callable[[type], type]:
+def fails(
+    requirement: str, case: str = "", *, only_drawn: bool = False, by_rounding: tuple[str, ...] = ()
+) -> Callable[[type], type]:
     """Register a class as a mutant that `requirement` catches, best in `case` (by default its first)."""
 
     def register(cls: type) -> type:
         name = _name_of(cls)
         made_from = next(above for above in map(_name_of, cls.__mro__) if above in _BASES)
-        MUTANTS.append(Mutant(name, requirement, case, "" if made_from == name else made_from, only_drawn))
+        made_from = "" if made_from == name else made_from
+        MUTANTS.append(Mutant(name, requirement, case, made_from, only_drawn, by_rounding))
         return cls
 
     return register

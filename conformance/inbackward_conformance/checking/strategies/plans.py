@@ -134,7 +134,7 @@ def gradients_from_before(draw: st.DrawFn) -> Plan:
     """Draw gradients that are accumulated before attachment.
 
     The first backward reaches all of them, or a parameter of every assignment. If it reached no parameter of an
-    assignment, no hook would run, and the reference implementation would step late (README, out of its sight).
+    assignment, no hook would run, and the reference implementation would step late (impl/README.md, Limitations).
     """
     model = graph(draw)
     drawn = assignments(draw, model)
