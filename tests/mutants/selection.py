@@ -8,7 +8,7 @@ from inbackward_conformance.specification import DISTRIBUTED, specification
 from mutants.registry import MUTANTS, chapters
 
 APART = DISTRIBUTED | {"functional"}
-"""Chapters of calls that the others do not make: their mutants train them alone, and no other mutant does."""
+"""Chapters of calls that the others do not make: their mutants run them alone, and no other mutant does."""
 
 SLOW = {
     "ddp/early_step",
@@ -21,13 +21,13 @@ SLOW = {
     "hazards/compile",
     "lifetime/rounds",
 }
-"""Half of the time would be theirs: only mutants that are for them train them."""
+"""Half of the time would be theirs: only mutants that are for them run them."""
 
 BY_CHANCE = {"hazards/two_threads"}
-"""What others come to there depends on which thread comes first: again, only mutants that are for it train it."""
+"""What others come to there depends on which thread comes first: again, only mutants that are for it run it."""
 
 DRAWN = "properties"
-"""Plans that are drawn until one fails find nearly every mutant, and take as long: only mutants for it train it."""
+"""Plans that are drawn until one fails find nearly every mutant, and take as long: only mutants for it run it."""
 
 _CASES: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
 """By requirement: the cases of each mutant that is for it, and for a base those of all that are made from it."""
@@ -45,7 +45,7 @@ def selection(names: list[str]) -> dict[str, dict[str, list[str]]]:
 
 
 def cases_for(name: str, requirement: str) -> list[str]:
-    """Return the cases that show best what a mutant does, or none where the requirement is not for it to train."""
+    """Return the cases that show best what a mutant does, or none where the requirement is not for it to run."""
     cases = _CASES[requirement]
     if name in cases:
         return cases[name]

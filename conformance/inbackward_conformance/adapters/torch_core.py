@@ -62,7 +62,7 @@ class TorchCore:
         functional_class = functional_optim_map.get(optimizer_class)
         if functional_class is None:
             raise NotOffered(f"no functional {optimizer_class.__name__}")
-        for option in options.keys() - inspect.signature(functional_class).parameters.keys():
+        for option in sorted(options.keys() - inspect.signature(functional_class).parameters.keys()):
             raise NotOffered(f"{functional_class.__name__} has no option {option}")
         with warnings.catch_warnings(record=True):  # the class warns about TorchScript, past every filter
             return TorchFunctional(functional_class(list(params), **options))

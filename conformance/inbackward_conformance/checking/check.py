@@ -142,7 +142,7 @@ class Check:
 
     def _call_on_ranks(self, world_size: int, call: Callable[..., Any], *arguments: Any) -> list[Any]:
         if self._ranks is None:
-            raise NotRun(f"{world_size} ranks are needed, and this train has none")
+            raise NotRun(f"{world_size} ranks are needed, and this run has none")
         return self._ranks.call(world_size, call, *arguments)
 
     @contextmanager
