@@ -111,12 +111,9 @@ class CannotStep(TutorialRecipe):
         return cast("torch.optim.Optimizer", Strict(params, **options))
 
 
-def test_what_its_own_class_cannot_do_in_the_standard_loop_is_not_offered() -> None:
+def test_its_own_class_may_raise_in_a_step_of_the_standard_loop_but_not_when_it_is_made() -> None:
     with pytest.raises(NotOffered, match=r"its own optimizer class raises .* no step without a scale"):
         check_of(CannotStep)(PLAN)
-
-
-def test_its_own_class_that_cannot_be_made_is_an_error_of_the_adapter() -> None:
     with pytest.raises(RuntimeError, match=r"the plan proves nothing, .* no weight decay here"):
         check_of(CannotBeMade)(PLAN)
 

@@ -1,4 +1,4 @@
-"""What a check passes, and what it does not: one that cannot fail is an error of the suite."""
+"""What a check passes, and what the standard loop does that it compares with."""
 
 from __future__ import annotations
 
@@ -7,18 +7,30 @@ import torch
 
 import inbackward
 from inbackward_conformance.adapters.implementation import Implementation
-from inbackward_conformance.catalogue.optimizer_configurations import configurations
+from inbackward_conformance.catalogue.optimizer_configurations import (
+    MODEL_FOR,
+    closure_free_optimizer_names,
+    configurations,
+)
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import NotRun, Outcome, Refusal
-from inbackward_conformance.plan import Assignment, Plan
-from inbackward_conformance.plan.events import Backward, SaveSharded
+from inbackward_conformance.plan import ALL, Assignment, Plan
+from inbackward_conformance.plan.events import Backward, Load, Save, SaveSharded
 from inbackward_conformance.specification import specification
+from inbackward_conformance.tensors import same_bits
 from inbackward_conformance.training.compare import compare
+from inbackward_conformance.training.run import TrainingRun
+from inbackward_conformance.training.standard_loop import StandardLoop
 from inbackward_conformance.training.trace import Raised, Snapshot, Trace
+from inbackward_conformance.training.train import train
 
 RAISES = Assignment("SGD", {"lr": 0.1, "differentiable": True})
 STEPPED = "The gradient came twice, and the parameter was already stepped. Pass use_reentrant=False."
 SILENT = "one of the variables needed for gradient computation has been modified by an inplace operation"
+
+THREE = (Backward(),) * 3
+NAMES = closure_free_optimizer_names()
+WITH_DROPOUT = [(name, "TiedTransformer", ALL) for name in NAMES if name not in MODEL_FOR]
 
 
 @pytest.fixture
@@ -88,3 +100,29 @@ def test_a_refusal_has_a_message_and_comes_in_time(
     finding = compare(standard, Trace(snapshot(0.0), [snapshot(float(stepped))], raised), may_refuse)
     assert (finding.outcome, finding.passed) == (outcome, outcome is Outcome.REFUSES)
     assert detail in finding.detail
+
+
+def standard_loop() -> StandardLoop:
+    return StandardLoop(Implementation(object()))
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "params"), [*((name, *MODEL_FOR.get(name, ("MLP", ALL))) for name in NAMES), *WITH_DROPOUT]
+)
+def test_standard_loop_goes_on_as_if_never_stopped(name: str, model: str, params: str | tuple[str, ...]) -> None:
+    """The random numbers of dropout included."""
+    assignments = (Assignment(name, {"lr": 0.01}, params),)
+    stopped = train(Plan(model, assignments, (*THREE, Save(), Load(), *THREE)), standard_loop())
+    never = train(Plan(model, assignments, (*THREE, *THREE)), standard_loop())
+    assert stopped.raised is never.raised is None
+    after = stopped.snapshots[-1].params
+    assert [name for name, value in never.snapshots[-1].params.items() if not same_bits(value, after[name])] == []
+
+
+def test_rebuilt_model_has_other_values() -> None:
+    """Else a checkpoint that is not loaded would go unnoticed."""
+    torch.manual_seed(0)
+    live = TrainingRun(Plan("MLP", (Assignment("SGD", {"lr": 0.0}),), ()), standard_loop(), "cpu")
+    before = live.model.get_parameter("0.weight").detach().clone()
+    live.rebuild()
+    assert not torch.equal(before, live.model.get_parameter("0.weight"))

@@ -23,7 +23,7 @@ def record(tmp_path: Path) -> Path:
     return write_record(
         tmp_path / "r.jsonl",
         case("one", "equivalence/closure", "refuses", detail="event 0, Attach() raises TypeError: no closure"),
-        case("one", "listing/order", "fails", name="SGD", detail="<script>alert('&')</script>"),
+        case("one", "listing/order", "fails", name="SGD", detail="<script>alert('&')</script>", script="import torch"),
         case("one", "listing/order", "conforms", name="AdamW"),
         case("two", "listing/order", "conforms"),
         case("two", "no_hook/stepped_by_hand", "refuses"),
@@ -197,8 +197,7 @@ def test_what_a_record_says_is_never_markup(tmp_path: Path) -> None:
 
 
 def test_a_cell_knows_what_was_observed(record: Path) -> None:
-    cell = page_of(record).details[0]["listing/order"]
-    assert cell == {
+    assert page_of(record).details[0]["listing/order"] == {
         "implementation": "one",
         "requirement": "listing/order",
         "level": "SHOULD",
@@ -208,18 +207,12 @@ def test_a_cell_knows_what_was_observed(record: Path) -> None:
         "css": "broken",
         "expected": False,
         "cases": 2,
-        "observations": [{"case": "SGD", "outcome": "fails", "detail": "<script>alert('&')</script>", "script": ""}],
+        "observations": [
+            {"case": "SGD", "outcome": "fails", "detail": "<script>alert('&')</script>", "script": "import torch"}
+        ],
         "run": "r.jsonl, 2026-01-02 03:04 UTC",
         "command": "python -m inbackward_conformance repro r.jsonl listing/order --implementation one",
     }
-
-
-def test_a_cell_has_the_script_of_its_worst_case(record: Path) -> None:
-    """Where the record has one."""
-    lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
-    lines = [line | {"script": "import torch"} if line.get("outcome") == "fails" else line for line in lines]
-    record.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    assert page_of(record).details[0]["listing/order"]["observations"][0]["script"] == "import torch"
 
 
 def test_the_badge(tmp_path: Path, matrix: Matrix, refused: Matrix) -> None:

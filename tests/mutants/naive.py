@@ -63,3 +63,12 @@ class Naive:
             param.__dict__.pop("optimizers", None)
             if hook := param.__dict__.pop("hook", None):
                 hook.remove()
+
+
+class Remembering(Naive):
+    def __init__(self) -> None:
+        self.built: list[Optimizer] = []
+
+    def build(self, optimizer_class: type[Optimizer], params: list[Any], kwargs: dict[str, Any]) -> Optimizer:
+        self.built.append(super().build(optimizer_class, params, kwargs))
+        return self.built[-1]

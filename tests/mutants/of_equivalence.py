@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mutants.naive import Naive
+from mutants.naive import Naive, Remembering
 from mutants.registry import fails
 
 if TYPE_CHECKING:
@@ -30,16 +30,12 @@ class ClosureReplacedByAPlainStep(Naive):
 
 
 @fails("equivalence/weights_and_biases", "SGD-SGD")
-class OptionsOfTheLastCallForAll(Naive):
-    def __init__(self) -> None:
-        self.kwargs: dict[str, Any] = {}
-        self.built: list[Optimizer] = []
-
+class OptionsOfTheLastCallForAll(Remembering):
     def build(self, optimizer_class: type[Optimizer], params: list[Any], kwargs: dict[str, Any]) -> Optimizer:
-        self.built.append(super().build(optimizer_class, params, kwargs))
+        last = super().build(optimizer_class, params, kwargs)
         for optimizer in self.built:
             optimizer.param_groups[0].update(kwargs)
-        return self.built[-1]
+        return last
 
 
 @fails("equivalence/part_of_the_model")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mutants.naive import Naive
+from mutants.naive import Naive, Remembering
 from mutants.registry import fails
 
 if TYPE_CHECKING:
@@ -149,15 +149,6 @@ class SharedParametersListedOnceAName(Naive):
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
         named = module.named_parameters(remove_duplicate=False)
         return [optimizer for _, param in named for optimizer in self.optimizers_of(param)]
-
-
-class Remembering(Naive):
-    def __init__(self) -> None:
-        self.built: list[Optimizer] = []
-
-    def build(self, optimizer_class: type[Optimizer], params: list[Any], kwargs: dict[str, Any]) -> Optimizer:
-        self.built.append(super().build(optimizer_class, params, kwargs))
-        return self.built[-1]
 
 
 @fails("listing/plain_module")

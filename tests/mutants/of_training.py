@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Variable
 
-from mutants.naive import Naive
-from mutants.of_structure import Remembering
+from mutants.naive import Naive, Remembering
 from mutants.registry import fails
 
 if TYPE_CHECKING:
