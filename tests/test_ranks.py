@@ -136,13 +136,15 @@ TENSORS = {
 
 
 @pytest.mark.parametrize("tensor", TENSORS.values(), ids=TENSORS)
-def test_tensors_arrive_to_the_bit_and_can_be_changed(tensor: Tensor) -> None:
+def test_tensors_arrive_to_the_bit(tensor: Tensor) -> None:
     arrived = unpack(pack({"states": [tensor]}))["states"][0]
     assert type(arrived) is type(tensor)
     assert arrived.requires_grad == tensor.requires_grad
     assert same_bits(arrived, tensor)
-    arrived.detach().zero_()
-    assert not arrived.detach().to_dense().any()
+
+
+def test_a_tensor_that_arrived_can_be_changed() -> None:
+    assert unpack(pack(torch.zeros(3))).add_(1).tolist() == [1, 1, 1]
 
 
 OWNER = """
