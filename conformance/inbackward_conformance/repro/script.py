@@ -83,7 +83,7 @@ class Script:
         """Return the loss of `batch`; `forward` is another expression for the output."""
         output = forward or f"{self.forward}(batch{f', skip={skip!r}' if skip else ''})"
         if self._complex:
-            return f"torch.view_as_real({output}).square().sum(-1).mean()"
+            return f"((output := {output}) * output.conj()).real.mean()"
         return f"{output}.square().mean()"
 
     def keep_loss(self, loss: str) -> None:

@@ -59,7 +59,7 @@ class TrainingRun:
     ) -> Tensor:
         """Return the mean squared absolute value of the output of the model, or of `forward`."""
         output: Tensor = (forward or self.wrapper or self.model)(*batch, **({"skip": skip} if skip else {}))
-        return torch.view_as_real(output).square().sum(-1).mean() if output.is_complex() else output.square().mean()
+        return (output * output.conj()).real.mean() if output.is_complex() else output.square().mean()
 
     def bind(self, assignment: Assignment) -> BoundAssignment:
         """Look up what an assignment names, in new lists and options on each call."""
