@@ -32,12 +32,12 @@ def options_of(optimizer: Optimizer) -> dict[str, Any]:
 class OptionsOfAttachmentForEver(Naive):
     def build(self, optimizer_class: type[Optimizer], params: list[Any], kwargs: dict[str, Any]) -> Optimizer:
         optimizer = super().build(optimizer_class, params, kwargs)
-        optimizer.__dict__["for_ever"] = options_of(optimizer)
+        optimizer.__dict__["at_attachment"] = options_of(optimizer)
         return optimizer
 
     def step(self, optimizer: Optimizer, param: Tensor) -> None:
         now = options_of(optimizer)
-        optimizer.param_groups[0].update(optimizer.__dict__.get("for_ever", now))
+        optimizer.param_groups[0].update(optimizer.__dict__.get("at_attachment", now))
         super().step(optimizer, param)
         optimizer.param_groups[0].update(now)
 
@@ -147,7 +147,7 @@ class OptionsOfTheCheckpointForEver(OptionsOfAttachmentForEver):
     def load_state_dict(self, module: nn.Module, state: Any) -> None:
         for optimizer, saved in zip(self.optimizers(module), state, strict=True):
             optimizer.load_state_dict(saved)
-            optimizer.__dict__["for_ever"] = options_of(optimizer)
+            optimizer.__dict__["at_attachment"] = options_of(optimizer)
 
 
 @fails("state/roll_back")
