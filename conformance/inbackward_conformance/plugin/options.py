@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +124,11 @@ def _check_device(device: str) -> None:
 
 
 def _positive_seconds(text: str) -> float:
-    seconds = float(text)
+    """Return a time limit; argparse prints the message of the error."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise ValueError(f"{text} is no time limit")
+        raise argparse.ArgumentTypeError(f"{text!r} is no time limit; give seconds, such as 60")
     return seconds
