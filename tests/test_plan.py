@@ -46,6 +46,10 @@ def test_a_bare_name_is_no_selection() -> None:
         Assignment("SGD", params="0.weight")
 
 
-def test_plans_cost_no_torch() -> None:
-    code = "import sys, inbackward_conformance.plan.events; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    "module",
+    ["plan.events", "adapters.implementation", "report.terminal", "report.matrix.render", "plugin", "api", "__main__"],
+)
+def test_what_costs_no_torch(module: str) -> None:
+    code = f"import sys, inbackward_conformance.{module}; sys.exit(bool({{'torch', 'hypothesis'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -33,9 +33,17 @@ def test_chosen_cases_run_alone(suite: Suite, pytester: pytest.Pytester) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [(None, "cannot be read"), ("[]", "expected JSON such as"), ("{", "expected JSON such as")]
+    ("text", "message"),
+    [
+        (None, "cannot be read"),
+        ("[]", "expected JSON such as"),
+        ("{", "expected JSON such as"),
+        ('{"torch": {"sharing/used_twice": "SGD"}}', "expected JSON such as"),
+        ('{"reference": {"sharing/used_twice": [""]}}', "reference is not tested; add --implementation reference"),
+        ('{"torch": {"sharing/used": [""]}}', "no requirement sharing/used; "),
+    ],
 )
-def test_a_file_that_chooses_nothing(text: str | None, message: str, suite: Suite, pytester: pytest.Pytester) -> None:
+def test_a_file_that_selects_nothing(text: str | None, message: str, suite: Suite, pytester: pytest.Pytester) -> None:
     if text is not None:
         pytester.path.joinpath("chosen.json").write_text(text, encoding="utf-8")
     result = suite.run("--implementation=torch", "--conformance-select=chosen.json")

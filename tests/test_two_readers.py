@@ -12,7 +12,9 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
 import pytest
@@ -25,7 +27,7 @@ from inbackward_conformance.checking.drawn import temporary_home
 from inbackward_conformance.checking.profiles import QUICK, drawing
 from inbackward_conformance.checking.strategies import plans as plans_to_draw
 from inbackward_conformance.outcome import Compared
-from inbackward_conformance.plan import Plan, events
+from inbackward_conformance.plan import Assignment, Group, Plan, Ranks, events
 from inbackward_conformance.plan.events import Event, LoadSharded, PerRank, SaveSharded
 from inbackward_conformance.plan.literals import read
 from inbackward_conformance.ranks.job import Job, Rank, values_of
@@ -65,11 +67,36 @@ FAMILIES = [
     "structures",
 ]
 
-FURTHER_PLANS: list[tuple[str, Plan]] = []
-"""For events that the first case of no requirement has."""
+MOMENTUM = (Assignment("SGD", {"lr": 0.1, "momentum": 0.9}),)
 
-KINDS = {kind.__name__: kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)}
-KINDS.pop("Event")
+FURTHER_PLANS: list[tuple[str, Plan]] = [
+    (
+        "schedule/metric",
+        Plan("MLP", MOMENTUM, (events.StepSchedules(float("inf")), events.StepByHand(), events.Backward())),
+    ),
+    (
+        "schedule/part_of_the_model",
+        Plan(
+            "TwoLayers",
+            (Assignment("SGD", {"lr": 0.1}, (Group(("0.weight",)), Group(("1.weight",), {"lr": 0.2}))),),
+            (
+                events.StartSchedule(events.Scheduler("ExponentialLR", {"gamma": 0.5}), "1"),
+                events.Backward(),
+                events.StepSchedules(),
+                events.Backward(),
+            ),
+        ),
+    ),
+    (
+        "ddp/per_rank",
+        Plan("MLP", MOMENTUM, (events.PerRank((events.StepByHand(), events.Backward())),) * 2, ranks=Ranks(1)),
+    ),
+]
+"""For what the first case of no requirement has: events, and ways in which script and run could differ."""
+
+for module in iter_modules(events.__path__, f"{events.__name__}."):
+    import_module(module.name)
+KINDS = {kind.__name__: kind for kind in Event.__subclasses__()}
 
 
 class Both:
@@ -144,7 +171,7 @@ def source_of(requirement: str, plan: Plan) -> str:
 
 def script_of(requirement: str, plan: Plan) -> PlanScript:
     """Return the script of a plan; it lets no refusal through, which is compared as any error."""
-    strict = replace(specification()[requirement], may_refuse=None)
+    strict = replace(specification().get(requirement) or specification()["gradients/freed"], may_refuse=None)
     return PlanScript(Failure(REFERENCE, strict, "", "diverges", "", plan=plan), plan, CallTemplates(REFERENCE))
 
 
@@ -176,6 +203,10 @@ def events_in(plan: Plan) -> Iterator[Event]:
 def test_every_event_has_both_functions(kind: str) -> None:
     assert execute.dispatch(KINDS[kind]) is not execute.dispatch(Event), f"{kind}: register it with @execute.register"
     assert write.dispatch(KINDS[kind]) is not write.dispatch(Event), f"{kind}: register it with @write.register"
+
+
+def test_every_event_is_exported() -> None:
+    assert KINDS.keys() <= set(events.__all__)
 
 
 def test_every_event_is_in_a_plan(plans: list[tuple[str, Plan]]) -> None:

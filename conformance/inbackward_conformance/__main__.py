@@ -27,7 +27,7 @@ that it is made from does as well."""
 
 
 class BadOutput(ValueError):
-    """Raised when a matrix cannot be written as asked; the message is one line with the remedy."""
+    """Raised when a document cannot be written as asked; the message is one line with the remedy."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     matrix.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: standard output")
     matrix.add_argument(
         "--format",
-        type=Format,
-        choices=list(Format),
+        choices=[str(each) for each in Format],
         help="default: what the name of the output says, .html, .md or .svg (badge); without an output, markdown",
     )
     matrix.add_argument(
@@ -103,7 +102,8 @@ def make_matrix(args: argparse.Namespace) -> None:
     """
     if args.format is None and args.output and args.output.suffix not in SUFFIXES:
         raise BadOutput(f"{args.output}: say --format {', '.join(Format)}, or use a name with {', '.join(SUFFIXES)}")
-    output_format = args.format or (SUFFIXES[args.output.suffix] if args.output else Format.MARKDOWN)
+    by_name = SUFFIXES[args.output.suffix] if args.output and not args.format else Format.MARKDOWN
+    output_format = Format(args.format) if args.format else by_name
     runs = [read_record(path) for path in args.records]
     text = render(merge(runs, implementations=args.implementation), output_format, may_refuse_only=args.may_refuse)
     if args.output is None:
@@ -147,7 +147,14 @@ def list_requirements() -> None:
 
 def print_specification(args: argparse.Namespace) -> None:
     """Print the specification."""
-    print(specification_text(json.loads(args.traces.read_text(encoding="utf-8")) if args.traces else {}), end="")
+    try:
+        traces = json.loads(args.traces.read_text(encoding="utf-8")) if args.traces else {}
+        text = specification_text(traces)
+    except OSError as error:
+        raise BadOutput(f"{args.traces}: cannot be read ({error.strerror}); check the path") from error
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise BadOutput(f"{args.traces}: no file of traces; `nox -s mutants -- --accept` writes one") from error
+    print(text, end="")
 
 
 def specification_text(traces: Mapping[str, Mapping[str, Any]]) -> str:

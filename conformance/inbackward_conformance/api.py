@@ -50,10 +50,12 @@ def check_implementation(
             its `-p` as well.
 
     Raises:
-        TypeError: if `adapter` cannot be imported by name in another process.
+        TypeError: if `adapter` cannot be imported by name in another process, or a str stands for a sequence.
         ValueError: if a chapter does not exist.
         RunFailed: if pytest cannot use the implementation or an option, or does not run to its end.
     """
+    if isinstance(chapters, str) or isinstance(options, str):
+        raise TypeError(f"chapters={chapters!r}, options={options!r}: expected sequences of str; write ('sharing',)")
     known = dict.fromkeys(requirement.chapter for requirement in specification().values())
     if unknown := set(chapters) - known.keys():
         raise ValueError(f"no such chapter: {', '.join(sorted(unknown))}; there are {', '.join(known)}")

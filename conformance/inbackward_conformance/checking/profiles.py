@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.errors import InvalidArgument
 
 QUICK = "quick"
+PROFILES = (QUICK, "ci", "thorough")
 
 settings.register_profile(QUICK, max_examples=30, stateful_step_count=8)
 settings.register_profile("ci", max_examples=150, stateful_step_count=15)
 settings.register_profile("thorough", max_examples=1200, stateful_step_count=25)
+
+
+def is_registered(profile: str) -> bool:
+    """Return whether there is such a profile, of the suite's or of Hypothesis's own."""
+    try:
+        settings.get_profile(profile)
+    except InvalidArgument:
+        return False
+    return True
 
 
 def drawing(profile: str, *, on_ranks: bool = False) -> settings:

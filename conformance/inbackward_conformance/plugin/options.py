@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PACKAGE = Path(__file__).parent.parent
+MAX_SEED = 10**6
+"""Seeds of batches are made of it and of the rank, and have to fit into 64 bits."""
 CLUSTER = pytest.StashKey[Any]()
 """The `Cluster` on which to run distributed cases, under torchrun."""
 
@@ -61,7 +63,7 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
     group.addoption("--device", default="cpu", metavar="DEVICE", help="device to run on, cpu (default) or cuda")
     group.addoption(
         "--conformance-seed",
-        type=int,
+        type=_seed,
         default=0,
         metavar="N",
         help="seed of models, batches and plans that are drawn (default 0)",
@@ -88,16 +90,20 @@ def pytest_configure(config: pytest.Config) -> None:
                 "name what is to be tested: --implementation NAME or --implementation package.module:attribute"
             )
         return
-    if config.getoption("hypothesis_profile", None):
-        import inbackward_conformance.checking.profiles  # noqa: F401, PLC0415 (registers the profiles)
+    if profile := config.getoption("hypothesis_profile", None):
+        from inbackward_conformance.checking.profiles import PROFILES, is_registered  # noqa: PLC0415 (needs Hypothesis)
+
+        if not is_registered(profile):
+            raise pytest.UsageError(f"--hypothesis-profile {profile}: no such profile; choose {', '.join(PROFILES)}")
     try:
         if not hasattr(config, "workerinput"):
             for name in names:
                 version_of(name)  # raises if the name cannot be used
             _check_device(config.getoption("device"))
+            _check_folder(config.getoption("conformance_repro"))
         expectations = load_expectations(names, config.getoption("expected"), config.getoption("device"))
         path = config.getoption("conformance_select")
-        selected = read_selection(path) if path else None
+        selected = read_selection(path, names) if path else None
     except (UnusableImplementation, BadExpectations, BadSelection) as error:
         raise pytest.UsageError(str(error)) from error
     if selected is not None:
@@ -114,6 +120,8 @@ def _include_suite(arguments: Iterable[str]) -> bool:
 def _check_device(device: str) -> None:
     if device == "cpu":
         return
+    if device.partition(":")[0] != "cuda":
+        raise pytest.UsageError(f"--device {device}: the suite runs on cpu or cuda; use one of these")
     import torch  # noqa: PLC0415 (on a CPU only the workers need it)
 
     try:
@@ -121,6 +129,18 @@ def _check_device(device: str) -> None:
     except (AssertionError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise pytest.UsageError(f"--device {device}: torch cannot use it here ({reason}); use --device cpu") from error
+
+
+def _check_folder(folder: Path | None) -> None:
+    if folder and folder.exists() and not folder.is_dir():
+        raise pytest.UsageError(f"--conformance-repro {folder}: it is a file; name a folder")
+
+
+def _seed(text: str) -> int:
+    """Return a seed; argparse prints the message of the error."""
+    if not text.isdecimal() or int(text) > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; give a number from 0 to {MAX_SEED}")
+    return int(text)
 
 
 def _positive_seconds(text: str) -> float:

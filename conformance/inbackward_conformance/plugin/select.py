@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inbackward_conformance.specification import requirement_id
+from inbackward_conformance.specification import requirement_id, specification
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from pathlib import Path
+
+EXPECTED = (
+    """expected JSON such as {"implementation": {"sharing/used_twice": ["SGD", ""]}}, where "" is the first case"""
+)
 
 Selected = dict[str, dict[str, list[str]]]
 
@@ -57,22 +61,28 @@ class Selection:
         config.hook.pytest_deselected(items=dropped)
 
 
-def read_selection(path: Path) -> Selected:
-    """Read a file of selected cases.
+def read_selection(path: Path, implementations: Sequence[str]) -> Selected:
+    """Read a file of selected cases, of some of the implementations under test.
 
     Raises:
-        BadSelection: if it cannot be read, or is no such JSON object.
+        BadSelection: if it cannot be read, is no such JSON object, or names what does not exist.
     """
     try:
-        selected = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            str(name): {str(requirement): list(map(str, cases)) for requirement, cases in requirements.items()}
-            for name, requirements in selected.items()
-        }
+        selected: Selected = json.loads(path.read_text(encoding="utf-8"))
+        names = {(name, requirement) for name, requirements in selected.items() for requirement in requirements}
+        lists = [cases for requirements in selected.values() for cases in requirements.values()]
     except OSError as error:
         raise BadSelection(f"--conformance-select {path}: cannot be read ({error.strerror}); check the path") from error
     except (ValueError, AttributeError, TypeError) as error:
-        raise BadSelection(
-            f"--conformance-select {path}: expected JSON such as "
-            f'{{"implementation": {{"sharing/used_twice": ["SGD", ""]}}}}, where "" is the first case'
-        ) from error
+        raise BadSelection(f"--conformance-select {path}: {EXPECTED}") from error
+    if not all(isinstance(cases, list) for cases in lists):
+        raise BadSelection(f"--conformance-select {path}: {EXPECTED}")
+    for name, requirement in sorted(names):
+        if name not in implementations:
+            raise BadSelection(f"--conformance-select {path}: {name} is not tested; add --implementation {name}")
+        if requirement not in specification():
+            raise BadSelection(
+                f"--conformance-select {path}: no requirement {requirement}; "
+                f"`python -m inbackward_conformance list` lists them"
+            )
+    return selected

@@ -48,7 +48,9 @@ class ConformanceSession:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 file = path.open("w", encoding="utf-8")
             except OSError as error:
-                raise pytest.UsageError(f"--conformance-report {path}: cannot be written ({error.strerror})") from error
+                raise pytest.UsageError(
+                    f"--conformance-report {path}: cannot be written ({error.strerror}); check the path"
+                ) from error
             option = self._config.getoption
             profile = option("hypothesis_profile", None) or "quick"
             versions = {name: version_of(name) for name in self.implementations}

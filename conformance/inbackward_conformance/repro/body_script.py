@@ -62,7 +62,7 @@ def body_script(failure: Failure, templates: CallTemplates) -> str:
         for node in ast.walk(ast.parse("\n".join([*inlined.definitions, ast.unparse(body)])))
         if isinstance(node, ast.Name)
     } & {*FIXTURES}:
-        raise CannotWrite(f"it uses {', '.join(remaining)} in a way that cannot be spelled out")
+        raise CannotWrite(f"it uses {', '.join(remaining)} in a way that has no source")
     return script(failure, templates, inlined.imports, [*inlined.definitions, ast.unparse(body), tail])
 
 

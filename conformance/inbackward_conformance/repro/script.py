@@ -13,6 +13,7 @@ from inbackward_conformance.catalogue.comm_hooks import POWER_SGD, find_comm_hoo
 from inbackward_conformance.catalogue.optimizers import find_optimizer_class, needs_closure
 from inbackward_conformance.plan import ALL, Assignment, Group, Plan
 from inbackward_conformance.repro import sources
+from inbackward_conformance.repro.call_templates import CannotWrite
 from inbackward_conformance.repro.loops.loop import AssignmentSource
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Script:
         forward: the name of the module to call in forward.
         needs: objects of the suite that the source names; the script needs their definitions.
         attached: whether the assignments of the plan are attached.
+        restructured: whether the model was given other parameters than at first, or at other places.
         scheduled: whether a schedule is started.
         lines: the statements so far.
     """
@@ -46,6 +48,7 @@ class Script:
         self.forward = "model"
         self.needs: set[Any] = set()
         self.attached = False
+        self.restructured = False
         self.lines: list[str] = []
         self._model = build_model(plan, torch.device("cpu"))
         self._draws_integers = not self._model.batch(torch.Generator())[0].is_floating_point()  # type: ignore[operator]
@@ -64,8 +67,11 @@ class Script:
     def block(self, head: str) -> Iterator[None]:
         """Append a compound statement, such as `for …:`; statements added within the context are its body."""
         self.add(head)
+        before = len(self.lines)
         self._indentation += "    "
         yield
+        if len(self.lines) == before:
+            self.add("pass")
         self._indentation = self._indentation[4:]
 
     def draw_batch(self) -> None:
@@ -78,6 +84,7 @@ class Script:
     def cast(self, dtype: str) -> None:
         """Cast all later batches."""
         self._dtype = dtype
+        self._complex = dtype.startswith("complex")
 
     def loss(self, skip: tuple[str, ...] = (), forward: str = "") -> str:
         """Return the loss of `batch`; `forward` is another expression for the output."""
@@ -96,7 +103,14 @@ class Script:
         return f"loss_{number}"
 
     def assign(self, assignment: Assignment) -> AssignmentSource:
-        """Return the source of an assignment."""
+        """Return the source of an assignment.
+
+        Raises:
+            CannotWrite: it has no hook, and parameters that the model did not have at first: their names don't tell
+                whether other assignments hook them.
+        """
+        if not assignment.hook and self.restructured:
+            raise CannotWrite("an assignment without a hook after the model was given other parameters")
         optimizer_class = find_optimizer_class(assignment.optimizer)
         custom = ":" in assignment.optimizer
         return AssignmentSource(

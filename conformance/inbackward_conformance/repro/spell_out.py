@@ -120,7 +120,7 @@ class SpellOut(ast.NodeTransformer):
                 return _expression(f"[{arguments['scheduler_class']}(each, {options}) for each in {optimizers}]")
             case "state_dict":
                 return _expression(f"[each.state_dict() for each in {optimizers}]")
-        pairs = f"zip({optimizers}, {arguments['state']})"
+        pairs = f"zip({optimizers}, {arguments['state']}, strict=True)"
         return _expression(f"[each.load_state_dict(state) for each, state in {pairs}]")
 
 

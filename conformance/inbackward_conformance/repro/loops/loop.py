@@ -24,4 +24,4 @@ class AssignmentSource(NamedTuple):
 
 def loading(optimizers: str, state: str) -> list[str]:
     """Return the statements that load a list of state dicts into a list of optimizers."""
-    return [f"for optimizer, state in zip({optimizers}, {state}):", "    optimizer.load_state_dict(state)"]
+    return [f"for optimizer, state in zip({optimizers}, {state}, strict=True):", "    optimizer.load_state_dict(state)"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.repro import sources
@@ -51,12 +52,18 @@ class StandardLoopSource:
         return lines
 
     def backward(self, loss: str, options: str = "") -> list[str]:
-        """Return the calls of `backward`, `step` and `zero_grad`."""
+        """Return the calls of `backward`, `step` and `zero_grad`.
+
+        Raises:
+            CannotWrite: a closure is needed that cannot be written.
+        """
         lines = [torch_call("backward", options, loss=loss)]
         step = "optimizer.step()"
         if any(assignment.closure for assignment in self._stepped()):
+            if not self._alone or re.search(r"\bloss\b", loss):
+                raise CannotWrite("a closure for one of several optimizers, or for a loss of several statements")
             step = "optimizer.step(closure)"
-            lines += ["def closure():", "    model.zero_grad()", f"    loss = {loss}", "    loss.backward()"]
+            lines += ["def closure():", "    optimizer.zero_grad()", f"    loss = {loss}", "    loss.backward()"]
             lines.append("    return loss")
         if self._stepped():
             lines += self._each("optimizers", step, "optimizer.zero_grad()")
@@ -64,17 +71,15 @@ class StandardLoopSource:
 
     def step_by_hand(self) -> list[str]:
         """Return the calls of `step` and `zero_grad` for the optimizers in `by_hand`."""
-        return self._each("by_hand", "optimizer.step()", "optimizer.zero_grad()")
+        return self._each("by_hand", "optimizer.step()", "optimizer.zero_grad()") if self._by_hand() else []
 
     def optimizers(self, module: str = "model") -> str:
         """Return a list of the optimizers, or of those with parameters of a submodule."""
-        if self._alone:
-            return "[optimizer]"
-        lists = "optimizers + by_hand" if self._by_hand() else "optimizers"
+        lists = "[optimizer]" if self._alone else "optimizers + by_hand" if self._by_hand() else "optimizers"
         if module == "model":
             return lists
-        params = f"set({module}.parameters())"
-        return f"[each for each in {lists} if not {params}.isdisjoint(each.param_groups[0]['params'])]"
+        held = "param for group in each.param_groups for param in group['params']"
+        return f"[each for each in {lists} if not set({module}.parameters()).isdisjoint({held})]"
 
     def reattach(self, assignments: Sequence[AssignmentSource]) -> list[str]:
         """Return the statements that make new optimizers."""
@@ -106,10 +111,15 @@ class StandardLoopSource:
         self, wrapped: str, comm_hook: str, state: str, assignment: AssignmentSource, *, some: bool
     ) -> list[str]:
         """Return the statements that register the hook, and make the optimizer as any other."""
-        return [f"{wrapped}.register_comm_hook({state}, {comm_hook})", *self.attach([assignment])]
+        return [
+            f"{wrapped}.register_comm_hook({state}, {comm_hook})",
+            *self.attach([assignment], more=bool(self._assigned)),
+        ]
 
     def _of_each(self, expression: str, module: str = "model") -> str:
-        return f"[{expression}]" if self._alone else f"[{expression} for optimizer in {self.optimizers(module)}]"
+        if self._alone and module == "model":
+            return f"[{expression}]"
+        return f"[{expression} for optimizer in {self.optimizers(module)}]"
 
     def _each(self, optimizers: str, *lines: str) -> list[str]:
         if self._alone:

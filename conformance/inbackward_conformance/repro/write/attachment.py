@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.plan import events
+from inbackward_conformance.repro.call_templates import CannotWrite
 from inbackward_conformance.repro.write.dispatch import write
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ def _(event: events.AttachMore, script: Script) -> None:
 
 @write.register(events.FailToAttach)
 def _(event: events.FailToAttach, script: Script) -> None:
+    if script.attached:
+        raise CannotWrite("FailToAttach belongs to Plan.before")
     with script.block("try:"):
         script.add(*script.loop.attach([script.assign(event.assignment)]))
     script.add("except Exception:", "    pass")
@@ -32,4 +35,5 @@ def _(event: events.TrainOrdinarily, script: Script) -> None:
 
 @write.register(events.Grow)
 def _(event: events.Grow, script: Script) -> None:
-    script.add("model.grow()")
+    script.add("model.grow()", *[f"model.to({script.device!r})"] * (script.device != "cpu"))
+    script.restructured = True

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from inbackward_conformance.plan import ALL, events
 from inbackward_conformance.repro import sources
+from inbackward_conformance.repro.call_templates import CannotWrite
 from inbackward_conformance.repro.write.dispatch import write
 
 if TYPE_CHECKING:
@@ -91,6 +92,11 @@ def _(event: events.Join, script: Script) -> None:
 
 @write.register(events.PerRank)
 def _(event: events.PerRank, script: Script) -> None:
+    if any(isinstance(of_rank, events.Forward | events.BackwardThrough) for of_rank in event.events):
+        raise CannotWrite("a loss that is kept on one rank has no name on another")
+    if len(event.events) == 1:
+        write(event.events[0], script)
+        return
     for number, of_rank in enumerate(event.events):
         last = number == len(event.events) - 1
         with script.block("else:" if last else f"{'el' * bool(number)}if rank == {number}:"):

@@ -42,24 +42,28 @@ def _(event: events.LoadWeights, script: Script) -> None:
     halved = "{name: value * 0.5 if value.is_floating_point() else value.clone() for name, value in %s}"
     options = ", assign=True" * event.assign
     script.add(f"model.load_state_dict({halved % 'model.state_dict().items()'}{options})")
+    script.restructured |= event.assign
 
 
 @write.register(events.ReplaceParameter)
 def _(event: events.ReplaceParameter, script: Script) -> None:
     param = sources.attribute(event.param)
     script.add(f"{param} = nn.Parameter({param}.detach().clone())")
+    script.restructured = True
 
 
 @write.register(events.SwapParameters)
 def _(event: events.SwapParameters, script: Script) -> None:
     first, second = sources.attribute(event.first), sources.attribute(event.second)
     script.add(f"{first}, {second} = {second}, {first}")
+    script.restructured = True
 
 
 @write.register(events.ReplaceByCopy)
 def _(event: events.ReplaceByCopy, script: Script) -> None:
     part = sources.attribute(event.submodule)
     script.add(f"{part} = copy.deepcopy({part})")
+    script.restructured |= bool(event.submodule)
 
 
 @write.register(events.Detach)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.plan import events
+from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import sources
 from inbackward_conformance.repro.write.dispatch import write
 
@@ -22,7 +23,7 @@ def _(event: events.StartSchedule, script: Script) -> None:
 def _(event: events.StepSchedules, script: Script) -> None:
     if not script.scheduled:
         return
-    metric = "" if event.metric is None else event.metric
+    metric = "" if event.metric is None else expression(event.metric)
     script.add("for schedule in schedules:", f"    schedule.step({metric})")
 
 
