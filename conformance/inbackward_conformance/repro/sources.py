@@ -11,6 +11,9 @@ from inbackward_conformance.plan.literals import expression
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+ANOTHER_OPTIMIZER = "torch.optim.SGD(model.parameters(), lr=1.0)"
+"""An optimizer of all parameters that is not attached."""
+
 
 def attribute(name: str) -> str:
     """Return the source of a submodule or parameter, such as `model[0].weight`; of the model if the name is empty."""

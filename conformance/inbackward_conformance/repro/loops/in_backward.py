@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from inbackward_conformance.repro import sources
 from inbackward_conformance.repro.call_templates import torch_call
-from inbackward_conformance.repro.loops.loop import loading
+from inbackward_conformance.repro.loops.loop import for_each, loading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,8 +44,7 @@ class InBackwardSource:
 
     def step_by_hand(self) -> list[str]:
         """Return the loops that step the listed optimizers and free the gradients."""
-        steps = ("optimizer.step()", "optimizer.zero_grad()")
-        return [part for line in steps for part in (f"for optimizer in {self.optimizers()}:", f"    {line}")]
+        return for_each(self.optimizers(), "optimizer.step()", "optimizer.zero_grad()")
 
     def optimizers(self, module: str = "model") -> str:
         """Return a list of the attached optimizers, and of a functional one."""

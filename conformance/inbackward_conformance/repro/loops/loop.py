@@ -22,6 +22,11 @@ class AssignmentSource(NamedTuple):
     closure: bool
 
 
+def for_each(optimizers: str, *statements: str) -> list[str]:
+    """Return a loop over a list of optimizers for each of the statements on `optimizer`."""
+    return [line for statement in statements for line in (f"for optimizer in {optimizers}:", f"    {statement}")]
+
+
 def loading(optimizers: str, state: str) -> list[str]:
     """Return the statements that load a list of state dicts into a list of optimizers."""
     return [f"for optimizer, state in zip({optimizers}, {state}, strict=True):", "    optimizer.load_state_dict(state)"]

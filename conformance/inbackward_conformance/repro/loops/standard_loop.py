@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from inbackward_conformance.repro import sources
 from inbackward_conformance.repro.call_templates import CannotWrite, torch_call
-from inbackward_conformance.repro.loops.loop import loading
+from inbackward_conformance.repro.loops.loop import for_each, loading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,9 +122,7 @@ class StandardLoopSource:
         return f"[{expression} for optimizer in {self.optimizers(module)}]"
 
     def _each(self, optimizers: str, *lines: str) -> list[str]:
-        if self._alone:
-            return list(lines)
-        return [part for line in lines for part in (f"for optimizer in {optimizers}:", f"    {line}")]
+        return list(lines) if self._alone else for_each(optimizers, *lines)
 
     def _hooked(self) -> frozenset[str]:
         return frozenset(name for assigned in self._assigned if assigned.hook for name in assigned.param_names)

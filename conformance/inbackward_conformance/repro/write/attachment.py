@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from inbackward_conformance.plan import events
 from inbackward_conformance.repro.call_templates import CannotWrite
+from inbackward_conformance.repro.sources import ANOTHER_OPTIMIZER
 from inbackward_conformance.repro.write.dispatch import write
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def _(event: events.FailToAttach, script: Script) -> None:
 @write.register(events.TrainOrdinarily)
 def _(event: events.TrainOrdinarily, script: Script) -> None:
     script.draw_batch()
-    script.add("another = torch.optim.SGD(model.parameters(), lr=1.0)", f"{script.loss()}.backward()")
+    script.add(f"another = {ANOTHER_OPTIMIZER}", f"{script.loss()}.backward()")
     script.add("another.step()", "another.zero_grad()")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from inbackward_conformance.plan import events
 from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import sources
+from inbackward_conformance.repro.sources import ANOTHER_OPTIMIZER
 from inbackward_conformance.repro.write.dispatch import write
 
 if TYPE_CHECKING:
@@ -44,4 +45,4 @@ def _(event: events.StepByHand, script: Script) -> None:
 
 @write.register(events.StepAnother)
 def _(event: events.StepAnother, script: Script) -> None:
-    script.add("torch.optim.SGD(model.parameters(), lr=1.0).step()")
+    script.add(f"{ANOTHER_OPTIMIZER}.step()")
