@@ -18,7 +18,7 @@ from inbackward_conformance.training.trace import PLAN_ERRORS, Raised, take_snap
 from inbackward_conformance.training.train import train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import nn
 
@@ -105,17 +105,21 @@ class Check:
 
     def _run(self, plan: Plan, standard_may_raise: bool) -> Finding:
         standard = self._standard_runs.here(plan, self._implementation, self._device)
-        if standard.raised and (not standard_may_raise or standard.raised.text.startswith(PLAN_ERRORS)):
-            raise unusable_plan_error(self._implementation, plan, standard.raised)
+        self._require_usable(plan, standard.raised, standard_may_raise)
         observed = train(plan, InBackward(self._implementation), self._device)
         return compare(standard, observed, self._requirement.may_refuse)
 
     def _run_on_ranks(self, plan: Plan, standard_may_raise: bool) -> Finding:
         assert plan.ranks
-        size = plan.ranks.world_size
-        if standard := self._standard_runs.remembered(plan, self._implementation):
-            observed = self._call_on_ranks(size, run_observed, plan)
-            return compare_ranks(standard, observed, self._requirement.may_refuse, plan.ranks.tolerance)
+        standard, observed = self._traces_on_ranks(plan, plan.ranks.world_size, standard_may_raise)
+        return compare_ranks(standard, observed, self._requirement.may_refuse, plan.ranks.tolerance)
+
+    def _traces_on_ranks(
+        self, plan: Plan, size: int, standard_may_raise: bool
+    ) -> tuple[Sequence[Trace], Sequence[Trace]]:
+        """Return the traces of the standard loop and of the implementation, one for each rank."""
+        if remembered := self._standard_runs.remembered(plan, self._implementation):
+            return remembered, self._call_on_ranks(size, run_observed, plan)
         try:
             traces: list[tuple[Trace, Trace]] = self._call_on_ranks(size, run_both, plan)
         except BrokenPromise:
@@ -125,13 +129,15 @@ class Check:
             raise
         standard, observed = map(list, zip(*traces, strict=True))
         raised = next((trace.raised for trace in standard if trace.raised), None)
+        self._require_usable(plan, raised, standard_may_raise)
+        if raised:  # and nothing was run after it
+            return standard, self._call_on_ranks(size, run_observed, plan)
+        self._standard_runs.remember(plan, self._implementation, standard)
+        return standard, observed
+
+    def _require_usable(self, plan: Plan, raised: Raised | None, standard_may_raise: bool) -> None:
         if raised and (not standard_may_raise or raised.text.startswith(PLAN_ERRORS)):
             raise unusable_plan_error(self._implementation, plan, raised)
-        if raised:  # and nothing was run after it
-            observed = self._call_on_ranks(size, run_observed, plan)
-        else:
-            self._standard_runs.remember(plan, self._implementation, standard)
-        return compare_ranks(standard, observed, self._requirement.may_refuse, plan.ranks.tolerance)
 
     def _run_standard_alone(self, plan: Plan) -> None:
         assert plan.ranks

@@ -6,11 +6,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.errors import InvalidArgument
 
 QUICK = "quick"
-PROFILES = (QUICK, "ci", "thorough")
+PROFILES = {
+    QUICK: settings(max_examples=30, stateful_step_count=8),
+    "ci": settings(max_examples=150, stateful_step_count=15),
+    "thorough": settings(max_examples=1200, stateful_step_count=25),
+}
 
-settings.register_profile(QUICK, max_examples=30, stateful_step_count=8)
-settings.register_profile("ci", max_examples=150, stateful_step_count=15)
-settings.register_profile("thorough", max_examples=1200, stateful_step_count=25)
+for name, profile in PROFILES.items():
+    settings.register_profile(name, profile)
 
 
 def is_registered(profile: str) -> bool:

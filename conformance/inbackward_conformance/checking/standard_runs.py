@@ -41,7 +41,9 @@ class StandardRuns:
 
     def remembered(self, plan: Plan, implementation: Implementation) -> list[Trace]:
         """Return the cached traces of a plan, one for each rank; empty if there are none."""
-        return [] if _has_own_standard_loop(implementation) else self._traces.get(repr(plan), [])
+        if not self._traces or _has_own_standard_loop(implementation):
+            return []
+        return self._traces.get(repr(plan), [])
 
     def remember(self, plan: Plan, implementation: Implementation, traces: list[Trace]) -> None:
         """Cache the traces of a plan, and drop the oldest if there are too many."""
