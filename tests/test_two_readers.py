@@ -71,11 +71,11 @@ MOMENTUM = (Assignment("SGD", {"lr": 0.1, "momentum": 0.9}),)
 
 FURTHER_PLANS: list[tuple[str, Plan]] = [
     (
-        "schedule/metric",
+        "schedule/every_scheduler",
         Plan("MLP", MOMENTUM, (events.StepSchedules(float("inf")), events.StepByHand(), events.Backward())),
     ),
     (
-        "schedule/part_of_the_model",
+        "schedule/different_schedules",
         Plan(
             "TwoLayers",
             (Assignment("SGD", {"lr": 0.1}, (Group(("0.weight",)), Group(("1.weight",), {"lr": 0.2}))),),
@@ -88,7 +88,7 @@ FURTHER_PLANS: list[tuple[str, Plan]] = [
         ),
     ),
     (
-        "ddp/per_rank",
+        "ddp/equality",
         Plan("MLP", MOMENTUM, (events.PerRank((events.StepByHand(), events.Backward())),) * 2, ranks=Ranks(1)),
     ),
 ]
@@ -103,8 +103,7 @@ class Both:
     """What a script of a plan left, and what the run left: by name of the function, parameters, gradients and so on."""
 
     def __init__(self, plan: Plan, source: str, rank: int = 0, arguments: tuple[Any, ...] = ()) -> None:
-        functions: dict[str, Any] = {}
-        exec(compile(source, "script", "exec"), functions)  # noqa: S102 (it is what is tested)
+        functions = functions_of(source)
         implementation = find_implementation(REFERENCE)
         self.differences: list[str] = []
         self.raised = False
@@ -129,6 +128,12 @@ class Both:
             for param, found in (last.states or {}).items():
                 if not same_states(list(map(plain_state, found)), list(map(plain_state, states[param]))):
                     self.differences.append(f"{name}: optimizer state of {param}")
+
+
+def functions_of(source: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(compile(source, "script", "exec"), names)  # noqa: S102 (it is what is tested)
+    return names
 
 
 def _differences(expected: dict[str, Any], actual: dict[str, Any], kind: str) -> Iterator[str]:
@@ -171,7 +176,7 @@ def source_of(requirement: str, plan: Plan) -> str:
 
 def script_of(requirement: str, plan: Plan) -> PlanScript:
     """Return the script of a plan; it lets no refusal through, which is compared as any error."""
-    strict = replace(specification().get(requirement) or specification()["gradients/freed"], may_refuse=None)
+    strict = replace(specification()[requirement], may_refuse=None)
     return PlanScript(Failure(REFERENCE, strict, "", "diverges", "", plan=plan), plan, CallTemplates(REFERENCE))
 
 
@@ -239,8 +244,7 @@ def on_rank(rank: Rank, plan: Plan, source: str, folder: str) -> OnRank:
 
 
 def save(rank: Rank, source: str, folder: str) -> None:
-    functions: dict[str, Any] = {}
-    exec(compile(source, "script", "exec"), functions)  # noqa: S102
+    functions = functions_of(source)
     for name in ("save_by_standard_loop", "save_in_backward"):
         functions[name](rank.number, folder)
 
