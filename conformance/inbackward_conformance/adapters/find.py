@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from inbackward_conformance.adapters.declarations import Declarations
+
 GROUP = "inbackward.implementations"
 
 CALL_NAMES = {
@@ -60,6 +62,10 @@ def find_implementation(name: str) -> Any:
             f"apply(optimizer_class, params, optimizer_kwargs, register_hook=True), or attach(module, assignments), "
             f"and optimizers(module)"
         )
+    try:
+        Declarations.of(target)
+    except ValueError as error:
+        raise UnusableImplementation(f"implementation {name!r} ({entry.value}): {error}") from error
     return target
 
 

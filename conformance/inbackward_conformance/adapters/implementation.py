@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from inbackward_conformance.adapters.declarations import Declarations
 from inbackward_conformance.adapters.find import CALL_NAMES
 from inbackward_conformance.adapters.functional import Functional
 from inbackward_conformance.adapters.marked_errors import marking_errors
@@ -28,11 +29,15 @@ class Implementation:
     """An implementation under test, with defaults for the optional calls that it does not have.
 
     Every error that one of its calls raises is marked, so that it is never taken for an error of the suite.
+
+    Attributes:
+        declared: what its adapter declares.
     """
 
     def __init__(self, target: Any) -> None:
         with marking_errors("its constructor"):
             self._target = target() if inspect.isclass(target) else target
+        self.declared = Declarations.of(self._target)
 
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
         """Return the optimizers that are attached to the parameters of `module`."""

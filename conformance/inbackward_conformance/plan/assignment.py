@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inbackward_conformance.plan.literals import Printable
+from inbackward_conformance.plan.need import ANY, Need
 
 ALL = "model.parameters()"
 """All parameters of the model, passed as the generator that `model.parameters()` returns."""
@@ -37,6 +38,8 @@ class Assignment(Printable):
             parameter may have any of its names.
         hook: whether the optimizer steps inside backward; if not, it is stepped by hand.
         named: whether the parameters are passed as `(name, parameter)` pairs.
+        need: what the plan needs of an optimizer. `optimizer` and `options` meet it; an implementation with optimizer
+            classes of its own gets one of these in their place.
     """
 
     optimizer: str
@@ -44,6 +47,7 @@ class Assignment(Printable):
     params: str | tuple[str, ...] | tuple[Group, ...] = ALL
     hook: bool = True
     named: bool = False
+    need: Need = ANY
 
     def __post_init__(self) -> None:
         """Reject a bare name, which would be read as the whole model or as its letters."""
