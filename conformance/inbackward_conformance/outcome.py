@@ -71,12 +71,14 @@ class Difference:
     Attributes:
         compared: what differs.
         event: the index of the event after which it differs; None if unknown, or outside a plan.
+        never_stopped: whether it is from the standard loop without the save and load of the plan.
         refusal: the message of a raised RuntimeError, TypeError or ValueError, on one line; empty if none was raised.
     """
 
     compared: Compared
     event: int | None = None
     refusal: str = ""
+    never_stopped: bool = False
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class Configuration:
     @property
     def model(self) -> str:
         """The name of the model."""
-        return MODEL_FOR.get(self.optimizer, ("MLP", ALL))[0]
+        return model_for(self.optimizer)
 
     @property
     def assignment(self) -> Assignment:
@@ -96,7 +96,7 @@ class Configuration:
     @property
     def standard_may_raise(self) -> bool:
         """Whether the standard loop may raise, on this device or on any."""
-        return self.kind in {"differentiable", "capturable", "fused"}
+        return standard_may_raise(self.assignment)
 
     def __str__(self) -> str:
         """Return a case id: the class, and all options that are not at their first value."""
@@ -107,6 +107,16 @@ class Configuration:
             if key not in KINDS["loop"] and first.get(key) != value and key not in KINDS
         ]
         return "-".join([self.optimizer, *([self.kind] if self.kind else []), *varied])
+
+
+def model_for(optimizer: str) -> str:
+    """Return the name of the model to test a class on."""
+    return MODEL_FOR.get(optimizer, ("MLP", ALL))[0]
+
+
+def standard_may_raise(assignment: Assignment) -> bool:
+    """Return whether the standard loop may raise, on this device or on any, by the implementation of its step."""
+    return any(assignment.options.get(kind) for kind in ("differentiable", "capturable", "fused"))
 
 
 def optimizer_names() -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from inbackward_conformance.plan import TensorOption
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch.optim import Optimizer
 
@@ -34,7 +34,8 @@ def bind_options(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def needs_closure(optimizer_class: type[Optimizer]) -> bool:
-    """Return whether `step` requires a closure."""
-    parameter = inspect.signature(optimizer_class.step).parameters.get("closure")
+def needs_closure(optimizer_class: Callable[..., Optimizer]) -> bool:
+    """Return whether `step` requires a closure; False for a function that returns an optimizer."""
+    step: Callable[..., object] | None = getattr(optimizer_class, "step", None)
+    parameter = inspect.signature(step).parameters.get("closure") if step else None
     return parameter is not None and parameter.default is parameter.empty

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from inbackward_conformance.binding import bind_plan
 from inbackward_conformance.checking.standard_runs import StandardRuns
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
 from inbackward_conformance.ranks.on_ranks import run_both, run_observed, run_standard
@@ -58,24 +59,29 @@ class Check:
         self._standard_runs = standard_runs or StandardRuns()
         self._about_to_run = about_to_run
 
-    def __call__(self, plan: Plan, *, standard_may_raise: bool = False) -> None:
+    def __call__(self, plan: Plan, *, standard_may_raise: bool = False, never_stopped: Plan | None = None) -> None:
         """Run `plan` by the standard loop and by the implementation, and compare the traces.
+
+        Needs of the plan are bound to optimizer classes first.
 
         If the standard loop raises, which only a plan with `standard_may_raise` may do, the implementation has to raise
         at the same event. A name of something that does not exist, such as a parameter that the model does not have, is
         always an error of the plan.
+
+        `never_stopped` is the plan without its save and load: both must end alike.
 
         Raises:
             BrokenPromise: the implementation differs, and did not refuse where it may.
             NotOffered: the standard loop raised unexpectedly, with one of the implementation's own optimizer classes.
             RuntimeError: the standard loop raised unexpectedly, with one of torch's.
         """
-        plan = replace(plan, seed=plan.seed + self._seed)
+        plan = self._bind(plan)
         self._begin(plan)
         try:
-            finding = (
-                self._run_on_ranks(plan, standard_may_raise) if plan.ranks else self._run(plan, standard_may_raise)
-            )
+            if plan.ranks:
+                finding = self._run_on_ranks(plan, standard_may_raise)
+            else:
+                finding = self._run(plan, standard_may_raise, self._bind(never_stopped) if never_stopped else None)
         except BrokenPromise as error:  # a rank hangs or has died
             error.plan = plan
             raise
@@ -85,7 +91,7 @@ class Check:
 
     def lockstep(self, plan: Plan) -> Lockstep:
         """Return a run of the plan by both methods, for events that are not known beforehand."""
-        return Lockstep(replace(plan, seed=plan.seed + self._seed), self._implementation, self._device, self._begin)
+        return Lockstep(self._bind(plan), self._implementation, self._device, self._begin)
 
     def on_ranks(self, world_size: int, body: Callable[..., None], *arguments: Any) -> None:
         """Call `body(rank, name, *arguments)` on each rank, with the name of the implementation.
@@ -99,15 +105,42 @@ class Check:
         self._call_on_ranks(world_size, body, *arguments)
         self.findings.append(CONFORMS)
 
+    def _bind(self, plan: Plan) -> Plan:
+        return bind_plan(replace(plan, seed=plan.seed + self._seed), self._implementation)
+
     def _begin(self, plan: Plan) -> None:
         self.plan = plan
         self._about_to_run(plan)
 
-    def _run(self, plan: Plan, standard_may_raise: bool) -> Finding:
+    def _run(self, plan: Plan, standard_may_raise: bool, never_stopped: Plan | None) -> Finding:
         standard = self._standard_runs.here(plan, self._implementation, self._device)
         self._require_usable(plan, standard.raised, standard_may_raise)
         observed = train(plan, InBackward(self._implementation), self._device)
-        return compare(standard, observed, self._requirement.may_refuse)
+        finding = compare(standard, observed, self._requirement.may_refuse)
+        if never_stopped is None or observed.raised or standard.raised:
+            return finding
+        expected = self._standard_runs.here(never_stopped, self._implementation, self._device)
+        # Gradients are not saved: a parameter that no optimizer holds keeps them only where nothing was stopped.
+        at_the_end = replace(expected.snapshots[-1], grads={})
+        return self._goes_on(finding, difference(at_the_end, observed.snapshots[-1]))
+
+    def _goes_on(self, resumed: Finding, lost: Finding | None) -> Finding:
+        """Return the finding of a run that was saved and loaded.
+
+        `resumed` compares it with the standard loop, saved and loaded as well, and `lost` with the one that was never
+        stopped. They disagree where the optimizer class itself loses something.
+        """
+        own = self._implementation.declared.own_optimizers
+        if resumed.passed and lost:
+            what = f"its optimizer class does not go on as if never stopped, in the standard loop either: {lost.detail}"
+            if not own:
+                raise NotOffered(what)
+            assert lost.difference
+            where = replace(lost.difference, event=None, never_stopped=True)
+            return replace(lost, detail=what, difference=where)
+        if own and not resumed.passed and not lost:
+            return Finding(Outcome.CONFORMS, "goes on as if never stopped, which its standard optimizer does not")
+        return resumed
 
     def _run_on_ranks(self, plan: Plan, standard_may_raise: bool) -> Finding:
         assert plan.ranks

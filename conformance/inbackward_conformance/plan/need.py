@@ -27,6 +27,7 @@ class Need(Printable):
             gradient remains one.
         relation: how it relates to the optimizers that the plan names before it.
         exactly: whether only the class that the plan names will do.
+        scheduled: whether a scheduler of torch has to be able to set its learning rate.
         compared: whether what it trains is compared with the standard loop.
         number: which of the possible optimizers to take, for plans that are drawn; None for the one that meets most.
     """
@@ -34,6 +35,7 @@ class Need(Printable):
     keeps_state: bool | None = None
     moves_at_zero: bool = False
     proportional: bool = False
+    scheduled: bool = False
     relation: Relation = Relation.ANY
     exactly: bool = False
     compared: bool = True
@@ -44,6 +46,7 @@ ANY = Need()
 STATE = Need(keeps_state=True)
 NO_STATE = Need(keeps_state=False)
 MOVES_AT_ZERO = Need(moves_at_zero=True)
+SCHEDULED = Need(scheduled=True)
 EXACTLY = Need(exactly=True)
 NOT_COMPARED = Need(compared=False)
 SAME_CLASS = Need(relation=Relation.SAME_CLASS)

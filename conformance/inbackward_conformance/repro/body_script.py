@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import stand_ins
+from inbackward_conformance.repro.bound_optimizers import BoundOptimizers
 from inbackward_conformance.repro.call_templates import CannotWrite
 from inbackward_conformance.repro.file import script
 from inbackward_conformance.repro.inline import Inlined, is_plain
@@ -32,7 +33,6 @@ STAND_INS = {
     ("inbackward_conformance.outcome", "BrokenPromise"): "AssertionError",
     ("inbackward_conformance.plan.assignment", "TensorOption"): "torch.tensor",
     ("inbackward_conformance.catalogue.optimizer_configurations", "Configuration"): "configuration",
-    ("inbackward_conformance.catalogue.optimizers", "find_optimizer_class"): "optimizer_class_named",
     ("inbackward_conformance.training.trace", "take_snapshot"): "observed",
     ("inbackward_conformance.training.compare", "difference"): "first_difference",
     ("inbackward_conformance.training.side_by_side", "SideBySide"): "FunctionalAndOrdinary",
@@ -46,10 +46,14 @@ def body_script(failure: Failure, templates: CallTemplates) -> str:
     """Return the script of a failure of a requirement that runs no plan."""
     chapter, _, name = failure.requirement.id.partition("/")
     module = _module(chapter)
-    inlined = Inlined(stand_ins, STAND_INS, lambda node: SpellOut(templates).visit(node))
+    optimizers = BoundOptimizers(templates)
+    inlined = Inlined(stand_ins, STAND_INS, lambda node: SpellOut(templates).visit(node), optimizers.source_of)
     arguments = dict(failure.arguments)
     _require_sources(module, f"test_{name}", arguments)
-    arguments = {name: inlined.expression(module, value) for name, value in arguments.items()}
+    arguments = {
+        name: optimizers.source_of_argument(value, inlined) or inlined.expression(module, value)
+        for name, value in arguments.items()
+    }
     body = inlined.function(module, f"test_{name}")
     body.name = name
     if "device" in (argument.arg for argument in body.args.args):

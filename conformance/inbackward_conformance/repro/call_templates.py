@@ -48,15 +48,16 @@ class CallTemplates:
     """The calls of one implementation as source.
 
     Attributes:
+        target: the implementation.
         imports: import statements that the calls need.
         definitions: other statements that the calls need.
     """
 
     def __init__(self, name: str) -> None:
-        self._target = find_implementation(name)
-        templates: Mapping[str, str] = getattr(self._target, "spelling", {})
+        self.target = find_implementation(name)
+        templates: Mapping[str, str] = getattr(self.target, "spelling", {})
         entry = known_implementations().get(name)
-        importing, self._object = _imported(entry.value if entry else name, self._target)
+        importing, self._object = _imported(entry.value if entry else name, self.target)
         try:
             statements = ast.parse(templates.get("import", "") if templates else importing).body
         except SyntaxError as error:
@@ -96,7 +97,7 @@ class CallTemplates:
 
     def _name_of(self, call: str) -> str | None:
         names = CALL_NAMES.get(call, (call,))
-        return next((name for name in names if callable(getattr(self._target, name, None))), None)
+        return next((name for name in names if callable(getattr(self.target, name, None))), None)
 
 
 def torch_call(call: str, options: str, **arguments: str) -> str:

@@ -31,6 +31,8 @@ class Inlined:
         stand_ins: names of definitions in `helpers`, or of builtins, to write instead of objects of the suite, by
             module and name of the object.
         rewrite: transformation of each added definition.
+        source_of: returns the source of a value that has one of its own, and adds what it needs to the definitions;
+            None for any other value.
 
     Attributes:
         imports: import statements that the definitions need.
@@ -42,17 +44,24 @@ class Inlined:
         helpers: ModuleType | None = None,
         stand_ins: Mapping[tuple[str, str], str] | None = None,
         rewrite: Callable[[ast.AST], ast.AST] = lambda node: node,
+        source_of: Callable[[Any, Inlined], str | None] = lambda *_: None,
     ) -> None:
         self.imports: list[str] = []
         self.definitions: list[str] = []
         self._helpers = helpers
         self._stand_ins = stand_ins or {}
         self._rewrite = rewrite
+        self._source_of = source_of
         self._seen: set[tuple[str, str]] = set()
 
     def add(self, definition: Any) -> None:
         """Add a class or function of the suite."""
         self._add(sys.modules[definition.__module__], definition.__qualname__.partition(".")[0])
+
+    def add_import(self, statement: str) -> None:
+        """Add an import statement, unless it is there."""
+        if statement not in self.imports:
+            self.imports.append(statement)
 
     def expression(self, module: ModuleType, source: str) -> str:
         """Return an expression in `module`, and add everything that it refers to."""
@@ -79,6 +88,8 @@ class Inlined:
             self._add_imported(node, name)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and is_plain(getattr(module, name)):
             self.definitions.append(f"{name} = {expression(getattr(module, name))}")
+        elif isinstance(node, ast.Assign) and (source := self._source_of(getattr(module, name), self)):
+            self.definitions.append(f"{name} = {source}")
         else:
             tidied = _tidied(self._rewrite(_copy(node)))
             self._follow(module, tidied)
@@ -93,8 +104,7 @@ class Inlined:
             self._add(home, alias.name)
             return
         single = ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, [alias], 0)
-        if (line := ast.unparse(single)) not in self.imports:
-            self.imports.append(line)
+        self.add_import(ast.unparse(single))
 
     def _follow(self, module: ModuleType, node: ast.AST) -> None:
         """Add everything that a definition in `module` names, and replace names that have a stand-in."""

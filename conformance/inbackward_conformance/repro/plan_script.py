@@ -16,7 +16,9 @@ from inbackward_conformance.plan.events import (
     Backward,
     Detach,
     HookThenOptimizer,
+    Load,
     LoadSharded,
+    Save,
     SaveSharded,
 )
 from inbackward_conformance.plan.literals import expression
@@ -118,14 +120,23 @@ class PlanScript:
     ) -> Iterator[str]:
         """Yield the training functions of both loops, with these names, which return `returned`."""
         alone = _has_one_optimizer(self._plan)
-        for name, loop in (
-            (standard, StandardLoopSource(self._templates, alone=alone)),
-            (in_backward, InBackwardSource(self._templates)),
+        for name, loop, part in (
+            (standard, StandardLoopSource(self._templates, alone=alone), self._expected(events)),
+            (in_backward, InBackwardSource(self._templates), events),
         ):
             written = Script(self._plan, loop, self._built, self._failure.device)
-            yield self._training(name, written, events, returned)
+            yield self._training(name, written, part, returned)
+            for line in sorted(written.imports):
+                self._inlined.add_import(line)
             for definition in sorted(written.needs, key=lambda definition: str(definition.__name__)):
                 self._inlined.add(definition)
+
+    def _expected(self, events: Events) -> Events:
+        """Return the events of the standard loop: without save and load where it must go on as if never stopped."""
+        if not self._failure.difference.never_stopped:
+            return events
+        before, attach, after = events
+        return before, attach, [event for event in after if not isinstance(event, Save | Load)]
 
     def saved_before(self, loaded: LoadSharded) -> Iterator[str]:
         """Yield the functions that save the checkpoint to load, on its own world size."""

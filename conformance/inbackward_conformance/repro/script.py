@@ -13,6 +13,7 @@ from inbackward_conformance.catalogue.comm_hooks import POWER_SGD, find_comm_hoo
 from inbackward_conformance.catalogue.optimizers import find_optimizer_class, needs_closure
 from inbackward_conformance.plan import ALL, Assignment, Group, Plan
 from inbackward_conformance.repro import sources
+from inbackward_conformance.repro.bound_optimizers import import_of
 from inbackward_conformance.repro.call_templates import CannotWrite
 from inbackward_conformance.repro.loops.loop import AssignmentSource
 
@@ -31,6 +32,7 @@ class Script:
         built: an expression for a new model.
         device: the device to train on.
         forward: the name of the module to call in forward.
+        imports: statements that import optimizer classes of the implementation's own.
         needs: objects of the suite that the source names; the script needs their definitions.
         attached: whether the assignments of the plan are attached.
         restructured: whether the model was given other parameters than at first, or at other places.
@@ -46,6 +48,7 @@ class Script:
         self.built = built
         self.device = device
         self.forward = "model"
+        self.imports: set[str] = set()
         self.needs: set[Any] = set()
         self.attached = False
         self.restructured = False
@@ -112,9 +115,14 @@ class Script:
         if not assignment.hook and self.restructured:
             raise CannotWrite("an assignment without a hook after the model was given other parameters")
         optimizer_class = find_optimizer_class(assignment.optimizer)
-        custom = ":" in assignment.optimizer
+        name = f"torch.optim.{assignment.optimizer}"
+        if line := import_of(assignment.optimizer):
+            self.imports.add(line)
+            name = assignment.optimizer.rpartition(":")[2]
+        elif ":" in assignment.optimizer:
+            name = self.name_of(optimizer_class)
         return AssignmentSource(
-            self.name_of(optimizer_class) if custom else f"torch.optim.{assignment.optimizer}",
+            name,
             sources.assigned_parameters(assignment),
             sources.options(assignment.options),
             assignment.hook,

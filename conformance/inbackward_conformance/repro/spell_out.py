@@ -40,6 +40,12 @@ class SpellOut(ast.NodeTransformer):
             return None
         return self.generic_visit(node)
 
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        """Remove what is said to an implementation with optimizer classes of its own: that it is not offered."""
+        if "implementation.declared.own_optimizers" in ast.unparse(node.test):
+            return None
+        return self.generic_visit(node)
+
     def visit_With(self, node: ast.With) -> ast.AST | list[ast.stmt]:
         """Remove `with must_not_raise(…):`, but not its body."""
         self.generic_visit(node)
@@ -47,8 +53,8 @@ class SpellOut(ast.NodeTransformer):
         return node if node.items else node.body
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        """Remove additions to `check.findings`, and replace `set_lr`."""
-        if ast.unparse(node).startswith("check.findings."):
+        """Remove additions to `check.findings` and a `bind` without effect, and replace `set_lr`."""
+        if ast.unparse(node).startswith(("check.findings.", "bind(")):
             return ast.Pass()
         match node.value:
             case ast.Call(ast.Attribute(functional, "set_lr"), [lr]):
@@ -72,6 +78,8 @@ class SpellOut(ast.NodeTransformer):
         match node.func:
             case ast.Name("check"):
                 raise CannotWrite(UNKNOWN_PLAN)
+            case ast.Name("bind"):  # an assignment is written as what it is bound to
+                return node.args[1]
             case ast.Attribute(ast.Name("implementation"), call):
                 return self._implementation_call(call, node)
             case ast.Attribute(ast.Name("check"), "rejected"):

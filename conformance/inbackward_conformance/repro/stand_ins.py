@@ -93,12 +93,6 @@ def configuration(optimizer: str, options: dict[str, Any], kind: str = "") -> Si
     return SimpleNamespace(optimizer=optimizer, options=options, model=model, standard_may_raise=may_raise)
 
 
-def optimizer_class_named(name: str) -> type[Optimizer]:
-    """Return the class of that name in `torch.optim`."""
-    optimizer_class: type[Optimizer] = getattr(torch.optim, name)
-    return optimizer_class
-
-
 class FunctionalAndOrdinary:
     """A functional optimizer and the ordinary one of its class, over equal parameters, fed the same gradients."""
 

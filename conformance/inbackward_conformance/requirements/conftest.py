@@ -19,6 +19,7 @@ from inbackward_conformance.checking.standard_runs import StandardRuns
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotRun, Outcome
 from inbackward_conformance.plugin.case import attach_case, mark_expected, mark_finding, with_script, worst_finding
 from inbackward_conformance.plugin.crash_note import CrashNote
+from inbackward_conformance.plugin.optimizer_cases import parametrize
 from inbackward_conformance.plugin.options import CLUSTER
 from inbackward_conformance.plugin.session import CRASH_NOTE_KEY, ConformanceSession
 from inbackward_conformance.ranks.job import JobRunner
@@ -47,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "should: a requirement that is reported and leaves the verdict alone",
         "may_refuse(latest): a refusal passes: 'before any change' (the default), 'at attachment' or 'late'",
         "needs(call): the optional call of an adapter that the requirement is about",
+        "optimizers(argument, choices, ids, variants): a case for each of these, or for each class of an adapter's own",
         "accelerator: about what torch itself has on an accelerator only: on a CPU not run, and no verdict rests on it",
     ):
         config.addinivalue_line("markers", mark)
@@ -61,9 +63,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize every requirement by implementation first."""
-    names = metafunc.config.getoption("implementation")
-    metafunc.parametrize("implementation", list(dict.fromkeys(names)), indirect=True)
+    """Parametrize every requirement by implementation first, and by optimizer if it has the mark `optimizers`."""
+    parametrize(metafunc, list(dict.fromkeys(metafunc.config.getoption("implementation"))))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,8 +16,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.binding import bind
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
+from inbackward_conformance.outcome import NotOffered
 from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import (
     AccumulateUnsynchronised,
@@ -33,11 +36,14 @@ from inbackward_conformance.plan.events import (
     TrainOrdinarily,
     WrapDDP,
 )
+from inbackward_conformance.plan.need import NOT_COMPARED
+from inbackward_conformance.plugin.optimizer_cases import optimizers
 from inbackward_conformance.ranks.job import Rank
 from inbackward_conformance.ranks.on_ranks import implementation as implementation_of
 
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
 MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
+PLAIN_SGD = Assignment("SGD", {"lr": 0.01}, need=NOT_COMPARED)
 FOUR_STEPS = (Backward(),) * 4
 
 A_BUCKET_EACH = {"bucket_cap_mb": 1e-5}
@@ -194,10 +200,10 @@ def test_complex_parameters(check: Check, options: dict[str, Any]) -> None:
 
 @pytest.mark.must
 @pytest.mark.may_refuse
-@pytest.mark.parametrize("optimizer", ["SGD", "Adagrad"])
-def test_sparse_gradients(check: Check, optimizer: str) -> None:
+@optimizers("assignment", [Assignment("SGD", {"lr": 0.1}), Assignment("Adagrad", {"lr": 0.1})])
+def test_sparse_gradients(check: Check, assignment: Assignment) -> None:
     """Sparse gradients are averaged and stepped, or refused."""
-    check(_wrapped({}, "SparseEmbedding", FOUR_STEPS, assignments=(Assignment(optimizer, {"lr": 0.1}),)))
+    check(_wrapped({}, "SparseEmbedding", FOUR_STEPS, assignments=(assignment,)))
 
 
 @pytest.mark.must
@@ -278,11 +284,18 @@ def test_early_step(check: Check) -> None:
     check.on_ranks(2, _wait_for_early_step)
 
 
+def require_step_hooks(implementation: Implementation, *, ran: bool) -> None:
+    """Require that step hooks have run, of an implementation with optimizer classes of its own."""
+    if implementation.declared.own_optimizers and not ran:
+        raise NotOffered("its own optimizers step without `Optimizer.step`, so that no hook can watch their steps")
+
+
 def _wait_for_early_step(rank: Rank, name: str) -> None:
     implementation = implementation_of(name)
     model = MLP().to(rank.device)
     wrapped = implementation.wrap_ddp(model, **A_BUCKET_EACH)
-    implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.01}, True)])
+    optimizer_class, options = bind(implementation, PLAIN_SGD)
+    implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
     stepped = threading.Event()
     for optimizer in implementation.optimizers(model):
         if any(param is model[4].weight for group in optimizer.param_groups for param in group["params"]):
@@ -290,6 +303,7 @@ def _wait_for_early_step(rank: Rank, name: str) -> None:
     features = torch.randn(8, 4, device=rank.device)
     for _ in range(2):  # the first backward may go without: DDP has yet to learn the order of gradients
         implementation.backward(wrapped(features).sum(), model)
+    require_step_hooks(implementation, ran=stepped.is_set())
     waits: list[bool] = []
 
     def wait_in_backward(_: nn.Module, __: object, output: Tensor) -> None:
@@ -315,7 +329,8 @@ def _read_right_after_backward(rank: Rank, name: str) -> None:
     implementation = implementation_of(name)
     model = MLP().to(rank.device)
     wrapped = implementation.wrap_ddp(model)
-    implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.01}, True)])
+    optimizer_class, options = bind(implementation, PLAIN_SGD)
+    implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
     busy = torch.zeros(4096, 4096, device=rank.device)
 
     def keep_the_stream_busy(*_: object) -> None:
@@ -345,7 +360,8 @@ def _raise_on_the_last(rank: Rank, name: str, where: str) -> None:
     implementation = implementation_of(name)
     model = MLP().to(rank.device)
     wrapped = implementation.wrap_ddp(model)
-    implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.01}, True)])
+    optimizer_class, options = bind(implementation, PLAIN_SGD)
+    implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
 
     def train() -> None:
         implementation.backward(wrapped(torch.randn(8, 4, device=rank.device)).sum(), model)
@@ -353,8 +369,11 @@ def _raise_on_the_last(rank: Rank, name: str, where: str) -> None:
     def fail(*_: object) -> None:
         raise _Planned(f"a {where} of the user's raises")
 
+    stepped: list[object] = []
+    implementation.optimizers(model)[0].register_step_pre_hook(lambda *_: stepped.append(None))
     for _ in range(2):
         train()
+    require_step_hooks(implementation, ran=where != "step" or bool(stepped))
     raises = rank.number == rank.world_size - 1
     if raises:
         match where:

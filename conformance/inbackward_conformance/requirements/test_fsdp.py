@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
+from inbackward_conformance.binding import bind
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import Outcome
@@ -31,10 +32,13 @@ from inbackward_conformance.plan.events import (
     TrainOrdinarily,
     WrapFSDP,
 )
+from inbackward_conformance.plan.need import NOT_COMPARED
+from inbackward_conformance.plugin.optimizer_cases import optimizers
 from inbackward_conformance.ranks.job import Rank
 from inbackward_conformance.ranks.on_ranks import implementation as implementation_of
 
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
+TRAINED = Assignment("AdamW", {"lr": 0.01}, need=NOT_COMPARED)
 MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
 THREE_STEPS = (Backward(),) * 3
 ACCUMULATING = (Backward(), *(AccumulateUnsynchronised(), AccumulateUnsynchronised(), Backward()) * 2)
@@ -69,7 +73,7 @@ def test_fully_shard(check: Check, shard: FullyShard, world_size: int) -> None:
 @pytest.mark.must
 @pytest.mark.may_refuse
 @pytest.mark.parametrize("shard", [WHOLE, BY_LAYER], ids=["whole", "by-layer"])
-@pytest.mark.parametrize("assignment", [ADAMW, Assignment("Adagrad", {"lr": 0.05})], ids=["AdamW", "Adagrad"])
+@optimizers("assignment", [ADAMW, Assignment("Adagrad", {"lr": 0.05})])
 def test_attached_before(check: Check, shard: FullyShard, assignment: Assignment) -> None:
     """Attached before `fully_shard`, through the implementation's own call: as an optimizer built afterwards.
 
@@ -220,7 +224,8 @@ def _wait_for_early_step(rank: Rank, name: str, shards: bool) -> None:
     else:
         each_layer = ModuleWrapPolicy([nn.Linear])
         wrapped = implementation.wrap_fsdp(model, use_orig_params=True, auto_wrap_policy=each_layer, device_id=device)
-    implementation.attach(model, [(torch.optim.AdamW, model.parameters(), {"lr": 0.01}, True)])
+    optimizer_class, options = bind(implementation, TRAINED)
+    implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
     stepped = threading.Event()
     last = [*model.parameters()][-2:]  # weight and bias, of one of which a rank may hold nothing
     for optimizer in implementation.optimizers(model):

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.binding import bind
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check, must_not_raise
 from inbackward_conformance.plan import Assignment, Plan
@@ -29,18 +30,23 @@ from inbackward_conformance.plan.events import (
     SwapParameters,
     Thaw,
 )
+from inbackward_conformance.plan.need import NOT_COMPARED
+from inbackward_conformance.plugin.optimizer_cases import optimizers
+from inbackward_conformance.tensors import tensors_in
 from inbackward_conformance.training.storages import Storages, gc_new_objects_only
 
 ROUNDS = 100
 THREE_STEPS = (Backward(),) * 3
 SGD = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
+TRAINED = Assignment("AdamW", {"lr": 0.01}, need=NOT_COMPARED)
 
-with_both = pytest.mark.parametrize("assignment", [SGD, ADAMW], ids=["SGD", "AdamW"])
+with_both = optimizers("assignment", [SGD, ADAMW])
 
 
 def _attach(implementation: Implementation, model: nn.Module, *, hook: bool = True) -> None:
-    implementation.attach(model, [(torch.optim.AdamW, model.parameters(), {"lr": 0.01}, hook)])
+    optimizer_class, options = bind(implementation, TRAINED)
+    implementation.attach(model, [(optimizer_class, model.parameters(), options, hook)])
 
 
 def _train(implementation: Implementation, model: nn.Module, steps: int) -> None:
@@ -50,8 +56,7 @@ def _train(implementation: Implementation, model: nn.Module, steps: int) -> None
 
 
 def _states(optimizers: list[torch.optim.Optimizer]) -> list[torch.Tensor]:
-    states = [state for optimizer in optimizers for state in optimizer.state.values()]
-    return [value for state in states for value in state.values() if isinstance(value, torch.Tensor)]
+    return [tensor for optimizer in optimizers for state in optimizer.state.values() for tensor in tensors_in(state)]
 
 
 @pytest.mark.must
@@ -129,11 +134,13 @@ def test_copy_is_independent(implementation: Implementation, device: str) -> Non
         duplicate = copy.deepcopy(model)
     assert implementation.optimizers(duplicate) == [], "something is attached to the copy"
     values = [param.detach().clone() for param in model.parameters()]
+    gradients = [param.grad for param in model.parameters()]
     with must_not_raise("backward over the copy"):
         duplicate(torch.ones(2, 4, device=device)).sum().backward()
-    for (name, param), value in zip(model.named_parameters(), values, strict=True):
+    for (name, param), value, gradient in zip(model.named_parameters(), values, gradients, strict=True):
         assert torch.equal(param, value), f"{name} of the original is stepped by backward over its copy"
-        assert param.grad is None, f"{name} of the original has a gradient from backward over its copy"
+        assert param.grad is gradient, f"{name} of the original has a gradient from backward over its copy"
+        assert gradient is None, f"{name} of the original keeps its gradient after backward"
     _train(implementation, model, 1)
     for (name, param), value in zip(duplicate.named_parameters(), values, strict=True):
         assert torch.equal(param, value), f"{name} of the copy is changed by training the original"

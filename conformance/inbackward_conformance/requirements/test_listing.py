@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.binding import bind
 from inbackward_conformance.catalogue.models import MLP, TwoLayers
+from inbackward_conformance.plan import Assignment
+from inbackward_conformance.plan.need import NOT_COMPARED
+
+SGD = Assignment("SGD", {"lr": 0.1}, need=NOT_COMPARED)
+ADAM = Assignment("Adam", {"lr": 0.1}, need=NOT_COMPARED)
 
 
 def held(optimizers: list[torch.optim.Optimizer]) -> Counter[int]:
@@ -23,9 +29,10 @@ def held(optimizers: list[torch.optim.Optimizer]) -> Counter[int]:
 @pytest.mark.parametrize("attachments", [1, 2])
 def test_holds_every_parameter(implementation: Implementation, device: str, attachments: int) -> None:
     """The groups of the listed optimizers hold every attached parameter, the very object, once an attachment."""
+    optimizer_class, options = bind(implementation, SGD)
     model = MLP().to(device)
     for _ in range(attachments):
-        implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.1}, True)])
+        implementation.attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
     found = held(implementation.optimizers(model))
     for name, param in model.named_parameters():
         times = found.pop(id(param), 0)
@@ -36,8 +43,9 @@ def test_holds_every_parameter(implementation: Implementation, device: str, atta
 @pytest.mark.must
 def test_same_each_time(implementation: Implementation, device: str) -> None:
     """The same optimizers, by identity and in the same order, are listed each time, after training too."""
+    optimizer_class, options = bind(implementation, ADAM)
     model = MLP().to(device)
-    implementation.attach(model, [(torch.optim.Adam, model.parameters(), {"lr": 0.1}, True)])
+    implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
     before = implementation.optimizers(model)
     assert before, "nothing is listed after an attachment"
     implementation.backward(model(torch.randn(2, 4, device=device)).sum(), model)
@@ -48,9 +56,10 @@ def test_same_each_time(implementation: Implementation, device: str) -> None:
 @pytest.mark.must
 def test_shared_parameter_once(implementation: Implementation, device: str) -> None:
     """A shared parameter is held once, however many names it has."""
+    optimizer_class, options = bind(implementation, SGD)
     model = TwoLayers().to(device)
     model[0].weight = model[1].weight
-    implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.1}, True)])
+    implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
     times = held(implementation.optimizers(model))[id(model[0].weight)]
     assert times == 1, f"the shared weight is held {times} times"
 
@@ -58,8 +67,9 @@ def test_shared_parameter_once(implementation: Implementation, device: str) -> N
 @pytest.mark.must
 def test_submodules(implementation: Implementation, device: str) -> None:
     """A submodule lists what its parameters belong to."""
+    optimizer_class, options = bind(implementation, SGD)
     model = MLP().to(device)
-    implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.1}, True)])
+    implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
     found = held(implementation.optimizers(model[0]))
     for name, param in model[0].named_parameters():
         assert found[id(param)] == 1, f"{name} of the submodule is held {found[id(param)]} times"
@@ -70,8 +80,9 @@ def test_submodules(implementation: Implementation, device: str) -> None:
 @pytest.mark.must
 def test_plain_module(implementation: Implementation, device: str) -> None:
     """A module to which nothing is attached lists nothing, beside one to which something is."""
+    optimizer_class, options = bind(implementation, SGD)
     model = MLP().to(device)
-    implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.1}, True)])
+    implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
     for plain in (MLP().to(device), nn.Identity()):
         listed = len(implementation.optimizers(plain))
         assert not listed, f"{listed} optimizers are listed for a plain {type(plain).__name__}"
@@ -80,15 +91,20 @@ def test_plain_module(implementation: Implementation, device: str) -> None:
 @pytest.mark.should
 def test_order(implementation: Implementation, device: str) -> None:
     """One optimizer a parameter and attachment is listed, in order of `module.parameters()`, then of attachment."""
+    optimizer_class, options = bind(implementation, SGD)
     model = MLP().to(device)
-    for lr in (0.1, 0.2):
-        implementation.attach(model, [(torch.optim.SGD, reversed(list(model.parameters())), {"lr": lr}, True)])
+    attached: list[list[torch.optim.Optimizer]] = []
+    for _ in range(2):
+        params = reversed(list(model.parameters()))
+        implementation.attach(model, [(optimizer_class, params, dict(options), True)])
+        attached.append(implementation.optimizers(model))
+    first, both = (list(map(id, optimizers)) for optimizers in attached)
     listed = [
-        (id(param), group["lr"])
-        for optimizer in implementation.optimizers(model)
+        (id(param), id(optimizer) not in first)
+        for optimizer in attached[-1]
         for group in optimizer.param_groups
         for param in group["params"]
     ]
-    optimizers = len(implementation.optimizers(model))
-    assert optimizers == len(listed), f"{optimizers} optimizers hold {len(listed)} parameters"
-    assert listed == [(id(param), lr) for param in model.parameters() for lr in (0.1, 0.2)], "listed in another order"
+    assert len(both) == len(listed), f"{len(both)} optimizers hold {len(listed)} parameters"
+    expected = [(id(param), later) for param in model.parameters() for later in (False, True)]
+    assert listed == expected, "listed in another order"

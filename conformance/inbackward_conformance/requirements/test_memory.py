@@ -11,12 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.binding import bind
+from inbackward_conformance.plan import Assignment
+from inbackward_conformance.plan.need import NOT_COMPARED
+from inbackward_conformance.plugin.optimizer_cases import optimizers
 from inbackward_conformance.training.storages import Allocations, GradientBytes, gc_new_objects_only
 
 WIDTH = 16
-OPTIMIZERS = [(torch.optim.SGD, {"lr": 0.01, "momentum": 0.9}), (torch.optim.AdamW, {"lr": 0.01})]
+SGD = Assignment("SGD", {"lr": 0.01, "momentum": 0.9}, need=NOT_COMPARED)
+ADAMW = Assignment("AdamW", {"lr": 0.01}, need=NOT_COMPARED)
 
-with_both = pytest.mark.parametrize(("optimizer_class", "options"), OPTIMIZERS, ids=["SGD", "AdamW"])
+with_both = optimizers("assignment", [SGD, ADAMW])
 
 
 def _layers(depth: int, device: str, *, bias: bool = True) -> nn.Sequential:
@@ -29,25 +34,22 @@ def _batch(device: str) -> Tensor:
 
 @pytest.mark.must
 @with_both
-def test_peak_of_gradients(
-    implementation: Implementation, device: str, optimizer_class: type[torch.optim.Optimizer], options: dict[str, Any]
-) -> None:
+def test_peak_of_gradients(implementation: Implementation, device: str, assignment: Assignment) -> None:
     """The peak of simultaneously live gradient bytes does not grow with depth: 32 layers need no more than 8.
 
     Everything counts that is allocated inside backward, so gradients do that are kept as copies, or elsewhere.
     """
     peaks = {}
     for depth in (8, 32):
-        peaks[depth] = _peak_in_backward(implementation, _layers(depth, device), optimizer_class, options)
+        peaks[depth] = _peak_in_backward(implementation, _layers(depth, device), assignment)
     assert 0 < peaks[32] <= peaks[8], f"backward takes {peaks[32]} bytes in 32 layers at its peak, {peaks[8]} in 8"
 
 
 @pytest.mark.must
 @with_both
-def test_gradients_freed(
-    implementation: Implementation, device: str, optimizer_class: type[torch.optim.Optimizer], options: dict[str, Any]
-) -> None:
+def test_gradients_freed(implementation: Implementation, device: str, assignment: Assignment) -> None:
     """After backward the memory of every gradient is free, not just `.grad` None."""
+    optimizer_class, options = bind(implementation, assignment)
     with gc_new_objects_only():
         model = _layers(4, device)
         implementation.attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
@@ -62,10 +64,9 @@ def test_gradients_freed(
 
 @pytest.mark.must
 @with_both
-def test_stepped_while_backward_runs(
-    implementation: Implementation, device: str, optimizer_class: type[torch.optim.Optimizer], options: dict[str, Any]
-) -> None:
+def test_stepped_while_backward_runs(implementation: Implementation, device: str, assignment: Assignment) -> None:
     """A parameter is stepped while backward still runs: when it reaches the first layer, the last ones have changed."""
+    optimizer_class, options = bind(implementation, assignment)
     model = _layers(8, device)
     implementation.attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
     before = {name: param.detach().clone() for name, param in model[4:].named_parameters()}
@@ -83,13 +84,12 @@ def test_stepped_while_backward_runs(
 
 @pytest.mark.must
 @with_both
-def test_no_second_copy(
-    implementation: Implementation, device: str, optimizer_class: type[torch.optim.Optimizer], options: dict[str, Any]
-) -> None:
+def test_no_second_copy(implementation: Implementation, device: str, assignment: Assignment) -> None:
     """Parameters and states exist once: after training no more memory is held than with the standard optimizer.
 
     An implementation may keep little things, such as learning rates, in tensors: less than one parameter in all.
     """
+    optimizer_class, options = bind(implementation, assignment)
     batch = _batch(device)
     held: list[Any] = []
 
@@ -114,13 +114,9 @@ def test_no_second_copy(
     assert found - expected < smallest, f"after three steps {found} bytes are held, {expected} by the standard loop"
 
 
-def _peak_in_backward(
-    implementation: Implementation,
-    model: nn.Module,
-    optimizer_class: type[torch.optim.Optimizer],
-    options: dict[str, Any],
-) -> int:
+def _peak_in_backward(implementation: Implementation, model: nn.Module, assignment: Assignment) -> int:
     """Return the most bytes that the second backward holds at one time, of what it has allocated itself."""
+    optimizer_class, options = bind(implementation, assignment)
     implementation.attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
     batch = _batch(str(next(model.parameters()).device))
     implementation.backward(model(batch).sum(), model)  # makes the states, which last

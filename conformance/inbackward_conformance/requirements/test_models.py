@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward
+from inbackward_conformance.plugin.optimizer_cases import optimizers
 
 SIX_STEPS = (Backward(),) * 6
 SGD = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01})
 ADAMW = Assignment("AdamW", {"lr": 0.01})
 
-with_both = pytest.mark.parametrize("assignment", [SGD, ADAMW], ids=["SGD", "AdamW"])
+with_both = optimizers("assignment", [SGD, ADAMW])
 
 
 @pytest.mark.must
@@ -37,7 +40,7 @@ def test_dense_embedding(check: Check, assignment: Assignment) -> None:
 
 
 @pytest.mark.must
-@pytest.mark.parametrize(
+@optimizers(
     "assignment",
     [
         Assignment("SGD", {"lr": 0.1}),
@@ -85,8 +88,7 @@ def test_skipped_branches(check: Check, assignment: Assignment) -> None:
 def test_frozen_parameters(check: Check, assignment: Assignment) -> None:
     """Frozen parameters that were not attached stay as they are, and the others train as in the standard loop."""
     trained = ("0.weight", "2.weight", "2.bias", "4.weight")
-    some = Assignment(assignment.optimizer, assignment.options, trained)
-    check(Plan("MLP", (some,), SIX_STEPS, frozen=("0.bias", "4.bias")))
+    check(Plan("MLP", (replace(assignment, params=trained),), SIX_STEPS, frozen=("0.bias", "4.bias")))
 
 
 @pytest.mark.must

@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.binding import bind
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
+from inbackward_conformance.outcome import NotOffered
 from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward
+from inbackward_conformance.plan.need import ANOTHER_CLASS, NOT_COMPARED, SAME_CLASS, STATE
+from inbackward_conformance.plugin.optimizer_cases import optimizers
+from inbackward_conformance.tensors import tensors_in
 
 SIX_STEPS = (Backward(),) * 6
 SGD = Assignment("SGD", {"lr": 0.03, "weight_decay": 0.1})
-SLOW_SGD = Assignment("SGD", {"lr": 0.01, "momentum": 0.9})
 ADAM = Assignment("Adam", {"lr": 0.01})
-QUICK_ADAM = Assignment("Adam", {"lr": 0.03, "betas": (0.8, 0.9)})
+SLOW_SGD = Assignment("SGD", {"lr": 0.01, "momentum": 0.9}, need=SAME_CLASS)
+QUICK_ADAM = Assignment("Adam", {"lr": 0.03, "betas": (0.8, 0.9)}, need=SAME_CLASS)
+ADAM_AGAIN = replace(ADAM, need=SAME_CLASS)
+PLAIN_SGD = Assignment("SGD", {"lr": 0.01}, need=NOT_COMPARED)
+ADAM_WITH_STATE = replace(ADAM, need=STATE)
 RMSPROP = Assignment("RMSprop", {"lr": 0.01, "momentum": 0.9})
 
 
-def _ids(assignments: Any) -> str:
-    return "-".join(assignment.optimizer for assignment in assignments)
+def _of_different_classes(first: Assignment, *others: Assignment) -> tuple[Assignment, ...]:
+    return (first, *(replace(other, need=ANOTHER_CLASS) for other in others))
 
 
 @pytest.mark.must
-@pytest.mark.parametrize("assignments", [(SGD, SLOW_SGD), (ADAM, QUICK_ADAM), (ADAM, QUICK_ADAM, ADAM)], ids=_ids)
+@optimizers("assignments", [(SGD, SLOW_SGD), (ADAM, QUICK_ADAM), (ADAM, QUICK_ADAM, ADAM_AGAIN)])
 def test_same_class(check: Check, assignments: tuple[Assignment, ...]) -> None:
     """Two or three optimizers of one class, with different options, each step every parameter once a backward."""
     check(Plan("MLP", assignments, SIX_STEPS))
 
 
 @pytest.mark.must
-@pytest.mark.parametrize(
-    "assignments", [(SGD, ADAM), (ADAM, SGD), (RMSPROP, SGD, ADAM), (SGD, ADAM, RMSPROP)], ids=_ids
+@optimizers(
+    "assignments",
+    [_of_different_classes(*those) for those in ((SGD, ADAM), (ADAM, SGD), (RMSPROP, SGD, ADAM), (SGD, ADAM, RMSPROP))],
 )
 def test_order_of_attachment(check: Check, assignments: tuple[Assignment, ...]) -> None:
     """Optimizers of different classes step in the order of attachment: weight decay makes the order tell."""
@@ -53,37 +63,51 @@ def test_overlap(check: Check) -> None:
 @pytest.mark.must
 def test_one_step_each(implementation: Implementation, device: str) -> None:
     """Each listed optimizer's `step()` runs once a backward, as its step hooks count."""
+    optimizer_class, options = bind(implementation, PLAIN_SGD)
     model = MLP().to(device)
     for _ in range(2):
-        implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.01}, True)])
+        implementation.attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
     calls: Counter[int] = Counter()
-    optimizers = implementation.optimizers(model)
-    for number, optimizer in enumerate(optimizers):
+    listed = implementation.optimizers(model)
+    for number, optimizer in enumerate(listed):
         optimizer.register_step_post_hook(lambda *_, number=number: calls.update([number]))
     backwards = 3
     for _ in range(backwards):
         implementation.backward(model(torch.randn(2, 4, device=device)).sum(), model)
-    for number in range(len(optimizers)):
+    if not calls and implementation.declared.own_optimizers:
+        raise NotOffered("its own optimizers step without `Optimizer.step`, so that no hook can count their steps")
+    for number in range(len(listed)):
         assert calls[number] == backwards, (
-            f"{calls[number]} calls of step() in {backwards} backwards, optimizer {number} of {len(optimizers)} listed"
+            f"{calls[number]} calls of step() in {backwards} backwards, optimizer {number} of {len(listed)} listed"
         )
 
 
 @pytest.mark.must
 def test_own_state(implementation: Implementation, device: str) -> None:
     """Each of a parameter's optimizers keeps its own state: no tensor of it is another's."""
-    model = MLP().to(device)
+    optimizer_class, options = bind(implementation, ADAM_WITH_STATE)
+    model, ordinary_model = MLP().to(device), MLP().to(device)
+    features = torch.randn(2, 4, device=device)
     for _ in range(2):
-        implementation.attach(model, [(torch.optim.Adam, model.parameters(), {"lr": 0.01}, True)])
-    implementation.backward(model(torch.randn(2, 4, device=device)).sum(), model)
-    held = [
-        (f"{key} of {name}", id(value))
-        for optimizer in implementation.optimizers(model)
-        for name, param in model.named_parameters()
-        if param in optimizer.state
-        for key, value in optimizer.state[param].items()
-    ]
-    expected = 2 * 3 * len(list(model.parameters()))
+        implementation.attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
+    implementation.backward(model(features).sum(), model)
+    held = _state_tensors(implementation.optimizers(model), model)
+    ordinary = implementation.standard_optimizer(optimizer_class, ordinary_model.parameters(), dict(options))
+    ordinary_model(features).sum().backward()
+    ordinary.step()
+    expected = 2 * len(_state_tensors([ordinary], ordinary_model))
     assert len(held) == expected, f"the listed optimizers hold {len(held)} state tensors, expected {expected}"
     shared = [name for name, identity in held if sum(identity == other for _, other in held) > 1]
     assert not shared, f"optimizers share state tensors: {shared[0]}"
+
+
+def _state_tensors(listed: list[torch.optim.Optimizer], model: nn.Module) -> list[tuple[str, int]]:
+    """Return a name and the identity of each tensor in the states of the parameters of `model`."""
+    return [
+        (f"{key} of {name}", id(tensor))
+        for optimizer in listed
+        for name, param in model.named_parameters()
+        if param in optimizer.state
+        for key, value in optimizer.state[param].items()
+        for tensor in tensors_in(value)
+    ]

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from torch.optim.lr_scheduler import ExponentialLR
 
 from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.binding import bind
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.catalogue.schedulers import METRIC, momentum_schedulers, schedulers, watches_metric
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.plan import Assignment, Plan, TensorOption
 from inbackward_conformance.plan.events import Backward, Power, Scheduler, SetOption, StartSchedule, StepSchedules
+from inbackward_conformance.plan.need import SCHEDULED
+from inbackward_conformance.plugin.optimizer_cases import optimizers
+from inbackward_conformance.tensors import close, describe_difference, same_bits
 
 SGD = Assignment("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01})
 ADAMW = Assignment("AdamW", {"lr": 0.1, "weight_decay": 0.1})
+SCHEDULED_SGD = Assignment("SGD", {"lr": 1.0}, need=SCHEDULED)
 BIASES = ("0.bias", "2.bias", "4.bias")
 EIGHT_EPOCHS = (Backward(), StepSchedules()) * 8
 
-with_both = pytest.mark.parametrize("assignment", [SGD, ADAMW], ids=["SGD", "AdamW"])
+with_both = optimizers("assignment", [SGD, ADAMW])
 
 
 def _name(scheduler: Scheduler) -> str:
@@ -86,23 +94,29 @@ def test_momentum_and_betas(check: Check, assignment: Assignment, scheduler: Sch
 @pytest.mark.must
 def test_optimizers_that_step(implementation: Implementation, device: str) -> None:
     """The optimizers that step inside backward are those that a scheduler drives, with the learning rate it has set."""
+    optimizer_class, options = bind(implementation, SCHEDULED_SGD)
     model = MLP().to(device)
-    implementation.attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 1.0}, True)])
-    stepped: dict[int, float] = {}
-
-    def remember(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        stepped.update((id(param), group["lr"]) for group in optimizer.param_groups for param in group["params"])
-
-    for optimizer in implementation.optimizers(model):
-        optimizer.register_step_pre_hook(remember)
-    schedules = implementation.schedule(model, torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
-    for expected in (1.0, 0.5, 0.25):
-        stepped.clear()
-        implementation.backward(model(torch.randn(2, 4, device=device)).sum(), model)
-        for name, param in model.named_parameters():
-            assert id(param) in stepped, f"no listed optimizer of {name} stepped inside backward"
-            lr = stepped[id(param)]
-            assert lr == expected, f"{name} is stepped with lr {lr}, and the scheduler has set {expected}"
+    ordinary_models = [copy.deepcopy(model) for _ in range(2)]
+    implementation.attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
+    ordinary = [
+        implementation.standard_optimizer(optimizer_class, each.parameters(), dict(options)) for each in ordinary_models
+    ]
+    schedules = implementation.schedule(model, ExponentialLR, gamma=0.5)
+    scheduled = ExponentialLR(ordinary[0], gamma=0.5)
+    for _ in range(3):
+        features = torch.randn(2, 4, device=device)
+        implementation.backward(model(features).sum(), model)
+        for each, optimizer in zip(ordinary_models, ordinary, strict=True):
+            each(features).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        triples = zip(model.named_parameters(), *(each.parameters() for each in ordinary_models), strict=True)
+        for (name, param), expected, without in triples:
+            if not close(expected, param, implementation.declared.rounding.size):
+                assert not same_bits(without, param), f"{name} is stepped as if the scheduler had set nothing"
+                how = describe_difference(expected, param)
+                raise AssertionError(f"{name} differs from the standard loop under the same schedule: {how}")
+        scheduled.step()
         for schedule in schedules:
             schedule.step()
 
@@ -132,7 +146,7 @@ def test_different_schedules(check: Check) -> None:
 
 
 @pytest.mark.must
-@pytest.mark.parametrize("assignments", [(SGD, ADAMW), (ADAMW, ADAMW)], ids=["SGD-AdamW", "AdamW-AdamW"])
+@optimizers("assignments", [(SGD, ADAMW), (ADAMW, ADAMW)])
 def test_two_optimizers(check: Check, assignments: tuple[Assignment, ...]) -> None:
     """One schedule over a model drives every optimizer of each parameter."""
     check(Plan("MLP", assignments, (StartSchedule(Scheduler("ExponentialLR", {"gamma": 0.7})), *EIGHT_EPOCHS)))

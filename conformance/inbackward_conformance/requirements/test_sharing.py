@@ -6,41 +6,45 @@ often. The requirements use optimizers with state, where stepping twice by half 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward
+from inbackward_conformance.plan.need import NO_STATE, STATE
+from inbackward_conformance.plugin.optimizer_cases import optimizers
 
 SIX_STEPS = (Backward(),) * 6
 TIED = (("0.weight", "1.weight"),)
 
-MOMENTUM = ("SGD", {"lr": 0.1, "momentum": 0.9})
-ADAM = ("Adam", {"lr": 0.01})
+MOMENTUM = Assignment("SGD", {"lr": 0.1, "momentum": 0.9})
+ADAM = Assignment("Adam", {"lr": 0.01})
 
-with_state = pytest.mark.parametrize("optimizer", [MOMENTUM, ADAM], ids=["SGD-momentum", "Adam"])
+with_state = optimizers("optimizer", [MOMENTUM, ADAM], ids=["SGD-momentum", "Adam"])
 
 
 @pytest.mark.must
 @with_state
-def test_used_twice(check: Check, optimizer: tuple[str, dict[str, float]]) -> None:
+def test_used_twice(check: Check, optimizer: Assignment) -> None:
     """A parameter that one forward uses twice is stepped once a backward, with the sum of both gradients."""
-    check(Plan("LayerUsedTwice", (Assignment(*optimizer),), SIX_STEPS))
+    check(Plan("LayerUsedTwice", (optimizer,), SIX_STEPS))
 
 
 @pytest.mark.must
 @with_state
-def test_two_names(check: Check, optimizer: tuple[str, dict[str, float]]) -> None:
+def test_two_names(check: Check, optimizer: Assignment) -> None:
     """A parameter under two module names, attached by `model.parameters()`, is one parameter."""
-    check(Plan("TwoLayers", (Assignment(*optimizer),), SIX_STEPS, shared=TIED))
+    check(Plan("TwoLayers", (optimizer,), SIX_STEPS, shared=TIED))
 
 
 @pytest.mark.must
 @pytest.mark.parametrize("name", ["0.weight", "1.weight"])
 @with_state
-def test_either_name(check: Check, optimizer: tuple[str, dict[str, float]], name: str) -> None:
+def test_either_name(check: Check, optimizer: Assignment, name: str) -> None:
     """A parameter under two module names trains through whichever name it was attached."""
-    check(Plan("TwoLayers", (Assignment(*optimizer, params=(name,)),), SIX_STEPS, shared=TIED))
+    check(Plan("TwoLayers", (replace(optimizer, params=(name,)),), SIX_STEPS, shared=TIED))
 
 
 @pytest.mark.must
@@ -49,16 +53,15 @@ def test_listed_twice(check: Check) -> None:
 
     A list such as `[layer.weight for layer in model]` holds a shared parameter once for each layer.
     """
-    both = Assignment("SGD", {"lr": 0.1}, params=("0.weight", "1.weight"))
-    check(
-        Plan("TwoLayers", (both, Assignment("SGD", {"lr": 0.05}, params=("0.bias", "1.bias"))), SIX_STEPS, shared=TIED)
-    )
+    both = Assignment("SGD", {"lr": 0.1}, params=("0.weight", "1.weight"), need=NO_STATE)
+    others = Assignment("SGD", {"lr": 0.05}, params=("0.bias", "1.bias"))
+    check(Plan("TwoLayers", (both, others), SIX_STEPS, shared=TIED))
 
 
 @pytest.mark.must
 @pytest.mark.may_refuse
 @with_state
-def test_listed_twice_with_state(check: Check, optimizer: tuple[str, dict[str, float]]) -> None:
+def test_listed_twice_with_state(check: Check, optimizer: Assignment) -> None:
     """A parameter listed twice, with an optimizer that keeps state: what torch gives for that list, or refused."""
-    both = Assignment(*optimizer, params=("0.weight", "0.bias", "1.weight"))
+    both = replace(optimizer, params=("0.weight", "0.bias", "1.weight"), need=STATE)
     check(Plan("TwoLayers", (both,), SIX_STEPS, shared=TIED))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from inbackward_conformance.binding import bind_event
 from inbackward_conformance.outcome import BrokenPromise
 from inbackward_conformance.plan.events import Attach
 from inbackward_conformance.training.compare import compare
@@ -53,6 +54,7 @@ class Lockstep:
             NotOffered: the standard loop raised with one of the implementation's own optimizer classes.
             RuntimeError: the standard loop raised with one of torch's.
         """
+        event = bind_event(event, self.plan, self._implementation)
         self.plan = replace(self.plan, events=(*self.plan.events, event))
         self._execute_both(event)
 

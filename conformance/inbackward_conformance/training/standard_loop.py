@@ -142,10 +142,12 @@ class StandardLoop:
 def unusable_plan_error(implementation: Implementation, plan: Plan, raised: Raised) -> Exception:
     """Return the error to raise after the standard loop has raised in a plan that does not expect it.
 
-    The implementation's own optimizer classes need not support every step that torch's do. If one cannot be
-    constructed, the adapter should have raised `NotOffered` itself.
+    The implementation's own optimizer classes need not support every plan that torch's do. Where an adapter declares
+    none, and makes the standard optimizer of another class itself, it should have raised `NotOffered` instead of making
+    one that cannot be constructed.
     """
-    if implementation.offers("standard_optimizer") and not raised.attaching:
+    declared = bool(implementation.declared.own_optimizers)
+    if declared or (implementation.offers("standard_optimizer") and not raised.attaching):
         return NotOffered(f"its own optimizer class raises in the standard loop: {raised.text}")
     return RuntimeError(f"the plan proves nothing, the standard loop itself raises: {raised.text}, in {plan!r}")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
 from inbackward_conformance.checking.strategies.choice import at_least_one, one
-from inbackward_conformance.plan import ALL, Assignment
+from inbackward_conformance.plan import ALL, Assignment, Need
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,20 +55,22 @@ def assignments(
     `among` are the parameters to choose from; None for all, which then may be `ALL`. `only` is the class to choose;
     empty for any.
     """
-    optimizers = [(name, options) for name, options in OPTIMIZERS if only in {"", name}]
-    return tuple(_assignment(draw, graph, among, optimizers, hook=hook) for _ in range(draw(st.integers(1, at_most))))
+    optimizers = [
+        Assignment(name, options, hook=hook, need=Need(proportional=only == "SGD", number=number))
+        for number, (name, options) in enumerate(OPTIMIZERS)
+        if only in {"", name}
+    ]
+    return tuple(_assignment(draw, graph, among, optimizers) for _ in range(draw(st.integers(1, at_most))))
 
 
 def _assignment(
     draw: Draw,
     graph: Graph,
     among: Iterable[str] | None,
-    optimizers: Sequence[tuple[str, dict[str, Any]]],
-    *,
-    hook: bool,
+    optimizers: Sequence[Assignment],
 ) -> Assignment:
     params: Any = ALL
     if among is not None or draw(st.booleans()):
         chosen = at_least_one(draw, graph.parameters if among is None else sorted(among))
         params = tuple(one(draw, graph.names_of(param)) for param in chosen)
-    return Assignment(*one(draw, optimizers), params, hook)
+    return replace(one(draw, optimizers), params=params)

@@ -5,6 +5,7 @@ Each draws one feature, such as frozen parameters, so that an implementation tha
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from inbackward_conformance.checking.strategies.choice import one, shuffled, som
 from inbackward_conformance.checking.strategies.graphs import OFFSET, Graph, graph
 from inbackward_conformance.checking.strategies.next_events import next_events
 from inbackward_conformance.checking.strategies.situation import EventKind, Situation
-from inbackward_conformance.plan import Assignment, Plan
+from inbackward_conformance.plan import Plan
 from inbackward_conformance.plan.events import Accumulate, Backward, Load, Save, StepByHand, TrainOrdinarily
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def repeated_listings(draw: st.DrawFn) -> Plan:
     model = graph(draw)
     names = [one(draw, model.names) for _ in range(draw(st.integers(1, 4)))]
     (plain,) = assignments(draw, model, at_most=1)
-    repeated = Assignment(plain.optimizer, plain.options, shuffled(draw, (*names, one(draw, names))))
+    repeated = replace(plain, params=shuffled(draw, (*names, one(draw, names))))
     others = assignments(draw, model, at_most=2) if draw(st.booleans()) else ()
     situation = Situation(model, shuffled(draw, (repeated, *others)))
     return plan_of(situation, (*_events(draw, situation, BACKWARDS), Backward()))
