@@ -180,6 +180,16 @@ class ListedWithoutTheirStates(Naive):
         return listed
 
 
+@fails("state/saved_states")
+class SavedWithTheirClass(Naive):
+    def state_dict(self, module: nn.Module) -> Any:
+        return [{"class": type(optimizer), **optimizer.state_dict()} for optimizer in self.optimizers(module)]
+
+    def load_state_dict(self, module: nn.Module, state: Any) -> None:
+        for optimizer, saved in zip(self.optimizers(module), state, strict=True):
+            optimizer.load_state_dict({key: value for key, value in saved.items() if key != "class"})
+
+
 @fails("state/saved_state_dict")
 class StepsCountedInABuffer(Naive):
     def attach(self, module: nn.Module, assignments: Sequence[Any]) -> None:

@@ -99,7 +99,9 @@ class _Binder:
         chosen = self._choose(assignment)
         options = dict(chosen.options)
         if isinstance(assignment.options.get("lr"), TensorOption):
-            options[chosen.entry.lr] = TensorOption(self._number(chosen, assignment))
+            if chosen.facts.lr is None:
+                raise NotOffered(f"{chosen.entry.label} has no learning rate that could be a tensor")
+            options[chosen.entry.lr] = TensorOption(chosen.facts.lr)
         bound = replace(assignment, optimizer=chosen.entry.name, options=options, need=ANY)
         if _has_groups(assignment):
             bound = replace(bound, params=tuple(_group(group, chosen.entry) for group in assignment.params))
@@ -142,24 +144,22 @@ class _Binder:
         """Return the candidates that relate to the bound assignments as they should."""
         if not self.bound or relation is Relation.ANY:
             return left
-        used = {bound.optimizer for bound in self.bound}
+        used = dict.fromkeys(bound.optimizer for bound in self.bound)
         if relation is Relation.ANOTHER_CLASS:
-            return _only(left, lambda each: each.entry.name not in used, f"is of another class than {', '.join(used)}")
+            names = ", ".join(self._own[name].label for name in used)
+            return _only(left, lambda each: each.entry.name not in used, f"is of another class than {names}")
         alike = [each for each in left if each.entry.name == self.bound[0].optimizer]
         taken = [bound.options for bound in self.bound]
         if other := [each for each in alike if each.options not in taken]:
             return other
-        return _only(
-            [slower for each in alike if (slower := self._slower(each))],
-            lambda _: True,
-            "has other options, or a learning rate to change",
+        with_lr = _only(
+            alike, lambda each: each.facts.lr is not None, "has other options, or a learning rate to change"
         )
+        return list(map(self._slower, with_lr))
 
-    def _slower(self, candidate: _Candidate) -> _Candidate | None:
-        """Return the candidate with a lower learning rate than any that is bound; None if it has none."""
-        if candidate.facts.lr is None:
-            return None
-        lr = candidate.facts.lr / 2 ** len(self.bound)
+    def _slower(self, candidate: _Candidate) -> _Candidate:
+        """Return the candidate with a lower learning rate than any that is bound."""
+        lr = (candidate.facts.lr or 0.0) / 2 ** len(self.bound)
         return self._candidate(candidate.entry, {**candidate.options, candidate.entry.lr: lr})
 
     def _strength(self, candidate: _Candidate) -> tuple[bool, ...]:
@@ -171,11 +171,6 @@ class _Binder:
             candidate.facts.keeps_state,
             candidate.facts.moves_at_zero,
         )
-
-    def _number(self, candidate: _Candidate, assignment: Assignment) -> float:
-        if candidate.facts.lr is None:
-            raise NotOffered(f"{candidate.entry.label} has no learning rate that could be a tensor")
-        return candidate.facts.lr
 
     def _lr_option(self) -> str:
         """Return the name of the learning rate of all bound classes."""
@@ -197,8 +192,7 @@ class _Binder:
 def _only(left: list[_Candidate], meets: Callable[[_Candidate], bool], what: str) -> list[_Candidate]:
     if meeting := [each for each in left if meets(each)]:
         return meeting
-    names = ", ".join(dict.fromkeys(each.entry.label for each in left))
-    raise NotOffered(f"none of its own optimizers {what}: {names}" if names else f"no own optimizer {what}")
+    raise NotOffered(f"none of its own optimizers ({_labels(left)}) {what}")
 
 
 def _supports(feature: str, candidate: _Candidate) -> bool:
@@ -208,8 +202,13 @@ def _supports(feature: str, candidate: _Candidate) -> bool:
 def _only_repeatable(left: list[_Candidate]) -> list[_Candidate]:
     if repeatable := [each for each in left if not each.entry.draws_random_numbers]:
         return repeatable
-    names = ", ".join(dict.fromkeys(each.entry.label for each in left))
-    raise NotRun(f"a step of {names} draws random numbers, and parameters step in another order inside backward")
+    raise NotRun(
+        f"a step of {_labels(left)} draws random numbers, and parameters step in another order inside backward"
+    )
+
+
+def _labels(candidates: list[_Candidate]) -> str:
+    return ", ".join(dict.fromkeys(each.entry.label for each in candidates))
 
 
 def _features_of_assignment(assignment: Assignment) -> set[str]:
