@@ -63,6 +63,18 @@ class OnlyTheLearningRateRead(OptionsOfAttachmentForEver):
 
 
 @fails("schedule/optimizers_that_step")
+class OthersThanThoseListedStep(Naive):
+    def build(self, optimizer_class: type[Optimizer], params: list[Any], kwargs: dict[str, Any]) -> Optimizer:
+        optimizer = super().build(optimizer_class, params, kwargs)
+        optimizer.__dict__["steps"] = copy.copy(optimizer)
+        optimizer.__dict__["steps"].param_groups = [dict(group) for group in optimizer.param_groups]
+        return optimizer
+
+    def step(self, optimizer: Optimizer, param: Tensor) -> None:
+        optimizer.__dict__["steps"].step()
+
+
+@fails("multiple_optimizers/one_step_each")
 class AnInnerOptimizerSteps(Naive):
     def step(self, optimizer: Optimizer, param: Tensor) -> None:
         optimizer_class: Any = type(optimizer)
