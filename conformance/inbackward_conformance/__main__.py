@@ -22,10 +22,10 @@ SUFFIXES = {".html": Format.HTML, ".md": Format.MARKDOWN, ".svg": Format.BADGE}
 
 ABOUT_OPTIMIZERS = """\
 Where a requirement names no optimizer class, any class has to keep it. An implementation that takes any class is tested
-with classes of `torch.optim`. One with classes of its own, which its adapter declares as `own_optimizers`, is tested with
-these: each need of a requirement (a class that keeps state, another class than the first, …) is bound to one that meets
-it, and a requirement that is run with several optimizers is run with every declared class. If none meets a need, the case
-is `not offered`, and the reason says which need it is."""
+with classes of `torch.optim`. One with classes of its own, which its adapter declares as `own_optimizers`, is tested
+with these: each need of a requirement (a class that keeps state, another class than the first, …) is bound to one that
+meets it, and a requirement that is run with several optimizers is run with every declared class. If none meets a need,
+the case is `not offered`, and the reason says which need it is."""
 """What the specification says of optimizer classes."""
 
 ABOUT_MUTANTS = """\
