@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from inbackward_conformance.ranks.message import pack, unpack
+from inbackward_conformance.repro.stand_ins import assert_alike
 from inbackward_conformance.tensors import bits, close, copied, describe_difference, same_bits
 from inbackward_conformance.training.compare import describe_states, same_states
 from inbackward_conformance.training.trace import copy_state
@@ -217,6 +218,22 @@ def test_states_are_compared_deeply(kind: str) -> None:
     assert not first_incomparable(expected)
     assert not same_states([expected], [other])
     assert describe_states([expected], [other]).startswith(told)
+
+
+NOT_IN_SCRIPTS = {
+    *("array", "array of texts", "bool is no number", "class of an object", "date", "deque", "dtype", "function"),
+    *("generator of random numbers", "method", "NaN", "partial", "scalar of NumPy", "set"),
+    "tensor that supports nothing",
+}
+"""Scripts are short: they compare tensors, numbers and texts, in dicts, lists, tuples and attributes."""
+
+
+@pytest.mark.parametrize("kind", sorted(VALUES.keys() - NOT_IN_SCRIPTS))
+def test_scripts_compare_states_deeply(kind: str) -> None:
+    make, make_other, _ = VALUES[kind]
+    assert_alike({"x": make()}, {"x": make()}, "state")
+    with pytest.raises((AssertionError, TypeError)):
+        assert_alike({"x": make_other()}, {"x": make()}, "state")
 
 
 @pytest.mark.parametrize(
