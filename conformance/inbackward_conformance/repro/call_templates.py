@@ -20,9 +20,12 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.adapters.find import CALL_NAMES, find_implementation, known_implementations
+from inbackward_conformance.adapters.implementation import Implementation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from inbackward_conformance.adapters.declarations import Declarations
 
 DEFAULTS = {
     "backward": "({loss}).backward({options})",
@@ -66,6 +69,11 @@ class CallTemplates:
         self.imports = list(map(ast.unparse, imports))
         self.definitions = [ast.unparse(node) for node in statements if node not in imports]
         self._templates = templates
+
+    @property
+    def declared(self) -> Declarations:
+        """What the adapter declares."""
+        return Implementation(self.target).declared
 
     def offers(self, call: str) -> bool:
         """Return whether the implementation has this optional call, and there is source for it."""
