@@ -21,14 +21,19 @@ def is_observation(error: BaseException) -> bool:
 
 
 def message_of(error: BaseException) -> str:
-    """Return the message of `error`, as text that can be written to a file; `UNREADABLE` if `__str__` fails."""
+    """Return the message of `error`, as text that can be written to a file, or `UNREADABLE` if `__str__` fails."""
     try:
         message = str.__str__(str(error))
     except BaseException as failure:
         if not is_observation(failure):
             raise
         return UNREADABLE
-    return message.encode(errors="backslashreplace").decode()
+    return writable(message)
+
+
+def writable(text: str) -> str:
+    """Return `text` with escapes for what has no encoding, such as half of a surrogate pair."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def text_of(error: BaseException) -> str:
