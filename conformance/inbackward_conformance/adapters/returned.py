@@ -33,12 +33,16 @@ def is_optimizer(value: Any) -> bool:
 
 def wrong_value(returned: Any, call: str, expected: str, outcome: Outcome = Outcome.FAILS) -> BrokenPromise:
     """Return the error to raise for a call that has returned something else than `expected`."""
-    return BrokenPromise(Finding(outcome, f"{call} returned {_shown(returned)}: expected {expected}", passed=False))
+    return _wrong(_shown(returned), call, expected, outcome)
+
+
+def _wrong(what: str, call: str, expected: str, outcome: Outcome = Outcome.FAILS) -> BrokenPromise:
+    return BrokenPromise(Finding(outcome, f"{call} returned {what}: expected {expected}", passed=False))
 
 
 def _listed(returned: Any, call: str, is_one: Any, expected: str) -> list[Any]:
     if is_one(returned):
-        raise wrong_value(returned, call, f"a list of {expected}; return it in a list")
+        raise _wrong(f"one {type(returned).__name__}", call, f"a list of {expected}")
     if isinstance(returned, Mapping | str) or not isinstance(returned, Iterable):
         raise wrong_value(returned, call, f"a list of {expected}")
     listed = list(returned)
