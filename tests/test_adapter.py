@@ -198,6 +198,6 @@ def test_what_another_call_returns_is_told_in_a_line(suite: Suite, pytester: pyt
     functional = told(suite, ["FunctionalOptimizer"], "-k", "state_dict", chapter="functional")
     wrapped = told(suite, ["WrapDDP"], "--distributed", "-k", "many_buckets", chapter="ddp")
     assert_expected_inline(
-        "\n".join([schedules, functional, wrapped]),
+        f"{schedules}\n{functional}\n{wrapped}",
         """""",
     )

@@ -49,8 +49,8 @@ class CaseRecord:
 
     @property
     def cause(self) -> str:
-        """The detail without the place where the error was raised, which differs between cases of one cause."""
-        return re.sub(r"^(rank \d+: )?(event \d+, .*?|\w+) raises ", "", self.detail)
+        """The detail without the place where the error was raised and the plan: cases of one cause differ in them."""
+        return re.sub(r"^(rank \d+: )?(event \d+, .*?|\w+) raises |(, in|; drawn:) Plan\(.*", "", self.detail)
 
     def __str__(self) -> str:
         """Return the result on one line."""

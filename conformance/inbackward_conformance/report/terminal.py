@@ -109,7 +109,7 @@ def _failure(
     more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
     if others:
         cases = sum(len(failures[each.requirement]) for each in requirements)
-        more = f" and {len(others)} more requirements, {cases} cases"
+        more = f" and {len(others)} more requirement{'s'[: len(others) > 1]}, {cases} cases"
     expected = " as expected" if requirement.expected else ""
     colours = {"yellow": requirement.expected, "red": not requirement.expected}
     yield f"  {requirement.level} {worst.outcome}{expected}: {name}{more}", colours

@@ -13,83 +13,75 @@ import sys
 import threading
 import warnings
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    Signals = tuple[tuple[signal.Signals, Any], ...]
-    Autocast = tuple[tuple[str, bool, torch.dtype], ...]
+    from collections.abc import Callable, Iterator, Mapping
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM") if hasattr(signal, name))
 OF_PYTEST = "PYTEST_CURRENT_TEST"
 """An environment variable that pytest itself changes during a case."""
 
 
-class Setting(NamedTuple):
-    """A global setting: its name, and the functions that read and change it."""
+def torch_settings() -> dict[str, Any]:
+    """Return the global settings of torch by name."""
+    return {
+        "the grad mode": torch.is_grad_enabled(),
+        "the default dtype": torch.get_default_dtype(),
+        "the default device": torch.get_default_device(),
+        "the deterministic mode": torch.get_deterministic_debug_mode(),
+        "the number of threads": torch.get_num_threads(),
+        "anomaly detection": (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+        "autocast": [(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")],
+        "the matmul precision": torch.get_float32_matmul_precision(),
+        "cudnn.enabled": torch.backends.cudnn.enabled,
+        "cudnn.benchmark": torch.backends.cudnn.benchmark,
+        "cudnn.deterministic": torch.backends.cudnn.deterministic,
+        "mkldnn.enabled": torch.backends.mkldnn.enabled,
+    }
 
-    name: str
-    read: Callable[[], Any]
-    write: Callable[[Any], object]
 
-
-def changed_settings(settings: Sequence[Setting], before: Sequence[Any]) -> list[Setting]:
-    """Return those of `settings` that have another value than `before`."""
-    return [setting for setting, value in zip(settings, before, strict=True) if setting.read() != value]
-
-
-def read_settings(settings: Sequence[Setting]) -> list[Any]:
-    """Return the values of `settings`, in their order."""
-    return [setting.read() for setting in settings]
+def process_settings() -> dict[str, Any]:
+    """Return the global settings of the process by name."""
+    return {
+        "the working directory": _folder(),
+        "the environment": _environment(),
+        "the handlers of signals": [signal.getsignal(number) for number in SIGNALS],
+        "the recursion limit": sys.getrecursionlimit(),
+        "garbage collection": gc.isenabled(),
+    }
 
 
 @contextmanager
 def restored_settings() -> Iterator[None]:
     """Restore all settings at the end, and the filters of warnings; this takes about 0.15 ms."""
-    settings = (*TORCH_SETTINGS, *PROCESS_SETTINGS)
-    before = read_settings(settings)
+    before = torch_settings() | process_settings()
     with warnings.catch_warnings():
         try:
             yield
         finally:
-            if changed := changed_settings(settings, before):
+            now = torch_settings() | process_settings()
+            if changed := [name for name, value in before.items() if value != now[name]]:
                 warnings.simplefilter("ignore")  # torch warns of functions that are to change
-                for setting in changed:
-                    setting.write(before[settings.index(setting)])
-
-
-def _anomaly_detection() -> tuple[bool, bool]:
-    return torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
-
-
-def _set_anomaly_detection(modes: tuple[bool, bool]) -> None:
-    torch.autograd.set_detect_anomaly(*modes)
-
-
-def _autocast() -> Autocast:
-    return tuple((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda"))
-
-
-def _set_autocast(settings: Autocast) -> None:
-    for kind, enabled, dtype in settings:
-        torch.set_autocast_enabled(kind, enabled)
-        torch.set_autocast_dtype(kind, dtype)
-
-
-def _set_grad_mode(enabled: bool) -> None:
-    torch.set_grad_enabled(enabled)
+                for name in changed:
+                    _SETTERS[name](before[name])
 
 
 def _set_default_device(device: torch.device) -> None:
     torch.set_default_device(None if device.type == "cpu" else device)
 
 
-def _backend_flag(backend: Any, flag: str) -> Setting:
-    name = f"{backend.__name__}.{flag}"
-    return Setting(name, lambda: getattr(backend, flag), lambda value: setattr(backend, flag, value))
+def _set_anomaly_detection(modes: tuple[bool, bool]) -> None:
+    torch.autograd.set_detect_anomaly(*modes)
+
+
+def _set_autocast(settings: list[tuple[bool, torch.dtype]]) -> None:
+    for kind, (enabled, dtype) in zip(("cpu", "cuda"), settings, strict=True):
+        torch.set_autocast_enabled(kind, enabled)
+        torch.set_autocast_dtype(kind, dtype)
 
 
 def _folder() -> str:
@@ -110,19 +102,15 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _set_environment(environment: dict[str, str]) -> None:
+def _set_environment(environment: Mapping[str, str]) -> None:
     for name in _environment().keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
 
 
-def _signal_handlers() -> Signals:
-    return tuple((number, signal.getsignal(number)) for number in SIGNALS)
-
-
-def _handle_signals(handlers: Signals) -> None:
+def _handle_signals(handlers: list[Any]) -> None:
     if threading.current_thread() is threading.main_thread():  # no other may
-        for number, handler in handlers:
+        for number, handler in zip(SIGNALS, handlers, strict=True):
             if handler is not None:  # one that is not of Python
                 signal.signal(number, handler)
 
@@ -131,25 +119,22 @@ def _collect_garbage(enabled: bool) -> None:
     (gc.enable if enabled else gc.disable)()
 
 
-TORCH_SETTINGS = (
-    Setting("the grad mode", torch.is_grad_enabled, _set_grad_mode),
-    Setting("the default dtype", torch.get_default_dtype, torch.set_default_dtype),
-    Setting("the default device", torch.get_default_device, _set_default_device),
-    Setting("the deterministic mode", torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
-    Setting("the number of threads", torch.get_num_threads, torch.set_num_threads),
-    Setting("anomaly detection", _anomaly_detection, _set_anomaly_detection),
-    Setting("autocast", _autocast, _set_autocast),
-    Setting("the matmul precision", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    _backend_flag(torch.backends.cudnn, "enabled"),
-    _backend_flag(torch.backends.cudnn, "benchmark"),
-    _backend_flag(torch.backends.cudnn, "deterministic"),
-    _backend_flag(torch.backends.mkldnn, "enabled"),
-)
-
-PROCESS_SETTINGS = (
-    Setting("the working directory", _folder, _enter),
-    Setting("the environment", _environment, _set_environment),
-    Setting("the handlers of signals", _signal_handlers, _handle_signals),
-    Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
-    Setting("garbage collection", gc.isenabled, _collect_garbage),
-)
+_SETTERS: dict[str, Callable[[Any], object]] = {
+    "the grad mode": torch.set_grad_enabled,
+    "the default dtype": torch.set_default_dtype,
+    "the default device": _set_default_device,
+    "the deterministic mode": torch.set_deterministic_debug_mode,
+    "the number of threads": torch.set_num_threads,
+    "anomaly detection": _set_anomaly_detection,
+    "autocast": _set_autocast,
+    "the matmul precision": torch.set_float32_matmul_precision,
+    "cudnn.enabled": partial(setattr, torch.backends.cudnn, "enabled"),
+    "cudnn.benchmark": partial(setattr, torch.backends.cudnn, "benchmark"),
+    "cudnn.deterministic": partial(setattr, torch.backends.cudnn, "deterministic"),
+    "mkldnn.enabled": partial(setattr, torch.backends.mkldnn, "enabled"),
+    "the working directory": _enter,
+    "the environment": _set_environment,
+    "the handlers of signals": _handle_signals,
+    "the recursion limit": sys.setrecursionlimit,
+    "garbage collection": _collect_garbage,
+}
