@@ -72,13 +72,12 @@ class ChangesSettings(Sound):
 class ChangesSettingsOnRanks(mutants.of_ddp.AfterBackward):
     def __init__(self):
         super().__init__()
-        torch.nn.Linear(1, 1)
-        if torch.get_default_dtype() != torch.float32 or os.environ.get("OF_A_CASE") or os.getcwd() == "/":
+        if torch.get_num_threads() != 1 or os.environ.get("OF_A_CASE") or os.getcwd() == "/":
             raise RuntimeError("finds the settings of another case")
 
     def backward(self, loss, module):
         super().backward(loss, module)
-        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(3)
         os.environ["OF_A_CASE"] = "1"
         os.chdir("/")
 
@@ -255,8 +254,9 @@ def test_a_case_begins_with_the_same_settings(suite: Suite, workers: tuple[str, 
 
 
 def test_a_case_on_ranks_begins_with_the_same_settings(suite: Suite) -> None:
-    chosen = ("--distributed", "-k", "many_buckets or shared_parameter")
+    chosen = ("--distributed", "-k", "many_buckets and views-before")
     suite.run("--implementation=x:ChangesSettingsOnRanks", *chosen, chapter="ddp")
+    assert len(suite.cases()) > 1
     assert not [case for case in suite.cases() if case["outcome"] != "conforms"]
 
 
