@@ -42,6 +42,13 @@ class OptionsOfAttachmentForEver(Naive):
         optimizer.param_groups[0].update(now)
 
 
+@fails("gradients/modes_and_random_state")
+class DeterministicFromThenOn(Naive):
+    def build(self, optimizer_class: type[Optimizer], params: list[Any], kwargs: dict[str, Any]) -> Optimizer:
+        torch.use_deterministic_algorithms(True)
+        return super().build(optimizer_class, params, kwargs)
+
+
 @fails("schedule/set_by_hand_for_some")
 class OneLearningRateForAll(Remembering):
     def step(self, optimizer: Optimizer, param: Tensor) -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from inbackward_conformance.binding import bind_plan
 from inbackward_conformance.checking.standard_runs import StandardRuns
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
+from inbackward_conformance.raised_error import is_observation
 from inbackward_conformance.ranks.on_ranks import run_both, run_observed, run_standard
+from inbackward_conformance.training.classify_error import printable_errors
 from inbackward_conformance.training.compare import compare, difference
 from inbackward_conformance.training.compare_ranks import compare_ranks
 from inbackward_conformance.training.in_backward import InBackward
@@ -203,9 +205,11 @@ class Check:
         listed = _optimizer_ids(self._implementation, model)
         try:
             yield
-        except NotOffered:
+        except (BrokenPromise, NotOffered, NotRun):
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not is_observation(error):
+                raise
             raised = Raised.observe(error, what, attaching=1)
             if raised.accidental and raised.text != _error_of(as_in):
                 raise _failure(f"an accident, not a clear error, for {what}: {raised.text}") from error
@@ -238,15 +242,18 @@ def must_not_raise(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (BrokenPromise, NotOffered):
+    except (BrokenPromise, NotOffered, NotRun):
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not is_observation(error):
+            raise
         raise _failure(f"{what} raises {Raised.observe(error, what, attaching=0).text}") from error
 
 
 def _optimizer_ids(implementation: Implementation, model: nn.Module) -> list[int] | None:
     try:
-        return [id(optimizer) for optimizer in implementation.optimizers(model)]
+        with printable_errors():
+            return [id(optimizer) for optimizer in implementation.optimizers(model)]
     except NotOffered:
         return None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.accident import is_accidental
+from inbackward_conformance.raised_error import message_of
 from inbackward_conformance.tensors import copied
 from inbackward_conformance.values import flatten
 
@@ -72,11 +73,12 @@ class Raised:
         return message if error in REFUSALS else ""
 
     @staticmethod
-    def observe(error: Exception, event: str, *, attaching: int) -> Raised:
+    def observe(error: BaseException, event: str, *, attaching: int) -> Raised:
         """Return a description of `error`, raised during `event`."""
-        lines = str(error).strip().splitlines()
+        message = message_of(error)
+        lines = message.strip().splitlines()
         text = f"{type(error).__name__}: {lines[0] if lines else '(no message)'}"
-        return Raised(event, attaching, text, is_accidental(error), bool(_MENTIONS_STEPS.search(str(error))))
+        return Raised(event, attaching, text, is_accidental(error), bool(_MENTIONS_STEPS.search(message)))
 
 
 @dataclass
