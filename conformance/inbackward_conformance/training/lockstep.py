@@ -68,7 +68,9 @@ class Lockstep:
             raise unusable_plan_error(self._implementation, self.plan, raised)
         finding = compare(_latest(self._standard.trace), _latest(self._observed.trace))
         if not finding.passed:
-            raise BrokenPromise(finding, self.plan)
+            assert finding.difference
+            difference = replace(finding.difference, event=len(self._observed.trace.snapshots) - 1)
+            raise BrokenPromise(replace(finding, difference=difference), self.plan)
 
 
 def _run(plan: Plan, method: StandardLoop | InBackward, device: str) -> TracedRun:
