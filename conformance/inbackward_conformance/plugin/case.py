@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 PROPERTY = "inbackward_case"
 """The user property that carries the record of a case to the controller of xdist."""
 
-SECONDS_OF_A_SCRIPT = 60.0
-"""The least time limit of a script, which loads torch, and on ranks starts processes."""
+SECONDS_OF_A_SCRIPT = 120.0
+"""The least time limit of a script, which loads torch, and on ranks starts processes that load it too."""
 
 
 def attach_case(report: pytest.TestReport, case: CaseRecord) -> None:
