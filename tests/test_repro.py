@@ -308,7 +308,7 @@ class Lion:
 
 def test_an_adapter_has_call_templates() -> None:
     templates = CallTemplates("test_repro:Lion")
-    assert templates.imports == ["import lion"]
+    assert templates.imports == "import lion"
     attached = templates.write("apply", optimizer_class="SGD", params="ps", optimizer_kwargs="{}", register_hook="True")
     assert attached == "lion.attach(ps, SGD, {})"
     assert templates.write("backward", "retain_graph=True", loss="loss") == "lion.backward(loss, retain_graph=True)"
@@ -336,8 +336,8 @@ def test_a_template_that_is_no_expression(template: str, told: str, monkeypatch:
 def test_without_a_spelling_the_script_calls_what_was_tested() -> None:
     call = {"optimizer_class": "SGD", "params": "ps", "optimizer_kwargs": "{}", "register_hook": "True"}
     module, cls = CallTemplates("inbackward"), CallTemplates("mutants.naive:Naive")
-    assert module.imports == ["import inbackward"]
+    assert module.imports == "import inbackward"
     assert module.write("apply", **call) == "inbackward.apply_optimizer_in_backward(SGD, ps, {})"
-    assert cls.imports == ["from mutants.naive import Naive"]
-    assert cls.definitions == ["implementation = Naive()"]
+    assert cls.imports == "from mutants.naive import Naive"
+    assert cls.definitions == "implementation = Naive()"
     assert cls.write("apply", **call) == "implementation.apply(SGD, ps, {})"

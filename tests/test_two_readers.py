@@ -171,7 +171,7 @@ def source_of(requirement: str, plan: Plan) -> str:
     """Return the functions of a script."""
     templates, script = CallTemplates(REFERENCE), script_of(requirement, plan)
     functions = list(script.trainings("standard_loop", "in_backward", script.events, everything))
-    parts = [COMMON_IMPORTS, *templates.imports, *script.imports, *templates.definitions, *script.definitions]
+    parts = [COMMON_IMPORTS, templates.imports, *script.imports, templates.definitions, *script.definitions]
     return "\n\n".join([*parts, *functions])
 
 

@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 class AttachedOptimizers:
     """Weak references to optimizers, in order of attachment.
 
-    An adapter must not keep alive what the library frees.
+    An adapter must not keep alive what the library frees, nor grow with every model that was dropped.
     """
 
     def __init__(self) -> None:
-        self._optimizers: list[weakref.ref[Optimizer]] = []
+        self._optimizers: weakref.WeakKeyDictionary[Optimizer, None] = weakref.WeakKeyDictionary()
 
     def add(self, optimizer: Optimizer) -> None:
         """Add an optimizer."""
-        self._optimizers.append(weakref.ref(optimizer))
+        self._optimizers[optimizer] = None
 
     def of(self, module: nn.Module) -> list[Optimizer]:
         """Return the optimizers that hold parameters of `module`, in order of its parameters, then of attachment."""
-        alive = [optimizer for reference in self._optimizers if (optimizer := reference())]
+        alive = list(self._optimizers)
         holding = (optimizer for param in module.parameters() for optimizer in alive if _holds(optimizer, param))
         return list(dict.fromkeys(holding))
 

@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 
 
 RECIPE = """\
+import weakref
 import optimi
 
-prepared = []
+prepared = weakref.WeakKeyDictionary()  # keeps nothing alive
+
+def params_of(optimizer):
+    return {param for group in optimizer.param_groups for param in group["params"]}
 
 def prepared_on(model):
-    params = set(model.parameters())
-    return [optimizer for optimizer in prepared if not params.isdisjoint(optimizer.param_groups[0]["params"])]
+    return [optimizer for optimizer in prepared if not params_of(optimizer).isdisjoint(model.parameters())]
 
 def make(optimizer_class, params, optimizer_kwargs, **release):
     return getattr(optimi, optimizer_class.__name__)(params, **optimizer_kwargs, **release)
@@ -39,11 +42,10 @@ def make(optimizer_class, params, optimizer_kwargs, **release):
 def attach(model, assignments):
     for optimizer_class, params, optimizer_kwargs, _ in assignments:
         optimizer = make(optimizer_class, params, optimizer_kwargs, gradient_release=True)
-        own = {param for group in optimizer.param_groups for param in group["params"]}
-        modules = [module for module in model.modules() if own <= set(module.parameters())]
+        modules = [module for module in model.modules() if params_of(optimizer) <= set(module.parameters())]
         smallest = min(modules, key=lambda module: len(list(module.parameters())))
         optimi.prepare_for_gradient_release(smallest, optimizer, ignore_existing_hooks=not prepared_on(smallest))
-        prepared.append(optimizer)
+        prepared[optimizer] = True
 
 def state_of(optimizer, param):
     state = {key: value for key, value in optimizer.state[param].items() if key != "group"}

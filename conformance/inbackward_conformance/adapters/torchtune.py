@@ -24,17 +24,27 @@ if TYPE_CHECKING:
 
 
 RECIPE = """\
+import weakref
 from torchtune.training import create_optim_in_bwd_wrapper, register_optim_in_bwd_hooks
 
-optim_dicts = []
+optim_dicts = weakref.WeakKeyDictionary()  # by model, and dropped with it
 
 def attach(model, assignments):
     own = {param: cls([param], **kwargs) for cls, params, kwargs, _ in assignments for param in params}
-    register_optim_in_bwd_hooks(model=model, optim_dict=own)
-    optim_dicts.append(own)
+    modules = [module for module in model.modules() if own.keys() <= set(module.parameters())]
+    smallest = min(modules, key=lambda module: len(list(module.parameters())), default=model)
+    register_optim_in_bwd_hooks(model=smallest, optim_dict=own)
+    optim_dicts.setdefault(model, []).append(own)
+
+def optim_dict_of(model):
+    dicts = [own for of_model in optim_dicts.values() for own in of_model]
+    return {param: own[param] for param in model.parameters() for own in dicts if param in own}
+
+def wrapper_of(model):
+    return create_optim_in_bwd_wrapper(model=model, optim_dict=optim_dict_of(model))
 
 def start_schedule(model, scheduler_class, **options):
-    wrapper = create_optim_in_bwd_wrapper(model=model, optim_dict=optim_dicts[-1])
+    wrapper = wrapper_of(model)
     scheduler = scheduler_class(optimizer=next(iter(wrapper.optim_map.values())), **options)
     wrapper.set_lr_scheduler(scheduler)
     return [scheduler]
@@ -49,10 +59,10 @@ class Torchtune:
     spelling: ClassVar = {
         "import": RECIPE,
         "attach": "attach({module}, {assignments})",
-        "optimizers": "[own[param] for own in optim_dicts for param in {module}.parameters() if param in own]",
+        "optimizers": "[*optim_dict_of({module}).values()]",
         "schedule": "start_schedule({module}, {scheduler_class}, {options})",
-        "state_dict": "create_optim_in_bwd_wrapper({module}, optim_dicts[-1]).state_dict()",
-        "load_state_dict": "create_optim_in_bwd_wrapper({module}, optim_dicts[-1]).load_state_dict({state})",
+        "state_dict": "wrapper_of({module}).state_dict()",
+        "load_state_dict": "wrapper_of({module}).load_state_dict({state})",
     }
 
     def __init__(self) -> None:

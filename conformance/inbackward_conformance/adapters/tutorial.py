@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 RECIPE = """\
-attached = {}
+import weakref
+
+attached = weakref.WeakKeyDictionary()  # keeps nothing alive
 
 def apply(optimizer_class, params, optimizer_kwargs):
     optimizer_dict = {param: optimizer_class([param], **optimizer_kwargs) for param in params}
@@ -30,7 +32,11 @@ def apply(optimizer_class, params, optimizer_kwargs):
 
     for param, optimizer in optimizer_dict.items():
         param.register_post_accumulate_grad_hook(optimizer_hook)
-        attached.setdefault(param, []).append(optimizer)
+        attached[optimizer] = True
+
+def attached_to(model):
+    held = [(optimizer, optimizer.param_groups[0]["params"][0]) for optimizer in attached]
+    return [optimizer for param in model.parameters() for optimizer, its_param in held if its_param is param]
 """
 """What `TutorialRecipe` does, for scripts."""
 
@@ -42,7 +48,7 @@ class TutorialRecipe:
     spelling: ClassVar = {
         "import": RECIPE,
         "apply": "apply({optimizer_class}, {params}, {optimizer_kwargs})",
-        "optimizers": "[optimizer for param in {module}.parameters() for optimizer in attached.get(param, [])]",
+        "optimizers": "attached_to({module})",
     }
 
     def __init__(self) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 PROPERTY = "inbackward_case"
 """The user property that carries the record of a case to the controller of xdist."""
 
+SECONDS_OF_A_SCRIPT = 120.0
+"""The least time limit of a script, which loads torch, and on ranks starts processes that load it too."""
+
 
 def attach_case(report: pytest.TestReport, case: CaseRecord) -> None:
     """Attach the record of a case to a report."""
@@ -32,13 +35,14 @@ def attached_case(report: pytest.TestReport) -> CaseRecord | None:
 
 
 def with_script(case: CaseRecord, config: pytest.Config) -> CaseRecord:
-    """Write the script of a case that failed, with `--conformance-repro`, and return the case with its path."""
-    folder = config.getoption("conformance_repro")
+    """Write and run the script of a case that failed, with `--conformance-repro`; return the case with its path."""
+    folder, seconds = config.getoption("conformance_repro"), config.getoption("case_seconds")
     if folder is None or case.passed or case.outcome is Outcome.ERROR:
         return case
     from inbackward_conformance.repro.reproduce import script_of  # noqa: PLC0415 (imported only for a failure)
 
-    return replace(case, script=script_of(case, str(config.getoption("device")), folder))
+    script, ends = script_of(case, str(config.getoption("device")), folder, max(seconds, SECONDS_OF_A_SCRIPT))
+    return replace(case, script=script, script_ends=ends)
 
 
 def worst_finding(findings: Sequence[Finding]) -> Finding:

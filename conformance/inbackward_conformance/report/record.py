@@ -30,6 +30,7 @@ class CaseRecord:
         plan: the last plan that a failed case ran, as the expression that builds it.
         arguments: the arguments of a case that failed without a plan, as source code.
         script: the path of the script that reproduces the failure, if scripts were written.
+        script_ends: how that script ends, if otherwise than the record says.
     """
 
     implementation: str
@@ -44,6 +45,7 @@ class CaseRecord:
     plan: str = ""
     arguments: dict[str, str] = field(default_factory=dict)
     script: str = ""
+    script_ends: str = ""
     drawn: int = 0
     difference: Difference | None = None
 

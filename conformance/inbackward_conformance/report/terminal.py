@@ -74,6 +74,8 @@ def _failure_lines(
     scripts = [case.script for case in cases if case.script]
     if paths := [Path(script) for script in scripts if not script.startswith("none")]:
         yield f"  scripts of {len(paths)} cases in {paths[0].parent}{'' if verbose else '; -v names each'}", {}
+    if others := sum(bool(case.script_ends) for case in cases):
+        yield f"  {others} of these scripts end otherwise than the record says{'' if verbose else '; -v says how'}", {}
     if missing := len(scripts) - len(paths):
         yield f"  no script of {missing} cases{'' if verbose else '; -v says why'}", {}
 
@@ -121,7 +123,9 @@ def _failure(
         hidden = f" and {len(others) - MAX_NAMES} more" if len(others) > MAX_NAMES else ""
         for line in textwrap.wrap(f"also {', '.join(names)}{hidden}", width - 4):
             yield f"    {line}", {}
-    yield from ((f"    script: {case.script}", {}) for case in (failed if verbose else [worst]) if case.script)
+    for case in failed if verbose else [worst]:
+        if case.script:
+            yield f"    script: {case.script}{f' (it {case.script_ends})' if case.script_ends else ''}", {}
 
 
 def _chapter_lines(requirements: Sequence[RequirementRecord], width: int) -> Iterator[Line]:

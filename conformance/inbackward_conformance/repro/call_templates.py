@@ -1,7 +1,7 @@
 """The calls of an implementation as source: by the call templates of its adapter, or by importing what was tested.
 
 An adapter has its call templates in the attribute `spelling`: an expression for each call, and under `import` the
-statements that these need.
+statements that these need, which keep their order and their comments.
 
     spelling = {
         "import": "import lion",
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.adapters.find import CALL_NAMES, find_implementation, known_implementations
@@ -52,8 +53,8 @@ class CallTemplates:
 
     Attributes:
         target: the implementation.
-        imports: import statements that the calls need.
-        definitions: other statements that the calls need.
+        imports: the statements that the calls need, up to the last import.
+        definitions: the statements after these.
     """
 
     def __init__(self, name: str) -> None:
@@ -61,13 +62,11 @@ class CallTemplates:
         templates: Mapping[str, str] = getattr(self.target, "spelling", {})
         entry = known_implementations().get(name)
         importing, self._object = _imported(entry.value if entry else name, self.target)
+        needed = textwrap.dedent(templates.get("import", "") if templates else importing)
         try:
-            statements = ast.parse(templates.get("import", "") if templates else importing).body
+            self.imports, self.definitions = _split_after_imports(needed)
         except SyntaxError as error:
-            raise CannotWrite(f"`spelling['import']` is no source ({error}): {templates['import']}") from error
-        imports = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
-        self.imports = list(map(ast.unparse, imports))
-        self.definitions = [ast.unparse(node) for node in statements if node not in imports]
+            raise CannotWrite(f"`spelling['import']` is no source ({error}): {needed}") from error
         self._templates = templates
 
     @property
@@ -130,6 +129,19 @@ def expanded_keyword(keyword: ast.keyword) -> list[ast.keyword]:
             if all(isinstance(name, str) and name.isidentifier() for name in names):
                 return [ast.keyword(str(name), value) for name, value in zip(names, values, strict=True)]
     return [keyword]
+
+
+def _split_after_imports(source: str) -> tuple[str, str]:
+    """Split the source of statements after the line of the last import, unless that is in a function or class."""
+    statements = [node for node in ast.parse(source).body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    ends = [node.end_lineno or 0 for node in statements if any(map(_is_import, ast.walk(node)))]
+    lines = source.splitlines()
+    last = max(ends, default=0)
+    return "\n".join(lines[:last]).strip("\n"), "\n".join(lines[last:]).strip("\n")
+
+
+def _is_import(node: ast.AST) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def _imported(value: str, target: Any) -> tuple[str, str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import textwrap
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.repro.unused import remove_unused, used_definitions
+from inbackward_conformance.repro.unused import names_read, remove_unused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from inbackward_conformance.repro.call_templates import CallTemplates
     from inbackward_conformance.repro.failure import Failure
@@ -41,8 +43,37 @@ from torch.testing import assert_close
 def script(failure: Failure, templates: CallTemplates, imports: Iterable[str], parts: Iterable[str]) -> str:
     """Return the text of a script with the source in `imports` and `parts`, and what `templates` need."""
     source = remove_unused("\n\n\n".join(part for part in parts if part))
-    above = [f'"""{_docstring(failure)}\n"""', COMMON_IMPORTS, *imports, *templates.imports]
-    return _formatted("\n\n\n".join(["\n".join(above), *used_definitions(templates.definitions, source), source, ""]))
+    below = f"{templates.definitions}\n\n\n{source}"
+    sort = _can_be_sorted(templates.imports, names_read(below))
+    blocks = [
+        f'"""{_docstring(failure)}\n"""',
+        *[templates.imports] * (not sort),
+        _needed_imports("\n".join([COMMON_IMPORTS, *imports, *[templates.imports] * sort]), below),
+        templates.definitions,
+        _ruff("check", "--quiet", "--fix-only", "--select=UP034", source),
+    ]
+    return _ruff("format", "\n\n\n".join([*blocks, ""]))
+
+
+def _needed_imports(imports: str, source: str) -> str:
+    """Return the import statements that the source needs, sorted."""
+    checked = _ruff("check", "--quiet", "--fix-only", "--select=I,F401", f"{imports}\n\n\n{source}")
+    statements = list(takewhile(lambda node: isinstance(node, ast.Import | ast.ImportFrom), ast.parse(checked).body))
+    return "\n".join(checked.splitlines()[: statements[-1].end_lineno if statements else 0])
+
+
+def _can_be_sorted(imports: str, names: Collection[str]) -> bool:
+    """Return whether statements may stand in any order, and without unused names of `from … import …`.
+
+    A comment may give a reason for the order, and a module that is imported and not used has an effect.
+    """
+    nodes = ast.parse(imports).body
+    modules = [alias for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return (
+        "#" not in imports
+        and all(isinstance(node, ast.Import | ast.ImportFrom) for node in nodes)
+        and all((alias.asname or alias.name.partition(".")[0]) in names for alias in modules)
+    )
 
 
 def _docstring(failure: Failure) -> str:
@@ -55,12 +86,6 @@ def _docstring(failure: Failure) -> str:
     ]
     filled = [textwrap.fill(paragraph, WIDTH, break_long_words=False) for paragraph in paragraphs]
     return "\n\n".join(filled).replace("\\", "\\\\").replace('"""', "'''")
-
-
-def _formatted(source: str) -> str:
-    """Return the source without unused imports, formatted by ruff."""
-    source = _ruff("check", "--quiet", "--fix-only", "--select=I,F401,UP034", source)
-    return _ruff("format", source)
 
 
 def _ruff(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Writes the script of a failure, as a file or as text."""
+"""Writes the script of a failure, as a file or as text, and runs it once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from inbackward_conformance.repro.body_script import body_script
 from inbackward_conformance.repro.call_templates import CallTemplates, CannotWrite
 from inbackward_conformance.repro.from_record import failure_of
 from inbackward_conformance.repro.plan_script import plan_script
+from inbackward_conformance.repro.run_script import run_script, unlike_the_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,14 +28,20 @@ def source_of_failure(failure: Failure, implementation: str = "") -> str:
     return plan_script(failure, templates) if failure.plan else body_script(failure, templates)
 
 
-def script_of(case: CaseRecord, device: str, folder: Path) -> str:
-    """Write the script of a failed case into a folder, and return its path, or the reason why there is none."""
+def script_of(case: CaseRecord, device: str, folder: Path, seconds: float) -> tuple[str, str]:
+    """Write the script of a failed case into a folder, and run it once, for up to `seconds`.
+
+    Returns:
+        Its path, or the reason why there is none; and how it ends, unless as the record says.
+    """
     try:
-        return str(write_script(failure_of(case, device), folder))
+        failure = failure_of(case, device)
+        path = write_script(failure, folder)
+        return str(path), unlike_the_record(run_script(path, seconds), failure)
     except CannotWrite as error:
-        return f"none: {error}"
+        return f"none: {error}", ""
     except Exception as error:  # noqa: BLE001 (a defect of a script must not end the run)
-        return f"none, by a defect of the suite: {type(error).__name__}: {error}"
+        return f"none, by a defect of the suite: {type(error).__name__}: {error}", ""
 
 
 def write_script(failure: Failure, folder: Path) -> Path:

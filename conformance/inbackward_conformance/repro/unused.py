@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from torch import nn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 CALLED_BY_TORCH = {"forward", "backward", "step", "reset_parameters"}
 
@@ -24,31 +20,13 @@ def remove_unused(source: str) -> str:
     return ast.unparse(tree)
 
 
-def used_definitions(definitions: Iterable[str], source: str) -> list[str]:
-    """Return the definitions that the source uses, unchanged, since they may be under test."""
-    trees = {definition: ast.parse(definition) for definition in definitions}
-    kept: list[str] = []
-    names = _read(ast.parse(source))
-    while new := [definition for definition in trees if definition not in kept and _used(trees[definition], names)]:
-        kept += new
-        names = names.union(*(_read(trees[definition]) for definition in new))
-    return [definition for definition in trees if definition in kept]
+def names_read(source: str) -> set[str]:
+    """Return the names that the source reads."""
+    return _read(ast.parse(source))
 
 
 def _read(tree: ast.AST) -> set[str]:
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-
-
-def _used(tree: ast.Module, names: set[str]) -> bool:
-    bound = _bound(tree)
-    return not bound or bool(bound & names)
-
-
-def _bound(tree: ast.Module) -> set[str]:
-    definitions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    rest = [inner for node in tree.body if node not in definitions for inner in ast.walk(node)]
-    assigned = {node.id for node in rest if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-    return {node.name for node in definitions} | assigned
 
 
 def _drop_unused(tree: ast.Module) -> bool:

@@ -79,7 +79,9 @@ class Lockstep:
         tolerance = self._implementation.declared.rounding.size
         finding = compare(_latest(self._standard.trace), _latest(self._observed.trace), tolerance=tolerance)
         if not finding.passed:
-            raise BrokenPromise(finding, self.plan)
+            assert finding.difference
+            difference = replace(finding.difference, event=len(self._observed.trace.snapshots) - 1)
+            raise BrokenPromise(replace(finding, difference=difference), self.plan)
         if finding.outcome is Outcome.NOT_RUN:
             self._not_compared(finding)
 
