@@ -10,7 +10,7 @@ ADAPTERS = "own_classes.adapters"
 DEFECTIVE = "own_classes.defective"
 
 KNOWN = {"hazards/checkpoint_of_detached_use", "listing/order"}
-"""What these libraries do not promise, each a SHOULD: no hook can tell the first, and they list one optimizer a call."""
+"""Two SHOULDs that these libraries do not keep: no hook can tell the first, and one optimizer has all parameters."""
 
 
 def failing(suite: Suite) -> set[str]:

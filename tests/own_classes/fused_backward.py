@@ -57,9 +57,4 @@ class FusedBackward:
             raise twice_in_one_backward(param)
         if param.grad is not None and not may_be_read(param):
             self.stepped.add(id(param))
-            step_and_free(param, self._holding(param))
-
-    def _holding(self, param: Tensor) -> list[OneByOne]:
-        return [
-            optimizer for optimizer in self._optimizers if any(item is param for item in parameters_of([optimizer]))
-        ]
+            step_and_free(param, self._optimizers)

@@ -26,13 +26,13 @@ class Projector:
     """The direction of a gradient."""
 
     def __init__(self, grad: Tensor) -> None:
-        self.direction = grad / (grad.norm() + 1e-8)
+        self.direction: Tensor = grad / (grad.norm() + 1e-8)
         self.uses = 0
 
     def emphasise(self, update: Tensor) -> Tensor:
         """Return the update with more of it in the direction."""
         self.uses += 1
-        return update + self.direction * (self.direction * update).sum()
+        return update.add(self.direction * (self.direction * update).sum())
 
 
 torch.serialization.add_safe_globals([Projector])
@@ -42,7 +42,8 @@ def along_gradient(state: dict[str, Any], _group: dict[str, Any], update: Tensor
     projector = state.get("projector")
     if projector is None or projector.uses == REFRESH:
         state["projector"] = projector = Projector(update)
-    return projector.emphasise(update)
+    emphasised: Tensor = projector.emphasise(update)
+    return emphasised
 
 
 def by_adam(state: dict[str, Any], group: dict[str, Any], update: Tensor, _param: Tensor) -> Tensor:
@@ -50,15 +51,16 @@ def by_adam(state: dict[str, Any], group: dict[str, Any], update: Tensor, _param
         state["count"] = 0
         state["moments"] = {"first": torch.zeros_like(update), "second": torch.zeros_like(update)}
     state["count"] += 1
-    first, second = state["moments"]["first"], state["moments"]["second"]
+    first: Tensor = state["moments"]["first"]
+    second: Tensor = state["moments"]["second"]
     first.lerp_(update, 1 - group["betas"][0])
     second.lerp_(update.square(), 1 - group["betas"][1])
-    corrections = [1 - beta ** state["count"] for beta in group["betas"]]
+    corrections: list[float] = [1 - beta ** state["count"] for beta in group["betas"]]
     return (first / corrections[0]) / ((second / corrections[1]).sqrt() + 1e-8)
 
 
 def with_decay(_state: dict[str, Any], group: dict[str, Any], update: Tensor, param: Tensor) -> Tensor:
-    return update + param * group["weight_decay"]
+    return update.add(param, alpha=group["weight_decay"])
 
 
 class Chain(OneByOne):

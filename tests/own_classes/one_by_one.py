@@ -48,6 +48,7 @@ class OneByOne(Optimizer):
 
 
 def step_and_free(param: Tensor, optimizers: Iterable[OneByOne]) -> None:
+    """Step a parameter by those that hold it, in order, and free its gradient."""
     for optimizer in optimizers:
         optimizer.step_parameter(param)
     param.grad = None
@@ -61,7 +62,8 @@ def parameters_of(optimizers: Iterable[Optimizer]) -> list[Tensor]:
 
 def may_be_read(param: Tensor) -> bool:
     """Return whether a tensor of the running graph may share the parameter's memory, such as `param.detach()`."""
-    if is_traceable_wrapper_subclass(param):
+    given: Any = param
+    if is_traceable_wrapper_subclass(given):
         return True
     try:
         return _users(param) > _ONE_USER
