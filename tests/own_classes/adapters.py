@@ -106,7 +106,7 @@ class ProdigyLike(WithBackwardOfItsOwn):
     own_optimizers: ClassVar = [
         OwnOptimizer(
             "own_classes.prodigy_like:Prodigy",
-            {"d0": 0.01},
+            {"lr": 1.0},
             variants=[{"weight_decay": 0.1}, {"betas": (0.5, 0.9)}],
             lacks={"complex", "sparse"},
         )
@@ -120,7 +120,7 @@ class ProdigyLikeInOrder(WithBackwardOfItsOwn):
     own_optimizers: ClassVar = [
         OwnOptimizer(
             "own_classes.prodigy_like:Prodigy",
-            {"d0": 0.01, "in_order": True},
+            {"lr": 1.0, "in_order": True},
             variants=[{"weight_decay": 0.1}, {"betas": (0.5, 0.9)}],
             lacks={"complex", "sparse"},
         )
