@@ -36,6 +36,7 @@ from inbackward_conformance.training.global_state import torch_settings
 SGD = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
 PLAIN_SGD = Assignment("SGD", {"lr": 0.1})
+ADAM = Assignment("Adam", {"lr": 0.1})
 
 with_both = optimizers("assignment", [SGD, ADAMW])
 with_hooks = pytest.mark.parametrize("by", ["register_hook", "register_post_accumulate_grad_hook"])
@@ -192,6 +193,7 @@ def test_modes_and_random_state(implementation: Implementation, device: str, gra
     The other global settings of torch stay as they were too, such as the default dtype and device, the deterministic
     mode and the number of threads; and so do the random states of Python and NumPy.
     """
+    optimizer_class, options = bind(implementation, ADAM)
     settings = torch_settings()
     python_state, numpy_state = random.getstate(), repr(np.random.get_state())  # noqa: NPY002 (the one all share)
     model = MLP().to(device)
@@ -199,7 +201,7 @@ def test_modes_and_random_state(implementation: Implementation, device: str, gra
     before = [param.detach().clone() for param in model.parameters()]
     random_state = torch.get_rng_state()
     with torch.set_grad_enabled(grad_mode):
-        implementation.attach(model, [(torch.optim.Adam, model.parameters(), {"lr": 0.1}, True)])
+        implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
         assert torch.is_grad_enabled() is grad_mode, "attaching leaves another grad mode behind"
         implementation.backward(loss, model)
         assert torch.is_grad_enabled() is grad_mode, "backward leaves another grad mode behind"
