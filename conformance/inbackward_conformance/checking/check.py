@@ -7,17 +7,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.binding import bind_plan
+from inbackward_conformance.checking.raising import rejection
 from inbackward_conformance.checking.standard_runs import StandardRuns
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
-from inbackward_conformance.raised_error import is_observation
 from inbackward_conformance.ranks.on_ranks import run_both, run_observed, run_standard
-from inbackward_conformance.training.classify_error import printable_errors
 from inbackward_conformance.training.compare import compare, difference
 from inbackward_conformance.training.compare_ranks import compare_ranks
 from inbackward_conformance.training.in_backward import InBackward
 from inbackward_conformance.training.lockstep import Lockstep
 from inbackward_conformance.training.standard_loop import unusable_plan_error
-from inbackward_conformance.training.trace import PLAN_ERRORS, Raised, take_snapshot
+from inbackward_conformance.training.trace import PLAN_ERRORS, Raised
 from inbackward_conformance.training.train import train
 
 if TYPE_CHECKING:
@@ -200,63 +199,8 @@ class Check:
 
         Raises:
             BrokenPromise: nothing was raised, the error was an accident, or something has changed.
+            NotOffered: one of the implementation's own optimizer classes accepts it.
         """
-        before = take_snapshot(what, model, None)
-        listed = _optimizer_ids(self._implementation, model)
-        try:
+        with rejection(self._implementation, model, what, as_in):
             yield
-        except (BrokenPromise, NotOffered, NotRun):
-            raise
-        except BaseException as error:
-            if not is_observation(error):
-                raise
-            raised = Raised.observe(error, what, attaching=1)
-            if raised.accidental and raised.text != _error_of(as_in):
-                raise _failure(f"an accident, not a clear error, for {what}: {raised.text}") from error
-        else:
-            raise _failure(f"{what} is accepted")
-        if changed := difference(before, take_snapshot(what, model, None)):
-            raise BrokenPromise(changed)
-        if _optimizer_ids(self._implementation, model) != listed:
-            raise _failure(f"{what} is rejected, but something is attached")
         self.findings.append(CONFORMS)
-
-
-def _error_of(call: Callable[[], object] | None) -> str:
-    try:
-        if call:
-            call()
-    except Exception as error:  # noqa: BLE001 (torch may raise any error)
-        return Raised.observe(error, "", attaching=1).text
-    return ""
-
-
-@contextmanager
-def must_not_raise(what: str) -> Iterator[None]:
-    """Require that the body of the with statement raises nothing; `what` describes it.
-
-    For code that an attachment can break without a call of the implementation, such as a copy or a plain backward.
-
-    Raises:
-        BrokenPromise: the body raised an error.
-    """
-    try:
-        yield
-    except (BrokenPromise, NotOffered, NotRun):
-        raise
-    except BaseException as error:
-        if not is_observation(error):
-            raise
-        raise _failure(f"{what} raises {Raised.observe(error, what, attaching=0).text}") from error
-
-
-def _optimizer_ids(implementation: Implementation, model: nn.Module) -> list[int] | None:
-    try:
-        with printable_errors():
-            return [id(optimizer) for optimizer in implementation.optimizers(model)]
-    except NotOffered:
-        return None
-
-
-def _failure(detail: str) -> BrokenPromise:
-    return BrokenPromise(Finding(Outcome.FAILS, detail, passed=False))

@@ -21,7 +21,7 @@ from torch import Tensor
 from inbackward_conformance.adapters.find import find_implementation
 from inbackward_conformance.adapters.implementation import FUNCTIONAL_OPTIMIZERS, Implementation
 from inbackward_conformance.catalogue.optimizer_configurations import Configuration, configurations
-from inbackward_conformance.checking.check import must_not_raise
+from inbackward_conformance.checking.raising import must_not_raise
 from inbackward_conformance.outcome import NotRun
 from inbackward_conformance.training.side_by_side import SideBySide
 

@@ -14,7 +14,8 @@ from torch import nn
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.binding import bind
 from inbackward_conformance.catalogue.models import MLP
-from inbackward_conformance.checking.check import Check, must_not_raise
+from inbackward_conformance.checking.check import Check
+from inbackward_conformance.checking.raising import must_not_raise
 from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import (
     Attach,

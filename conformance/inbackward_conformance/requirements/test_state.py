@@ -24,7 +24,8 @@ from inbackward_conformance.catalogue.optimizer_configurations import (
     closure_free_optimizer_names,
     model_for,
 )
-from inbackward_conformance.checking.check import Check, must_not_raise
+from inbackward_conformance.checking.check import Check
+from inbackward_conformance.checking.raising import must_not_raise
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome
 from inbackward_conformance.plan import ALL, Assignment, Plan, TensorOption
 from inbackward_conformance.plan.events import Backward, Load, Save, SetOption
