@@ -36,6 +36,7 @@ STAND_INS = {
     ("inbackward_conformance.training.trace", "take_snapshot"): "observed",
     ("inbackward_conformance.training.compare", "difference"): "snapshot_difference",
     ("inbackward_conformance.training.side_by_side", "SideBySide"): "FunctionalAndOrdinary",
+    ("inbackward_conformance.values", "tensors_in"): "tensors_in",
 }
 """Names of shorter definitions, in `stand_ins` or builtins, that replace these objects in scripts."""
 

@@ -71,7 +71,8 @@ def observed(
         found[f"parameter {name!r}"] = param.detach().clone()
         states = [state_of(optimizer, param) for optimizer in optimizers if param in optimizer.state]
         for number, state in enumerate(states):
-            found |= leaves(state, f"state {number} of {name!r}")
+            for path, leaf in leaves(state, f"state {number} of {name!r}").items():
+                found[path] = leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
     return found
 
 
@@ -90,7 +91,7 @@ def snapshot_difference(expected: dict[str, Any], actual: dict[str, Any], tolera
 def leaves(value: Any, path: str = "", within: tuple[int, ...] = ()) -> dict[str, Any]:
     """Return what a value is made of, by path; an object is made of its attributes."""
     if isinstance(value, torch.Tensor):
-        return {path: value.detach().clone()}
+        return {path: value}
     if id(value) in within or inspect.ismodule(value):
         return {}
     if isinstance(value, dict):
@@ -102,6 +103,11 @@ def leaves(value: Any, path: str = "", within: tuple[int, ...] = ()) -> dict[str
         parts = {f".{name}": getattr(value, name) for name in names if hasattr(value, name)}
     inner = [leaves(part, path + place, (*within, id(value))) for place, part in parts.items()]
     return {path: leaf for each in inner for path, leaf in each.items()} if parts else {path: value}
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return each tensor that a value is made of, once."""
+    return list({id(leaf): leaf for leaf in leaves(value).values() if isinstance(leaf, torch.Tensor)}.values())
 
 
 def assert_alike(actual: Any, expected: Any, where: str, tolerance: float = 0.0) -> None:
