@@ -56,8 +56,8 @@ def _train(implementation: Implementation, model: nn.Module, steps: int) -> None
         implementation.backward(model(torch.ones(2, 4, device=device)).square().sum(), model)
 
 
-def _states(optimizers: list[torch.optim.Optimizer]) -> list[torch.Tensor]:
-    return [tensor for optimizer in optimizers for state in optimizer.state.values() for tensor in tensors_in(state)]
+def _states(listed: list[torch.optim.Optimizer]) -> list[torch.Tensor]:
+    return [tensor for optimizer in listed for state in optimizer.state.values() for tensor in tensors_in(state)]
 
 
 @pytest.mark.must
@@ -73,12 +73,12 @@ def test_dropped_model(implementation: Implementation, device: str, steps: int, 
         params, states = Storages(), Storages()
         params.see(model.parameters())
         states.see(_states(implementation.optimizers(model)))
-        optimizers = [weakref.ref(optimizer) for optimizer in implementation.optimizers(model)]
+        references = [weakref.ref(optimizer) for optimizer in implementation.optimizers(model)]
         del model
         gc.collect()
     alive = {
         "parameters": params.live(),
-        "optimizers": sum(reference() is not None for reference in optimizers),
+        "optimizers": sum(reference() is not None for reference in references),
         "tensors of optimizer states": states.live(),
     }
     left = ", ".join(f"{count} {what}" for what, count in alive.items() if count)
@@ -246,9 +246,9 @@ def test_detached_optimizers(implementation: Implementation, device: str) -> Non
         model = MLP().to(device)
         _attach(implementation, model)
         _train(implementation, model, 2)
-        optimizers = [weakref.ref(optimizer) for optimizer in implementation.optimizers(model)]
+        references = [weakref.ref(optimizer) for optimizer in implementation.optimizers(model)]
         implementation.detach(model)
         gc.collect()
     assert implementation.optimizers(model) == [], "something is listed after detaching"
-    alive = sum(reference() is not None for reference in optimizers)
-    assert not alive, f"{alive} of {len(optimizers)} optimizers are still alive after detaching"
+    alive = sum(reference() is not None for reference in references)
+    assert not alive, f"{alive} of {len(references)} optimizers are still alive after detaching"
