@@ -265,5 +265,11 @@ def test_what_another_call_returns_is_told_in_a_line(suite: Suite, pytester: pyt
     wrapped = told(suite, ["WrapDDP"], "--distributed", "-k", "many_buckets", chapter="ddp")
     assert_expected_inline(
         f"{schedules}\n{functional}\n{wrapped}",
-        """""",
+        """\
+Schedule fails: schedule returned None: expected a list of schedulers, which have step()
+ScheduleOne fails: schedule returned one LambdaLR: expected a list of schedulers, which have step()
+StandardOptimizer error: standard_optimizer returned None: expected an optimizer, which has param_groups and
+state
+FunctionalOptimizer fails: functional_optimizer returned None: expected an object that has step or step_param
+WrapDDP fails: rank 0: wrap_ddp returned None: expected the wrapped module""",
     )
