@@ -9,6 +9,8 @@ import pytest
 from expecttest import assert_expected_inline
 
 from conftest import Suite
+from inbackward_conformance import RunFailed, check_implementation
+from inbackward_conformance.__main__ import main
 
 TWO_FUNCTIONS = """
 def {apply}(optimizer_class, params, optimizer_kwargs, register_hook=True):
@@ -108,6 +110,58 @@ def test_the_record_names_the_version_of_what_is_adapted(suite: Suite) -> None:
     result.stderr.fnmatch_lines("ERROR: *'x:of_nothing' says that it is of distribution 'not-there', which is not *")
 
 
+DECLARES = """
+from inbackward_conformance import OwnOptimizer
+from functions import apply, optimizers
+
+{declaration}
+"""
+
+
+@pytest.mark.parametrize(
+    ("declaration", "line"),
+    [
+        ("own_optimizers = ['x']", "own_optimizers = ['x']: expected a list of OwnOptimizer"),
+        ("own_optimizers = 3", "own_optimizers = 3: expected a list of OwnOptimizer"),
+        ("own_optimizers = None", "own_optimizers = None: expected a list of OwnOptimizer"),
+        (
+            "own_optimizers = [OwnOptimizer('a:B', lacks=['gruops'])]",
+            "ValueError: OwnOptimizer('a:B'): lacks=['gruops']: expected a list, of groups, tensor_lr, *",
+        ),
+        ("OwnOptimizer('a:B', lacks=[[]])", "ValueError: OwnOptimizer('a:B'): lacks=[[]]: expected a list, of *"),
+        ("OwnOptimizer('a:B', variants=3)", "ValueError: OwnOptimizer('a:B'): variants=3: expected a list of dicts*"),
+        ("OwnOptimizer(3)", "ValueError: OwnOptimizer(3): expected the name of a class, as 'package.module:Class'*"),
+        ("rounding = 1e-6", "rounding = 1e-06: expected a relative size and the reason, as (1e-6, '*')"),
+        ("rounding = (2, 'x')", "rounding = (2, 'x'): expected a relative size and the reason, as (1e-6, '*')"),
+        ("requires_device = True", "requires_device = True: expected a kind of device, such as 'cuda'"),
+    ],
+)
+def test_what_cannot_be_declared_is_one_line(
+    suite: Suite, pytester: pytest.Pytester, declaration: str, line: str
+) -> None:
+    pytester.makepyfile(declares=DECLARES.format(declaration=declaration))
+    result = suite.run("--implementation=declares")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    literal = line.replace("[", "[[]")  # of fnmatch
+    result.stderr.fnmatch_lines([f"ERROR: implementation 'declares'*{literal}"])
+    assert len([line for line in result.errlines if line]) == 1
+
+
+def test_what_cannot_be_declared_is_one_line_elsewhere(
+    suite: Suite, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For a script of a recorded failure, and from a test of one's own."""
+    pytester.makepyfile(declares=DECLARES.format(declaration="def optimizers(module): return None"))
+    suite.run("--implementation=declares", "-k", "plain_module", chapter="listing")
+    pytester.makepyfile(declares=DECLARES.format(declaration="rounding = 1e-6"))
+    monkeypatch.syspath_prepend(pytester.path)
+    with pytest.raises(SystemExit):
+        main(["repro", str(suite.report), "listing/plain_module"])
+    assert "rounding = 1e-06: expected a relative size and the reason" in capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(RunFailed, match=r"\nERROR: .*rounding = 1e-06: expected a relative size"):
+        check_implementation("declares")
+
+
 RETURNS = """
 import torch
 import functions
@@ -186,7 +240,19 @@ def test_what_are_no_optimizers_is_told_in_a_line(suite: Suite, pytester: pytest
     names = ["None", "Functions", "Dict", "One", "Generator", "NoSubclass", "NoRepr"]
     assert_expected_inline(
         told(suite, [f"Optimizers{name}" for name in names], "-k", "plain_module", chapter="listing"),
-        """""",
+        """\
+OptimizersDict fails: optimizers returned {'first': 'second'}: expected a list of optimizers, which have
+param_groups and state
+OptimizersFunctions fails: optimizers returned [<function nothing>]: expected a list of optimizers, which have
+param_groups and state
+OptimizersGenerator conforms:
+OptimizersNoRepr fails: optimizers returned <list>: expected a list of optimizers, which have param_groups and
+state
+OptimizersNoSubclass conforms:
+OptimizersNone fails: optimizers returned None: expected a list of optimizers, which have param_groups and
+state
+OptimizersOne fails: optimizers returned one SGD: expected a list of optimizers, which have param_groups and
+state""",
     )
 
 
@@ -199,5 +265,11 @@ def test_what_another_call_returns_is_told_in_a_line(suite: Suite, pytester: pyt
     wrapped = told(suite, ["WrapDDP"], "--distributed", "-k", "many_buckets", chapter="ddp")
     assert_expected_inline(
         f"{schedules}\n{functional}\n{wrapped}",
-        """""",
+        """\
+Schedule fails: schedule returned None: expected a list of schedulers, which have step()
+ScheduleOne fails: schedule returned one LambdaLR: expected a list of schedulers, which have step()
+StandardOptimizer error: standard_optimizer returned None: expected an optimizer, which has param_groups and
+state
+FunctionalOptimizer fails: functional_optimizer returned None: expected an object that has step or step_param
+WrapDDP fails: rank 0: wrap_ddp returned None: expected the wrapped module""",
     )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
+from typing import Any
 
 FEATURES = {
     "groups": "parameter groups",
@@ -58,9 +55,9 @@ class OwnOptimizer:
             raise ValueError(f"OwnOptimizer({name!r}): expected the name of a class, as 'package.module:Class'")
         if not isinstance(options, Mapping):
             raise ValueError(f"OwnOptimizer({name!r}): options={options!r}: expected a dict")  # noqa: TRY004
-        if isinstance(variants, Mapping | str) or not all(isinstance(variant, Mapping) for variant in variants):
+        if not _are_listed(variants) or not all(isinstance(variant, Mapping) for variant in variants):
             raise ValueError(f"OwnOptimizer({name!r}): variants={variants!r}: expected a list of dicts")
-        if isinstance(lacks, str) or not FEATURES.keys() >= set(lacks):
+        if not _are_listed(lacks) or not all(lack in list(FEATURES) for lack in lacks):
             raise ValueError(f"OwnOptimizer({name!r}): lacks={lacks!r}: expected a list, of {', '.join(FEATURES)}")
 
     @property
@@ -116,12 +113,16 @@ class Declarations:
             ValueError: an attribute cannot be used; the message says which, and what is expected.
         """
         own = getattr(target, "own_optimizers", ())
-        if isinstance(own, str | Mapping) or not all(isinstance(entry, OwnOptimizer) for entry in own):
+        if not _are_listed(own) or not all(isinstance(entry, OwnOptimizer) for entry in own):
             raise ValueError(f"own_optimizers = {own!r}: expected a list of OwnOptimizer")
         device = getattr(target, "requires_device", "")
         if not isinstance(device, str):
             raise ValueError(f"requires_device = {device!r}: expected a kind of device, such as 'cuda'")  # noqa: TRY004
         return Declarations(tuple(own), _rounding(getattr(target, "rounding", None)), device)
+
+
+def _are_listed(values: Any) -> bool:
+    return isinstance(values, Collection) and not isinstance(values, str | Mapping)
 
 
 def _rounding(declared: Any) -> Rounding:
