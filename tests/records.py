@@ -23,7 +23,7 @@ def case(implementation: str, requirement: str, outcome: str, *, name: str = "",
 
 
 def write_record(
-    path: Path, *cases: CaseRecord, whole: bool = True, not_run: tuple[str, ...] = (), **header: str
+    path: Path, *cases: CaseRecord, whole: bool = True, not_run: tuple[str, ...] = (), **header: Any
 ) -> Path:
     """Write the record of a run with these cases; `header` replaces what its first line says."""
     with (

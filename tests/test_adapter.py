@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from importlib.metadata import version
 
 import pytest
+from expecttest import assert_expected_inline
 
 from conftest import Suite
 
@@ -104,3 +106,98 @@ def test_the_record_names_the_version_of_what_is_adapted(suite: Suite) -> None:
     assert versions == {"x:of_torch": f"torch {version('torch')}", "reference": f"inbackward {version('inbackward')}"}
     result = suite.run("--implementation=x:of_nothing")
     result.stderr.fnmatch_lines("ERROR: *'x:of_nothing' says that it is of distribution 'not-there', which is not *")
+
+
+RETURNS = """
+import torch
+import functions
+
+class Base:
+    def apply(self, *args, **kwargs):
+        functions.apply(*args, **kwargs)
+
+    def optimizers(self, module):
+        return functions.optimizers(module)
+
+def nothing(*args, **kwargs):
+    return None
+
+class OptimizersNone(Base):
+    optimizers = nothing
+
+class OptimizersFunctions(Base):
+    def optimizers(self, module):
+        return [optimizer.step for optimizer in super().optimizers(module)] or [nothing]
+
+class OptimizersDict(Base):
+    def optimizers(self, module):
+        return {"first": "second"}
+
+class OptimizersOne(Base):
+    def optimizers(self, module):
+        return torch.optim.SGD(torch.nn.Linear(1, 1).parameters())
+
+class OptimizersGenerator(Base):
+    def optimizers(self, module):
+        yield from super().optimizers(module)
+
+class Plain:
+    def __init__(self, optimizer):
+        self.param_groups, self.state, self.step = optimizer.param_groups, optimizer.state, optimizer.step
+
+class OptimizersNoSubclass(Base):
+    def optimizers(self, module):
+        return tuple(map(Plain, super().optimizers(module)))
+
+class NoRepr:
+    def __repr__(self):
+        raise ValueError
+
+class OptimizersNoRepr(Base):
+    def optimizers(self, module):
+        return [NoRepr()]
+
+class Schedule(Base):
+    schedule = nothing
+
+class ScheduleOne(Base):
+    def schedule(self, module, scheduler_class, **kwargs):
+        return scheduler_class(self.optimizers(module)[0], **kwargs)
+
+class StandardOptimizer(Base):
+    standard_optimizer = nothing
+
+class FunctionalOptimizer(Base):
+    functional_optimizer = nothing
+
+class WrapDDP(Base):
+    wrap_ddp = nothing
+"""
+
+
+def told(suite: Suite, names: list[str], *options: str, chapter: str) -> str:
+    suite.run(*(f"--implementation=r:{name}" for name in names), *options, chapter=chapter)
+    lines = {f"{case['implementation'][2:]} {case['outcome']}: {case['detail']}" for case in suite.cases()}
+    return "\n".join(textwrap.fill(line, 110).rstrip() for line in sorted(lines))
+
+
+def test_what_are_no_optimizers_is_told_in_a_line(suite: Suite, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(r=RETURNS)
+    names = ["None", "Functions", "Dict", "One", "Generator", "NoSubclass", "NoRepr"]
+    assert_expected_inline(
+        told(suite, [f"Optimizers{name}" for name in names], "-k", "plain_module", chapter="listing"),
+        """""",
+    )
+
+
+def test_what_another_call_returns_is_told_in_a_line(suite: Suite, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(r=RETURNS)
+    schedules = told(
+        suite, ["Schedule", "ScheduleOne", "StandardOptimizer"], "-k", "started_in_training", chapter="schedule"
+    )
+    functional = told(suite, ["FunctionalOptimizer"], "-k", "state_dict", chapter="functional")
+    wrapped = told(suite, ["WrapDDP"], "--distributed", "-k", "many_buckets", chapter="ddp")
+    assert_expected_inline(
+        f"{schedules}\n{functional}\n{wrapped}",
+        """""",
+    )

@@ -12,6 +12,7 @@ from hypothesis.strategies import SearchStrategy  # noqa: TC002 (as in all tests
 
 from conftest import Suite
 from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.binding import bind_plan
 from inbackward_conformance.checking.drawn import Drawn
 from inbackward_conformance.checking.profiles import QUICK, drawing
 from inbackward_conformance.checking.strategies import plans
@@ -78,12 +79,16 @@ def broken(plan: Plan, outcome: Outcome, detail: str = "so it is") -> BrokenProm
 def draw(answer: Callable[[Plan], None], checked: list[Plan] | None = None) -> None:
     """Draw plans for `answer`, in the place of `Check`; list those that it got."""
 
-    def check(plan: Plan, **_: object) -> None:
-        if checked is not None:
-            checked.append(plan)
-        answer(plan)
+    class Answering:
+        plan: Plan | None = None
 
-    Drawn(check, FEW, 0, lambda: time_limit(0.2))(plans.histories())  # type: ignore[arg-type]
+        def __call__(self, plan: Plan, **_: object) -> None:
+            self.plan = bind_plan(plan, Implementation(object()))
+            if checked is not None:
+                checked.append(self.plan)
+            answer(self.plan)
+
+    Drawn(Answering(), FEW, 0, lambda: time_limit(0.2))(plans.histories())  # type: ignore[arg-type]
 
 
 def test_one_finding_with_the_smallest_plan() -> None:

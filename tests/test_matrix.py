@@ -187,6 +187,50 @@ def test_the_page_needs_nothing_else(record: Path) -> None:
     assert re.search("https?://", page.text) is None
 
 
+def test_the_page_says_what_a_column_was_tested_with(tmp_path: Path) -> None:
+    """Its own classes, its rounding, what ran in part, and why the rest did not run."""
+    record = write_record(
+        tmp_path / "r.jsonl",
+        case("one", "sharing/two_names", "conforms", name="SGD"),
+        case("one", "sharing/two_names", "not offered", name="AdamW"),
+        case("one", "sharing/used_twice", "not run", detail="it requires <cuda>, and the run is on cpu"),
+        case("two", "listing/order", "conforms"),
+        optimizers={"one": ["lomo_optim:Lomo", "lomo_optim:AdaLomo"]},
+        rounding={"one": {"size": 1e-6, "reason": "sums have another order"}},
+    )
+    page = page_of(record)
+    assert "</span> <b>0</b> of 2 kept, 1 in part, 1 not run</p>" in page.text
+    assert "<p>Not run" not in page.text
+    assert "Not run: it requires &lt;cuda&gt;, and the run is on cpu (1 requirements)" in page.text
+    assert page.text.count("Compared to 1e-06 of the largest value (sums have another order)") == 1
+    assert page.text.count("Tested with its own lomo_optim:Lomo, lomo_optim:AdaLomo") == 1
+    assert page.cells["one:sharing/two_names"] == "in part: one, sharing/two_names"
+    assert page.details[0]["sharing/two_names"]["outcome"] == "in part"
+
+
+def test_a_record_of_before_can_be_read(record: Path, tmp_path: Path, matrix: Matrix) -> None:
+    """Without the keys that tell of own classes, of rounding, and of cases that tested something."""
+    lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        for key in ("optimizers", "rounding", "tested"):
+            line.pop(key, None)
+    old = tmp_path / "old.jsonl"
+    old.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert matrix(old) == matrix(record)
+
+
+def test_a_header_without_an_implementation_is_refused(record: Path, refused: Matrix) -> None:
+    header, rest = record.read_text(encoding="utf-8").split("\n", 1)
+    record.write_text(json.dumps(json.loads(header) | {"versions": {"one": ""}}) + "\n" + rest, encoding="utf-8")
+    assert "its header lacks two, of which its footer has a verdict; run it again" in refused(record)
+
+
+def test_a_name_is_no_markdown(tmp_path: Path, matrix: Matrix) -> None:
+    name = "my_package.__init__:x|`y`\n<b>"
+    printed = matrix(write_record(tmp_path / "r.jsonl", case(name, "listing/order", "conforms")))
+    assert printed.splitlines()[0] == r"| requirement | my_package.\_\_init\_\_:x\|\`y\` \<b\> |"
+
+
 def test_what_a_record_says_is_never_markup(tmp_path: Path) -> None:
     hostile = "</script><script>alert(1)</script><!--"
     fails = case(f"x:{hostile}", "listing/order", "fails", name=hostile, detail=hostile)
@@ -277,7 +321,8 @@ def test_a_real_record(suite: Suite) -> None:
     assert {name.partition(":")[0] for name in page.cells} == {"reference", "torch"}
     footer = suite.record()[-1]["implementations"]
     for number, name in enumerate(("reference", "torch")):
-        verdict = footer[name].pop("verdict")
+        verdict, levels = footer[name].pop("verdict"), footer[name].pop("levels")
+        assert sum(levels["MUST"].values()) + sum(levels["SHOULD"].values()) == len(page.details[number])
         assert re.search(rf"<h3>{name}</h3>\n<p class=\"verdict\">.*</span> {verdict}</p>", page.text)
         outcomes = [cell["outcome"] for cell in page.details[number].values()]
         assert {outcome: outcomes.count(outcome) for outcome in footer[name]} == footer[name]

@@ -15,9 +15,12 @@ from conftest import Suite
 from inbackward_conformance.specification import specification
 
 MODULE = """
+import os
 import torch
 import mutants.naive
+import mutants.of_ddp
 from inbackward_conformance import NotOffered
+from inbackward_conformance.adapters.declarations import OwnOptimizer
 
 class Sound(mutants.naive.Naive):
     pass
@@ -26,6 +29,67 @@ class TurnsGradientsOff(Sound):
     def optimizers(self, module):
         torch.set_grad_enabled(False)
         return super().optimizers(module)
+
+def settings():
+    import numpy, os, random, signal, sys, warnings
+    return [
+        torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(),
+        torch.get_float32_matmul_precision(), torch.is_anomaly_enabled(), torch.is_autocast_enabled("cpu"),
+        torch.backends.mkldnn.enabled, torch.backends.cudnn.benchmark, torch.get_default_device(),
+        os.getcwd(), os.environ.get("OF_A_CASE"), os.environ.get("HOME"), signal.getsignal(signal.SIGINT),
+        sys.getrecursionlimit(), len(warnings.filters), random.getstate(), repr(numpy.random.get_state()),
+    ]
+
+class ChangesSettings(Sound):
+    before = []
+
+    def __init__(self):
+        self.before.append(settings())
+        if self.before[0] != self.before[-1]:
+            raise RuntimeError("finds the settings of another case")
+
+    def optimizers(self, module):
+        import numpy, os, random, signal, sys, warnings
+        torch.set_default_dtype(torch.float64)
+        torch.use_deterministic_algorithms(True)
+        torch.set_num_threads(3)
+        torch.set_float32_matmul_precision("medium")
+        torch.autograd.set_detect_anomaly(True)
+        torch.set_autocast_enabled("cpu", True)
+        torch.backends.mkldnn.enabled = False
+        torch.backends.cudnn.benchmark = True
+        torch.set_default_device("meta")
+        os.chdir("/")
+        os.environ["OF_A_CASE"] = "1"
+        del os.environ["HOME"]
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.setrecursionlimit(4000)
+        warnings.simplefilter("error")
+        random.random()
+        numpy.random.rand()
+        return super().optimizers(module)
+
+class ChangesSettingsOnRanks(mutants.of_ddp.AfterBackward):
+    def __init__(self):
+        super().__init__()
+        if torch.get_num_threads() != 1 or os.environ.get("OF_A_CASE") or os.getcwd() == "/":
+            raise RuntimeError("finds the settings of another case")
+
+    def backward(self, loss, module):
+        super().backward(loss, module)
+        torch.set_num_threads(3)
+        os.environ["OF_A_CASE"] = "1"
+        os.chdir("/")
+
+class OnlyCuda(Sound):
+    requires_device = "cuda"
+
+    def __init__(self):
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+class Declares(Sound):
+    own_optimizers = [OwnOptimizer("torch.optim:SGD", {"lr": 0.1}), OwnOptimizer("torch.optim:AdamW", {"lr": 0.1})]
+    rounding = (1e-6, "sums have another order")
 
 class UnlistedOptimizers(Sound):
     def optimizers(self, module):
@@ -89,16 +153,18 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
         "\n".join(textwrap.fill(json.dumps(line), 110) for line in written),
         """\
 {"kind": "header", "date": "", "spec": "1.0", "inbackward": "", "torch": "", "python": "", "device": "cpu",
-"seed": 7, "profile": "quick", "versions": {"x:Sound": ""}}
+"seed": 7, "profile": "quick", "versions": {"x:Sound": ""}, "optimizers": {}, "rounding": {}}
 {"kind": "case", "implementation": "x:Sound", "requirement": "no_hook/backward_steps_nothing", "case": "",
 "level": "MUST", "outcome": "conforms", "passed": true, "detail": "", "seconds": 0, "expected": false, "plan":
 "", "arguments": {}, "script": "", "drawn": 0, "difference": null}
 {"kind": "requirement", "implementation": "x:Sound", "requirement": "no_hook/backward_steps_nothing", "level":
 "MUST", "outcome": "conforms", "passed": true, "expected": false, "text": "Backward leaves parameters alone
-and gradients in place; a second backward adds to them.", "cases": 1, "ran": true, "applies": true}
+and gradients in place; a second backward adds to them.", "cases": 1, "ran": true, "applies": true, "tested":
+1}
 {"kind": "footer", "implementations": {"x:Sound": {"verdict": "conformant", "conforms": 4, "not offered": 0,
-"not run": 0, "refuses": 0, "fails": 0, "diverges": 0, "error": 0, "hangs": 0, "crashes": 0}}, "selection":
-"no_hook", "whole": true}""",
+"not run": 0, "refuses": 0, "fails": 0, "diverges": 0, "error": 0, "hangs": 0, "crashes": 0, "levels":
+{"MUST": {"kept": 4, "broken": 0, "in part": 0, "not offered": 0, "not run": 0}, "SHOULD": {"kept": 0,
+"broken": 0, "in part": 0, "not offered": 0, "not run": 0}}}}, "selection": "no_hook", "whole": true}""",
     )
 
 
@@ -135,20 +201,15 @@ def test_the_summary_at_a_glance(suite: Suite, workers: tuple[str, ...]) -> None
         sections(result),
         """\
 x:RefusesUnhooked
-  MUST refuses: no_hook/backward_steps_nothing
+  MUST refuses: no_hook/backward_steps_nothing and 2 more requirements, 3 cases
     event 0, Attach() raises ValueError: optimizers without a hook are not
     supported; leave register_hook=True
-  MUST refuses: no_hook/stepped_by_hand
-    event 0, Attach() raises ValueError: optimizers without a hook are not
-    supported; leave register_hook=True
-  MUST refuses: no_hook/beside_hooked_parameters
-    event 0, Attach() raises ValueError: optimizers without a hook are not
-    supported; leave register_hook=True
-  no_hook               1 of  4 kept   4 refuses
-x:RefusesUnhooked: not conformant (MUST 1 of 4 kept, 5 cases)
+    also no_hook/stepped_by_hand, no_hook/beside_hooked_parameters
+  no_hook               1 of  4 kept, 1 by refusing   3 refuses
+x:RefusesUnhooked: not conformant (MUST 1 of 4 kept, 3 broken; 5 cases)
 x:Sound
   no_hook               4 of  4 kept
-x:Sound: conformant (MUST 4 of 4 kept, 5 cases)""",
+x:Sound: conformant (MUST 4 of 4 kept; 5 cases)""",
     )
 
 
@@ -157,8 +218,8 @@ def test_quiet_is_a_line_an_implementation(suite: Suite) -> None:
     assert_expected_inline(
         sections(result).partition(" in ")[0],
         """\
-x:Sound: conformant (MUST 4 of 4 kept, 5 cases)
-x:Unhooked: not conformant (MUST 1 of 4 kept, 5 cases)
+x:Sound: conformant (MUST 4 of 4 kept; 5 cases)
+x:Unhooked: not conformant (MUST 1 of 4 kept, 3 broken; 5 cases)
 7 passed, 3 diverges""",
     )
 
@@ -166,15 +227,61 @@ x:Unhooked: not conformant (MUST 1 of 4 kept, 5 cases)
 def test_an_error_is_printed_with_its_traceback(suite: Suite) -> None:
     result = suite.run("--implementation=x:BadSetUp", "--implementation=x:Unhooked")
     result.stdout.fnmatch_lines(
-        ["*= FAILURES =*", "E * RuntimeError: the plan proves nothing*", "*5 failed, 2 passed, 3 diverges*"]
+        [
+            "*= FAILURES =*",
+            "E * RuntimeError: the plan proves nothing*",
+            "E * RuntimeError: the plan proves nothing*",
+            "  MUST error: no_hook/backward_steps_nothing and 1 more requirement, 2 cases",
+            "*2 failed, 2 passed, 3 diverges, 3 with the same error*",
+        ]
     )
     assert "[x:Unhooked" not in result.stdout.str()
+    assert len(re.findall("^E +RuntimeError: ", result.stdout.str(), re.MULTILINE)) == 2
 
 
 def test_a_case_begins_with_grad_mode_on(suite: Suite) -> None:
     """What one implementation leaves behind is not held against the next."""
     suite.run("--implementation=x:TurnsGradientsOff", "--implementation=x:Sound")
     assert suite.verdicts() == {"x:TurnsGradientsOff": "not conformant", "x:Sound": "conformant"}
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["one process", "xdist"])
+def test_a_case_begins_with_the_same_settings(suite: Suite, workers: tuple[str, ...]) -> None:
+    """Whatever the case before has changed."""
+    suite.run("--implementation=x:ChangesSettings", "--implementation=x:Sound", *workers, chapter="listing")
+    assert suite.verdicts()["x:Sound"] == "conformant"
+    assert not [case for case in suite.cases() if "finds the settings of another case" in case["detail"]]
+
+
+def test_a_case_on_ranks_begins_with_the_same_settings(suite: Suite) -> None:
+    chosen = ("--distributed", "-k", "many_buckets and views-before")
+    suite.run("--implementation=x:ChangesSettingsOnRanks", *chosen, chapter="ddp")
+    assert len(suite.cases()) > 1
+    assert not [case for case in suite.cases() if case["outcome"] != "conforms"]
+
+
+def test_what_requires_another_device_is_not_run(suite: Suite) -> None:
+    """Not even its constructor; the reason is told once."""
+    result = suite.run("--implementation=x:OnlyCuda")
+    assert result.ret == pytest.ExitCode.OK
+    assert {case["detail"] for case in suite.cases()} == {"it requires cuda, and the run is on cpu"}
+    assert_expected_inline(
+        sections(result),
+        """\
+x:OnlyCuda
+  no_hook               0 of  4 kept   4 not run
+  not run: it requires cuda, and the run is on cpu (4 requirements)
+x:OnlyCuda: incomplete (MUST 0 of 4 kept, 4 not run; 5 cases)""",
+    )
+
+
+def test_what_an_adapter_declares_is_in_record_and_verdict(suite: Suite) -> None:
+    result = suite.run("--implementation=x:Declares", "--implementation=x:Sound", "-k", "backward_steps_nothing", "-q")
+    header = suite.record()[0]
+    assert header["optimizers"] == {"x:Declares": ["torch.optim:SGD", "torch.optim:AdamW"]}
+    assert header["rounding"] == {"x:Declares": {"size": 1e-6, "reason": "sums have another order"}}
+    result.stdout.fnmatch_lines(["x:Declares: *) to 1e-06 of the largest value (sums have another order)"])
+    result.stdout.no_fnmatch_line("x:Sound: *largest value*")
 
 
 def test_a_case_begins_with_the_same_random_numbers(suite: Suite) -> None:

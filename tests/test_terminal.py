@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import cycle
+from typing import Any
 
 from expecttest import assert_expected_inline
 
@@ -15,9 +16,11 @@ from records import case
 LONG = "parameter 'first' differs from the standard loop after event 1, Backward(): " * 6
 
 
-def summary(*cases: CaseRecord, verbosity: int = 0, width: int = 80) -> str:
+def summary(*cases: CaseRecord, verbosity: int = 0, width: int = 80, **rounding: Any) -> str:
     results = {"mine": summarize("mine", cases, [], "cpu")}
-    return "\n".join(line for line, _ in summary_lines(results, cases, verbosity=verbosity, width=width))
+    return "\n".join(
+        line for line, _ in summary_lines(results, cases, rounding=rounding, verbosity=verbosity, width=width)
+    )
 
 
 def failing(
@@ -45,7 +48,7 @@ mine
   attachment            0 of  1 kept   1 fails
   hazards               0 of  1 kept   1 crashes
   sharing               1 of  2 kept   1 diverges
-mine: not conformant (MUST 1 of 3, SHOULD 0 of 1 kept, 4 cases)""",
+mine: not conformant (MUST 1 of 3 kept, 2 broken; SHOULD 0 of 1 kept, 1 broken; 4 cases)""",
     )
 
 
@@ -60,7 +63,7 @@ mine
   1 failed as expected; -v shows them
   attachment            0 of  1 kept   1 fails
   sharing               0 of  1 kept   1 diverges
-mine: not conformant (MUST 0 of 2 kept, 2 cases)""",
+mine: not conformant (MUST 0 of 2 kept, 2 broken; 2 cases)""",
     )
     assert_expected_inline(
         summary(*cases, verbosity=1),
@@ -72,7 +75,7 @@ mine
     why
   attachment            0 of  1 kept   1 fails
   sharing               0 of  1 kept   1 diverges
-mine: not conformant (MUST 0 of 2 kept, 2 cases)""",
+mine: not conformant (MUST 0 of 2 kept, 2 broken; 2 cases)""",
     )
 
 
@@ -94,7 +97,7 @@ mine
   no script of 1 cases; -v says why
   attachment            0 of  1 kept   1 fails
   sharing               0 of  1 kept   1 fails
-mine: not conformant (MUST 0 of 2 kept, 3 cases)""",
+mine: not conformant (MUST 0 of 2 kept, 2 broken; 3 cases)""",
     )
     verbose = summary(*cases, verbosity=1)
     assert all(f"    script: {each.script}" in verbose for each in cases)
@@ -107,13 +110,82 @@ def test_what_is_not_offered_keeps_no_promise() -> None:
 mine
   lifetime              0 of  1 kept   1 not offered
   listing               1 of  1 kept
-mine: conformant (MUST 0 of 1, SHOULD 1 of 1 kept, 2 cases)""",
+mine: conformant (MUST 0 of 1 kept, 1 not offered; SHOULD 1 of 1 kept; 2 cases)""",
+    )
+
+
+def test_one_cause_is_told_once() -> None:
+    """Wherever it was raised; `-v` shows each."""
+    cases = (
+        failing("attachment/groups", name="SGD", detail="event 0, Attach() raises AssertionError: no CUDA"),
+        failing("attachment/groups", name="AdamW", detail="event 1, Attach() raises AssertionError: no CUDA"),
+        failing("sharing/two_names", detail="apply raises AssertionError: no CUDA"),
+        failing("sharing/listed_twice", detail="apply raises ValueError: another"),
+        failing("state/resume", detail="no CUDA"),
+        failing("ddp/join", detail="rank 1: attach raises AssertionError: no CUDA"),
+        failing("ddp/buffers", detail="rank 0: event 3, Join((2, 4)) raises AssertionError: no CUDA"),
+        failing("ddp/no_sync", detail="apply raises AssertionError: no CUDA"),
+        failing("listing/order", detail="apply raises AssertionError: no CUDA"),
+    )
+    assert_expected_inline(
+        summary(*cases),
+        """\
+mine
+  MUST fails: attachment/groups[SGD] and 5 more requirements, 7 cases
+    event 0, Attach() raises AssertionError: no CUDA
+    also ddp/no_sync, ddp/buffers, ddp/join and 2 more
+  MUST fails: sharing/listed_twice
+    apply raises ValueError: another
+  MUST fails: state/resume
+    no CUDA
+  attachment            0 of  1 kept   1 fails
+  ddp                   0 of  3 kept   3 fails
+  listing               0 of  1 kept   1 fails
+  sharing               0 of  2 kept   2 fails
+  state                 0 of  1 kept   1 fails
+mine: not conformant (MUST 0 of 7 kept, 7 broken; SHOULD 0 of 1 kept, 1 broken; 9 cases)""",
+    )
+    assert summary(*cases, verbosity=1).count("no CUDA") == 7
+
+
+def test_the_counts_add_up() -> None:
+    """A requirement some of whose cases were not offered is kept in part; a refusal that passes keeps it."""
+    assert_expected_inline(
+        summary(
+            case("mine", "sharing/two_names", "conforms"),
+            case("mine", "sharing/listed_twice", "conforms", name="SGD"),
+            case("mine", "sharing/listed_twice", "not offered", name="AdamW"),
+            failing("sharing/used_twice"),
+            case("mine", "sharing/listed_twice_with_state", "not offered"),
+            case("mine", "equivalence/closure", "refuses"),
+        ),
+        """\
+mine
+  MUST fails: sharing/used_twice
+    why
+  equivalence           1 of  1 kept, 1 by refusing
+  sharing               1 of  4 kept   1 fails, 1 in part, 1 not offered
+mine: not conformant (MUST 2 of 5 kept, 1 broken, 1 in part, 1 not offered; 6 cases)""",
+    )
+
+
+def test_why_nothing_was_run_is_told_once() -> None:
+    why = {"detail": "it requires cuda, and the run is on cpu"}
+    cases = [case("mine", name, "not run", **why) for name in ("sharing/two_names", "state/resume", "state/resume")]
+    assert_expected_inline(
+        summary(*cases, mine={"size": 1e-6, "reason": "sums have another order"}),
+        """\
+mine
+  sharing               0 of  1 kept   1 not run
+  state                 0 of  1 kept   1 not run
+  not run: it requires cuda, and the run is on cpu (2 requirements)
+mine: incomplete (MUST 0 of 2 kept, 2 not run; 3 cases) to 1e-06 of the largest value (sums have another order)""",
     )
 
 
 def test_a_summary_is_short_unless_verbose() -> None:
     """Whatever fails, and however much there is to say of it."""
-    cases = [failing(name, detail=LONG) for name in specification()]
+    cases = [failing(name, detail=f"{name}: {LONG}") for name in specification()]
     assert len(summary(*cases).splitlines()) < 80
     assert f"  and {len(specification()) - 12} more; -v shows all" in summary(*cases)
     verbose = summary(*cases, verbosity=1)
@@ -123,4 +195,4 @@ def test_a_summary_is_short_unless_verbose() -> None:
 
 def test_it_fits_into_80_columns() -> None:
     cases = [failing(name, outcome, detail=LONG) for name, outcome in zip(specification(), cycle(Outcome))]
-    assert max(map(len, summary(*cases).splitlines())) <= 80
+    assert max(map(len, summary(*cases).splitlines()[:-1])) <= 80  # the verdict is one line, for those who search

@@ -126,7 +126,8 @@ class Both:
             self.differences += [f"{name}: {what}" for what in _differences(last.buffers, buffers, "buffer")]
             self.differences += [f"{name}: {what}" for what in _differences(last.grads, grads, "gradient")]
             for param, found in (last.states or {}).items():
-                if not same_states(list(map(plain_state, found)), list(map(plain_state, states[param]))):
+                written_states = map(copy_state, states[param])
+                if not same_states(list(map(plain_state, found)), list(map(plain_state, written_states))):
                     self.differences.append(f"{name}: optimizer state of {param}")
 
 
@@ -157,7 +158,7 @@ def plain(value: Any) -> Any:
 
 
 def plain_state(state: dict[str, Any]) -> dict[str, Any]:
-    return {key: plain(value) for key, value in copy_state(state).items()}
+    return {key: plain(value) for key, value in state.items()}
 
 
 def everything(script: Script) -> str:

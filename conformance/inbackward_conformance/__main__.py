@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".html": Format.HTML, ".md": Format.MARKDOWN, ".svg": Format.BADGE}
 
+ABOUT_OPTIMIZERS = """\
+Where a requirement names no optimizer class, any class has to keep it. An implementation that takes any class is tested
+with classes of `torch.optim`. One with classes of its own, which its adapter declares as `own_optimizers`, is tested
+with these: each need of a requirement (a class that keeps state, another class than the first, …) is bound to one that
+meets it, and a requirement that is run with several optimizers is run with every declared class. If none meets a need,
+the case is `not offered`, and the reason says which need it is."""
+"""What the specification says of optimizer classes."""
+
 ABOUT_MUTANTS = """\
 `nox -s mutants` runs broken implementations, mutants, over the suite: at least one for each requirement, each made from
 a sound implementation with one defect. A mutant is caught if its requirement fails, and not for what the implementation
@@ -163,7 +171,7 @@ def specification_text(traces: Mapping[str, Mapping[str, Any]]) -> str:
     `traces` holds by requirement the number of `cases`, the names of its `mutants` (broken implementations), and how
     many of them were `run` and `caught`.
     """
-    parts = [f"# Optimizer in backward: specification {SPEC_VERSION}"]
+    parts = [f"# Optimizer in backward: specification {SPEC_VERSION}", ABOUT_OPTIMIZERS]
     chapter = ""
     for requirement in specification().values():
         if requirement.chapter != chapter:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dis
 from typing import TYPE_CHECKING
 
+from inbackward_conformance.raised_error import UNREADABLE, message_of
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -12,15 +14,17 @@ _ALWAYS_ACCIDENTAL = (ArithmeticError, AssertionError, AttributeError, LookupErr
 _ACCIDENTAL_UNLESS_WRITTEN = (RuntimeError, TypeError, ValueError)
 
 
-def is_accidental(error: Exception) -> bool:
+def is_accidental(error: BaseException) -> bool:
     """Return whether `error` was raised by accident.
 
     A RuntimeError, TypeError or ValueError is a refusal if a `raise` statement raised it ("needs a closure"), and an
     accident if the interpreter or a kernel of torch did ("missing 1 required positional argument", "a leaf Variable
     that requires grad is being used in an in-place operation"); the last instruction of the innermost frame decides.
-    An error without a message counts as an accident.
+    An error without a message counts as an accident, and so does one that is no Exception, such as SystemExit.
     """
-    if isinstance(error, _ALWAYS_ACCIDENTAL) or not str(error).strip():
+    if isinstance(error, _ALWAYS_ACCIDENTAL) or not isinstance(error, Exception):
+        return True
+    if message_of(error).strip() in {"", UNREADABLE}:
         return True
     return isinstance(error, _ACCIDENTAL_UNLESS_WRITTEN) and not _written(error.__traceback__)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
 
@@ -16,25 +14,48 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     """Return whether two tensors are bitwise equal, NaN and the sign of zero included."""
     if a.dtype != b.dtype or a.shape != b.shape or a.layout != b.layout:
         return False
-    if a.layout != torch.strided:
+    if a.is_quantized:
+        return same_bits(a.int_repr(), b.int_repr()) and same_bits(a.dequantize(), b.dequantize())
+    if a.layout is torch.sparse_coo:
         a, b = a.coalesce(), b.coalesce()
         return same_bits(a.indices(), b.indices()) and same_bits(a.values(), b.values())
-    return torch.equal(bits(a), bits(b))
+    return torch.equal(bits(a.to_dense()), bits(b.to_dense()).to(a.device))
 
 
 def close(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    """Return whether two tensors are bitwise equal, or equal to a relative tolerance."""
+    """Return whether two tensors are bitwise equal, or equal to a tolerance, relative to the largest value of `a`."""
     if same_bits(a, b):
         return True
-    if not tolerance or a.dtype != b.dtype or a.shape != b.shape or not a.is_floating_point():
+    if not tolerance or a.dtype != b.dtype or a.shape != b.shape or not (a.is_floating_point() or a.is_complex()):
         return False
-    a, b = a.to_dense().double(), b.to_dense().double()
-    return bool((a - b).abs().max() <= tolerance * a.abs().max())
+    expected, actual = _widened(a), _widened(b)
+    if expected is None or actual is None:
+        return False
+    largest = expected.abs().nan_to_num(0, 0).max()  # infinity would let everything pass
+    near = _distance(expected, actual) <= tolerance * largest
+    return bool((near | (expected.isnan() & actual.isnan())).all())
 
 
 def bits(tensor: Tensor) -> Tensor:
     """Return the bytes of a strided tensor, as a uint8 tensor of one dimension."""
-    return tensor.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8)
+    tensor = tensor.detach().resolve_conj().resolve_neg()
+    if tensor.dtype.itemsize == 1:
+        tensor = tensor.view(torch.uint8)  # torch copies no integers of less than 8 bits
+    # Not `contiguous()`, which leaves a tensor of one element any stride, and `view` wants 1.
+    return tensor.clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8)
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """Return a copy of the values, without a graph; of a sharded tensor, of the shard of this rank."""
+    # The ragged shapes of two nested tensors are never equal, and few functions support them, so take the values.
+    values = tensor.values() if tensor.is_nested else tensor
+    if hasattr(values, "to_local"):
+        values = values.to_local()
+    values = values.detach()
+    try:
+        return values.clone()
+    except NotImplementedError:  # integers of less than 8 bits
+        return values.view(torch.uint8).clone().view(values.dtype)
 
 
 def describe_difference(expected: Tensor, actual: Tensor) -> str:
@@ -43,20 +64,24 @@ def describe_difference(expected: Tensor, actual: Tensor) -> str:
         return f"dtype {actual.dtype}, expected {expected.dtype}"
     if expected.shape != actual.shape:
         return f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
-    wide = torch.complex128 if expected.is_complex() else torch.float64
-    distance = (actual.to_dense().to(wide) - expected.to_dense().to(wide)).abs()
+    want, got = _widened(expected), _widened(actual)
+    if want is None or got is None:
+        return "the bytes differ"
+    distance = _distance(want, got)
     if distance.isnan().any():
         return "non-finite values differ"
     return f"largest difference {distance.max().item():.3g}"
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a value of an optimizer state, which may be nested."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
+def _widened(tensor: Tensor) -> Tensor | None:
+    """Return the values in double precision, on the CPU; None for a packed dtype, which torch cannot convert."""
+    tensor = tensor.detach().cpu()
+    tensor = tensor.dequantize() if tensor.is_quantized else tensor.to_dense()
+    try:
+        return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+    except NotImplementedError:
+        return None
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).abs().where(a != b, 0)  # infinity minus infinity is NaN

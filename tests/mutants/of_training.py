@@ -42,6 +42,13 @@ class OptionsOfAttachmentForEver(Naive):
         optimizer.param_groups[0].update(now)
 
 
+@fails("gradients/modes_and_random_state")
+class DeterministicFromThenOn(Naive):
+    def build(self, optimizer_class: type[Optimizer], params: list[Any], kwargs: dict[str, Any]) -> Optimizer:
+        torch.use_deterministic_algorithms(True)
+        return super().build(optimizer_class, params, kwargs)
+
+
 @fails("schedule/set_by_hand_for_some")
 class OneLearningRateForAll(Remembering):
     def step(self, optimizer: Optimizer, param: Tensor) -> None:
@@ -63,6 +70,18 @@ class OnlyTheLearningRateRead(OptionsOfAttachmentForEver):
 
 
 @fails("schedule/optimizers_that_step")
+class OthersThanThoseListedStep(Naive):
+    def build(self, optimizer_class: type[Optimizer], params: list[Any], kwargs: dict[str, Any]) -> Optimizer:
+        optimizer = super().build(optimizer_class, params, kwargs)
+        optimizer.__dict__["steps"] = copy.copy(optimizer)
+        optimizer.__dict__["steps"].param_groups = [dict(group) for group in optimizer.param_groups]
+        return optimizer
+
+    def step(self, optimizer: Optimizer, param: Tensor) -> None:
+        optimizer.__dict__["steps"].step()
+
+
+@fails("multiple_optimizers/one_step_each")
 class AnInnerOptimizerSteps(Naive):
     def step(self, optimizer: Optimizer, param: Tensor) -> None:
         optimizer_class: Any = type(optimizer)

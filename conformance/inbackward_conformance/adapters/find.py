@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from inbackward_conformance.adapters.declarations import Declarations
+from inbackward_conformance.raised_error import is_observation, text_of
 
 GROUP = "inbackward.implementations"
 
@@ -51,9 +52,11 @@ def find_implementation(name: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a library's own, during its import
             target = entry.load()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if not is_observation(error):
+            raise
         raise UnusableImplementation(
-            f"implementation {name!r} cannot be imported from {entry.value!r}: {type(error).__name__}: {error}. "
+            f"implementation {name!r} cannot be imported from {entry.value!r}: {text_of(error)}. "
             f"Check the spelling, and that the module can be imported from here"
         ) from error
     if not any(callable(getattr(target, call, None)) for call in ("attach", *CALL_NAMES["apply"])):

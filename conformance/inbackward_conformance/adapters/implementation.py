@@ -9,7 +9,8 @@ from inbackward_conformance.adapters.declarations import Declarations
 from inbackward_conformance.adapters.find import CALL_NAMES
 from inbackward_conformance.adapters.functional import Functional
 from inbackward_conformance.adapters.marked_errors import marking_errors
-from inbackward_conformance.outcome import NotOffered
+from inbackward_conformance.adapters.returned import is_optimizer, optimizers_in, schedulers_in, wrong_value
+from inbackward_conformance.outcome import NotOffered, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -42,7 +43,7 @@ class Implementation:
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
         """Return the optimizers that are attached to the parameters of `module`."""
         with marking_errors("optimizers"):
-            return list(self._required("optimizers")(module))
+            return optimizers_in(self._required("optimizers")(module), "optimizers")
 
     def attach(self, module: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
         """Attach all assignments of a model; by default, call `apply` for each."""
@@ -71,7 +72,11 @@ class Implementation:
         """Return the optimizer of the standard loop; by default, `optimizer_class(params, **optimizer_kwargs)`."""
         own = self._offered("standard_optimizer")
         make: Callable[..., Optimizer] = own or (lambda cls, params, kwargs: cls(params, **kwargs))
-        return make(optimizer_class, params, optimizer_kwargs)
+        optimizer = make(optimizer_class, params, optimizer_kwargs)
+        if own and not is_optimizer(optimizer):
+            expected = "an optimizer, which has param_groups and state"
+            raise wrong_value(optimizer, "standard_optimizer", expected, Outcome.ERROR)  # nothing can be compared
+        return optimizer
 
     def state_of(self, optimizer: Optimizer, param: Tensor) -> dict[str, Any]:
         """Return the state that `optimizer` has for `param`; by default, `optimizer.state[param]`.
@@ -94,7 +99,7 @@ class Implementation:
         own = self._offered("schedule")
         with marking_errors("schedule"):
             if own:
-                return list(own(module, scheduler_class, **kwargs))
+                return schedulers_in(own(module, scheduler_class, **kwargs), "schedule")
             return [scheduler_class(optimizer, **kwargs) for optimizer in self.optimizers(module)]
 
     def state_dict(self, module: nn.Module) -> Any:
@@ -118,8 +123,8 @@ class Implementation:
         from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415 (a plugin loads this where no torch is)
 
         with marking_errors("wrap_ddp"):
-            wrap: Callable[..., nn.Module] = self._offered("wrap_ddp") or DistributedDataParallel
-            return wrap(module, **kwargs)
+            wrap = self._offered("wrap_ddp") or DistributedDataParallel
+            return _module(wrap(module, **kwargs), "wrap_ddp")
 
     def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
         """Shard the module with FSDP2; by default, by torch itself."""
@@ -135,8 +140,8 @@ class Implementation:
         from torch.distributed.fsdp import FullyShardedDataParallel  # noqa: PLC0415
 
         with marking_errors("wrap_fsdp"):
-            wrap: Callable[..., nn.Module] = self._offered("wrap_fsdp") or FullyShardedDataParallel
-            return wrap(module, **kwargs)
+            wrap = self._offered("wrap_fsdp") or FullyShardedDataParallel
+            return _module(wrap(module, **kwargs), "wrap_fsdp")
 
     def detach(self, module: nn.Module) -> None:
         """Give an ordinary model back; not offered by default."""
@@ -156,7 +161,10 @@ class Implementation:
         """Return a functional optimizer; not offered by default."""
         own = self._required("functional_optimizer")
         with marking_errors("functional_optimizer"):
-            return Functional(own(optimizer_class, params, **kwargs))
+            functional = own(optimizer_class, params, **kwargs)
+            if isinstance(functional, type) or not (hasattr(functional, "step") or hasattr(functional, "step_param")):
+                raise wrong_value(functional, "functional_optimizer", "an object that has step or step_param")
+            return Functional(functional)
 
     def hook_then_optimizer(
         self,
@@ -184,3 +192,10 @@ class Implementation:
             if offered := self._offered(name):
                 return offered
         raise NotOffered(f"no {call}")
+
+
+def _module(returned: Any, call: str) -> nn.Module:
+    if not callable(returned) or not hasattr(returned, "named_parameters"):
+        raise wrong_value(returned, call, "the wrapped module")
+    module: nn.Module = returned
+    return module

@@ -142,10 +142,10 @@ class _Binder:
 
     def _related(self, left: list[_Candidate], relation: Relation) -> list[_Candidate]:
         """Return the candidates that relate to the bound assignments as they should."""
-        if not self.bound or relation is Relation.ANY:
+        if not self.bound or relation == Relation.ANY:
             return left
         used = dict.fromkeys(bound.optimizer for bound in self.bound)
-        if relation is Relation.ANOTHER_CLASS:
+        if relation == Relation.ANOTHER_CLASS:
             names = ", ".join(self._own[name].label for name in used)
             return _only(left, lambda each: each.entry.name not in used, f"is of another class than {names}")
         alike = [each for each in left if each.entry.name == self.bound[0].optimizer]

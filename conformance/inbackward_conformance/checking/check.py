@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from inbackward_conformance.binding import bind_plan
 from inbackward_conformance.checking.standard_runs import StandardRuns
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
+from inbackward_conformance.raised_error import is_observation
 from inbackward_conformance.ranks.on_ranks import run_both, run_observed, run_standard
+from inbackward_conformance.training.classify_error import printable_errors
 from inbackward_conformance.training.compare import compare, difference
 from inbackward_conformance.training.compare_ranks import compare_ranks
 from inbackward_conformance.training.in_backward import InBackward
@@ -91,7 +93,7 @@ class Check:
 
     def lockstep(self, plan: Plan) -> Lockstep:
         """Return a run of the plan by both methods, for events that are not known beforehand."""
-        return Lockstep(self._bind(plan), self._implementation, self._device, self._begin)
+        return Lockstep(self._bind(plan), self._implementation, self._device, self._begin, self.findings.append)
 
     def on_ranks(self, world_size: int, body: Callable[..., None], *arguments: Any) -> None:
         """Call `body(rank, name, *arguments)` on each rank, with the name of the implementation.
@@ -116,13 +118,14 @@ class Check:
         standard = self._standard_runs.here(plan, self._implementation, self._device)
         self._require_usable(plan, standard.raised, standard_may_raise)
         observed = train(plan, InBackward(self._implementation), self._device)
-        finding = compare(standard, observed, self._requirement.may_refuse)
+        rounding = self._implementation.declared.rounding.size
+        finding = compare(standard, observed, self._requirement.may_refuse, rounding)
         if never_stopped is None or observed.raised or standard.raised:
             return finding
         expected = self._standard_runs.here(never_stopped, self._implementation, self._device)
         # Gradients are not saved: a parameter that no optimizer holds keeps them only where nothing was stopped.
         at_the_end = replace(expected.snapshots[-1], grads={})
-        return self._goes_on(finding, difference(at_the_end, observed.snapshots[-1]))
+        return self._goes_on(finding, difference(at_the_end, observed.snapshots[-1], rounding))
 
     def _goes_on(self, resumed: Finding, lost: Finding | None) -> Finding:
         """Return the finding of a run that was saved and loaded.
@@ -131,6 +134,8 @@ class Check:
         stopped. They disagree where the optimizer class itself loses something.
         """
         own = self._implementation.declared.own_optimizers
+        not_compared = lost if lost and lost.passed else None
+        lost = None if not_compared else lost
         if resumed.passed and lost:
             what = f"its optimizer class does not go on as if never stopped, in the standard loop either: {lost.detail}"
             if not own:
@@ -139,13 +144,15 @@ class Check:
             where = replace(lost.difference, event=None, never_stopped=True)
             return replace(lost, detail=what, difference=where)
         if own and not resumed.passed and not lost:
-            return Finding(Outcome.CONFORMS, "goes on as if never stopped, which its standard optimizer does not")
+            goes_on = "goes on as if never stopped, which its standard optimizer does not"
+            return not_compared or Finding(Outcome.CONFORMS, goes_on)
         return resumed
 
     def _run_on_ranks(self, plan: Plan, standard_may_raise: bool) -> Finding:
         assert plan.ranks
         standard, observed = self._traces_on_ranks(plan, plan.ranks.world_size, standard_may_raise)
-        return compare_ranks(standard, observed, self._requirement.may_refuse, plan.ranks.tolerance)
+        tolerance = max(plan.ranks.tolerance, self._implementation.declared.rounding.size)
+        return compare_ranks(standard, observed, self._requirement.may_refuse, tolerance)
 
     def _traces_on_ranks(
         self, plan: Plan, size: int, standard_may_raise: bool
@@ -198,9 +205,11 @@ class Check:
         listed = _optimizer_ids(self._implementation, model)
         try:
             yield
-        except NotOffered:
+        except (BrokenPromise, NotOffered, NotRun):
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not is_observation(error):
+                raise
             raised = Raised.observe(error, what, attaching=1)
             if raised.accidental and raised.text != _error_of(as_in):
                 raise _failure(f"an accident, not a clear error, for {what}: {raised.text}") from error
@@ -233,15 +242,18 @@ def must_not_raise(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (BrokenPromise, NotOffered):
+    except (BrokenPromise, NotOffered, NotRun):
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not is_observation(error):
+            raise
         raise _failure(f"{what} raises {Raised.observe(error, what, attaching=0).text}") from error
 
 
 def _optimizer_ids(implementation: Implementation, model: nn.Module) -> list[int] | None:
     try:
-        return [id(optimizer) for optimizer in implementation.optimizers(model)]
+        with printable_errors():
+            return [id(optimizer) for optimizer in implementation.optimizers(model)]
     except NotOffered:
         return None
 

@@ -99,7 +99,7 @@ class Drawn:
         except NotOffered as error:
             self._not_offered = error
         except OutOfTime as error:
-            raise _StopSearch(OutOfTime(f"{error}; drawn: {plan!r}")) from None
+            raise _StopSearch(OutOfTime(f"{error}; drawn: {self._check.plan or plan!r}")) from None
         except NotRun as error:
             raise _StopSearch(error) from error
         except BrokenPromise as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from dataclasses import MISSING, Field, fields
+from enum import StrEnum
 from typing import Any
 
 
@@ -24,7 +25,9 @@ class Printable:
 
 
 def expression(value: Any) -> str:
-    """Return an expression for `value`: its `repr`, except for floats that are not finite."""
+    """Return an expression for `value`: its `repr`, except for floats that are not finite, and for members of enums."""
+    if isinstance(value, StrEnum):
+        return repr(value.value)
     if isinstance(value, float) and not math.isfinite(value):
         return f"float({str(value)!r})"
     if isinstance(value, tuple):

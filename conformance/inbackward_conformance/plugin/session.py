@@ -6,13 +6,16 @@ Results are user properties of pytest reports, which xdist sends to the controll
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from inbackward_conformance.adapters.find import version_of
+from inbackward_conformance.adapters.declarations import Declarations
+from inbackward_conformance.adapters.find import find_implementation, version_of
 from inbackward_conformance.outcome import Finding, Outcome
 from inbackward_conformance.plugin.case import PROPERTY, attach_case, attached_case, mark_expected, with_script
 from inbackward_conformance.plugin.crash_note import read_crash_note
@@ -25,6 +28,10 @@ CRASH_NOTE_KEY = "inbackward_crash_note"
 """The key in `workerinput` of the path of a worker's crash note."""
 
 
+SAME_ERROR = "with the same error"
+"""What pytest counts errors as whose cause it has printed."""
+
+
 class ConformanceSession:
     """The pytest plugin that records a run."""
 
@@ -35,6 +42,7 @@ class ConformanceSession:
         self._cases: dict[str, CaseRecord] = {}
         self._results: dict[str, list[RequirementRecord]] = {}
         self._stale: list[str] = []
+        self._first_of_cause: dict[tuple[str, str], str] = {}
         self._file: RecordFile | None = None
         self._crash_notes: TemporaryDirectory[str] | None = None
         self._incomplete = False
@@ -55,7 +63,17 @@ class ConformanceSession:
             profile = option("hypothesis_profile", None) or "quick"
             versions = {name: version_of(name) for name in self.implementations}
             self._file = RecordFile(
-                file, versions, device=option("device"), seed=option("conformance_seed"), profile=profile
+                file,
+                versions,
+                device=option("device"),
+                seed=option("conformance_seed"),
+                profile=profile,
+                optimizers={
+                    name: [own.name for own in declared.own_optimizers]
+                    for name, declared in self._declared.items()
+                    if declared.own_optimizers
+                },
+                rounding=self._rounding,
             )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -73,11 +91,14 @@ class ConformanceSession:
         """Count a failure by its outcome.
 
         pytest prints what it counts as failed in full and again after the verdict. That is useful only for the
-        traceback of an error.
+        traceback of an error, and for the first of several errors with one cause.
         """
         case = attached_case(report) if report.failed else None
-        if case is None or case.outcome is Outcome.ERROR:
+        if case is None:
             return None
+        if case.outcome is Outcome.ERROR:
+            first = self._first_of_cause.setdefault((case.implementation, case.cause), report.nodeid)
+            return None if first == report.nodeid else (SAME_ERROR, "F", ("ERROR", {"red": True}))
         return case.outcome, "F", (case.outcome.upper(), {"red": True})
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -163,6 +184,7 @@ class ConformanceSession:
         lines = summary_lines(
             self._results,
             list(self._cases.values()),
+            rounding=self._rounding,
             verbosity=terminalreporter.verbosity,
             width=shutil.get_terminal_size().columns,
         )
@@ -170,6 +192,16 @@ class ConformanceSession:
             terminalreporter.write_line(line, **markup)
         for entry in self._stale:
             terminalreporter.write_line(f"stale expected failure: {entry}", red=True, bold=True)
+
+    @cached_property
+    def _declared(self) -> dict[str, Declarations]:
+        return {name: Declarations.of(find_implementation(name)) for name in self.implementations}
+
+    @property
+    def _rounding(self) -> dict[str, dict[str, Any]]:
+        """The rounding of each implementation that declares one."""
+        declared = {name: declarations.rounding for name, declarations in self._declared.items()}
+        return {name: asdict(rounding) for name, rounding in declared.items() if rounding.size}
 
     @property
     def _in_worker(self) -> bool:

@@ -16,9 +16,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
+from inbackward_conformance.raised_error import is_observation
 from inbackward_conformance.ranks.stores import HashStore
 from inbackward_conformance.training.classify_error import classify_error
-from inbackward_conformance.training.random_numbers import seed_random_numbers
+from inbackward_conformance.training.global_state import restored_settings
+from inbackward_conformance.training.random_numbers import seed_all_random_numbers
 from inbackward_conformance.training.trace import Trace
 
 if TYPE_CHECKING:
@@ -105,10 +107,12 @@ def run_job(job: Job, number: int, store: Store) -> Answer:
     """Run a job as rank `number`, with a store of its own."""
     rank = Rank(number, job.world_size, _device(job.device, number))
     try:
-        seed_random_numbers(0, rank.device)  # the previous job may have changed the seed and grad mode
-        with torch.enable_grad(), _process_group(job, rank, store):
+        seed_all_random_numbers(0, rank.device)
+        with restored_settings(), torch.enable_grad(), _process_group(job, rank, store):
             return Answer(job.call(rank, *job.arguments))
-    except Exception as error:  # noqa: BLE001 (whatever is raised is an observation)
+    except BaseException as error:
+        if not is_observation(error):
+            raise
         return Answer(finding=classify_error(error))
 
 

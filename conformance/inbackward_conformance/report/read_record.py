@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.report.earlier_record import up_to_date
-from inbackward_conformance.report.record import CaseRecord, RequirementRecord
+from inbackward_conformance.report.record import UNTESTED, CaseRecord, RequirementRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,8 @@ class RecordedRun:
         cases: all cases.
         requirements: all requirements of all implementations.
         whole: whether all cases of its chapters were selected.
+        optimizers: the own optimizer classes of implementations that declare some.
+        rounding: the `size` and `reason` of implementations that declare a rounding.
     """
 
     path: Path
@@ -52,6 +55,8 @@ class RecordedRun:
     cases: tuple[CaseRecord, ...]
     requirements: tuple[RequirementRecord, ...]
     whole: bool
+    optimizers: dict[str, list[str]]
+    rounding: dict[str, dict[str, Any]]
 
 
 def read_record(path: Path) -> RecordedRun:
@@ -72,26 +77,39 @@ def read_record(path: Path) -> RecordedRun:
     if not kinds or kinds[0] != "header" or kinds[-1] != "footer":
         raise BadRecord(f"record {path}: has no footer, its run did not reach its end; run it again")
     try:
-        return _run(path, lines)
+        run = _run(path, lines)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadRecord(
             f"record {path}: of another version of the suite ({type(error).__name__}: {error}); run it again"
         ) from error
+    if missing := [name for name in run.implementations if name not in run.versions]:
+        raise BadRecord(
+            f"record {path}: its header lacks {', '.join(missing)}, of which its footer has a verdict; run it again"
+        )
+    return run
 
 
 def _run(path: Path, lines: list[Line]) -> RecordedRun:
     header, footer = lines[0], lines[-1]
+    cases = tuple(CaseRecord.load(_values(CaseRecord, up_to_date(line))) for line in lines if line["kind"] == "case")
+    tested = Counter((case.implementation, case.requirement) for case in cases if case.outcome not in UNTESTED)
     return RecordedRun(
         path=path,
         date=datetime.fromisoformat(header["date"]).astimezone(UTC),
         **{name: str(header[name]) for name in ("spec", "inbackward", "torch", "python", "device")},
         versions=dict(header["versions"]),
         implementations=tuple(footer["implementations"]),
-        cases=tuple(CaseRecord.load(_values(CaseRecord, up_to_date(line))) for line in lines if line["kind"] == "case"),
+        cases=cases,
         requirements=tuple(
-            RequirementRecord(**_values(RequirementRecord, line)) for line in lines if line["kind"] == "requirement"
+            RequirementRecord(
+                **{"tested": tested[line["implementation"], line["requirement"]], **_values(RequirementRecord, line)}
+            )
+            for line in lines
+            if line["kind"] == "requirement"
         ),
         whole=footer["whole"],
+        optimizers=dict(header.get("optimizers", {})),
+        rounding=dict(header.get("rounding", {})),
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -14,7 +16,7 @@ from inbackward_conformance.outcome import Compared, Difference, Level, Outcome
 from inbackward_conformance.specification import SPEC_VERSION, Requirement, specification
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class CaseRecord:
     drawn: int = 0
     difference: Difference | None = None
 
+    @property
+    def cause(self) -> str:
+        """The detail without the place where the error was raised and the plan: cases of one cause differ in them."""
+        return re.sub(r"^(rank \d+: )?(event \d+, .*?|\w+) raises |(, in|; drawn:) Plan\(.*", "", self.detail)
+
     def __str__(self) -> str:
         """Return the result on one line."""
         case = f"[{self.case}]" if self.case else ""
@@ -60,6 +67,23 @@ class CaseRecord:
         return cls(**{**values, "outcome": Outcome(values["outcome"]), "difference": difference})
 
 
+UNTESTED = frozenset({Outcome.NOT_OFFERED, Outcome.NOT_RUN})
+"""The outcomes of cases that test nothing."""
+
+
+class Standing(StrEnum):
+    """How a requirement is counted: each has exactly one.
+
+    `in part` is one of which some cases passed, and the others were not offered or not run.
+    """
+
+    KEPT = "kept"
+    BROKEN = "broken"
+    IN_PART = "in part"
+    NOT_OFFERED = "not offered"
+    NOT_RUN = "not run"
+
+
 @dataclass(frozen=True)
 class RequirementRecord:
     """The result of one requirement: the worst of its cases.
@@ -69,6 +93,7 @@ class RequirementRecord:
         ran: whether it ran completely: no case was `not run`, and not all were `not offered` unless it tests an
             optional call.
         applies: whether torch has the tested feature on this device; if not, it does not count for the verdict.
+        tested: the number of its cases that were neither `not offered` nor `not run`.
     """
 
     implementation: str
@@ -81,6 +106,16 @@ class RequirementRecord:
     cases: int
     ran: bool
     applies: bool
+    tested: int
+
+    @property
+    def standing(self) -> Standing:
+        """What is said of it where requirements are counted."""
+        if not self.passed and self.outcome is not Outcome.NOT_RUN:
+            return Standing.BROKEN
+        if self.outcome not in UNTESTED:
+            return Standing.KEPT
+        return Standing.IN_PART if self.tested else Standing(self.outcome)
 
 
 def summarize(
@@ -112,6 +147,7 @@ def _summarize_requirement(
         cases=len(cases),
         ran=_ran(requirement, [case.outcome for case in cases]),
         applies=requirement.applies_to(device),
+        tested=sum(case.outcome not in UNTESTED for case in cases),
     )
 
 
@@ -137,16 +173,56 @@ def count(requirements: Iterable[RequirementRecord]) -> dict[str, int]:
     return {outcome.value: counts[outcome] for outcome in reversed(Outcome)}
 
 
-def kept(requirement: RequirementRecord) -> bool:
-    """Return whether the requirement was tested and passed; one that is `not offered` is not kept."""
-    return requirement.passed and requirement.outcome not in {Outcome.NOT_OFFERED, Outcome.NOT_RUN}
+def standings(requirements: Iterable[RequirementRecord]) -> dict[str, int]:
+    """Count requirements by standing."""
+    counts = Counter(requirement.standing for requirement in requirements)
+    return {standing.value: counts[standing] for standing in Standing}
+
+
+def standings_by_level(requirements: Sequence[RequirementRecord]) -> dict[str, dict[str, int]]:
+    """Count the requirements that apply to the device by level and standing."""
+    applicable = [requirement for requirement in requirements if requirement.applies]
+    return {level: standings(each for each in applicable if each.level == level) for level in Level}
+
+
+def describe_rounding(rounding: Mapping[str, Any]) -> str:
+    """Describe the rounding that an adapter declares."""
+    return f"to {rounding['size']:g} of the largest value ({rounding['reason']})"
+
+
+def reasons_not_run(requirements: Iterable[RequirementRecord], cases: Iterable[CaseRecord]) -> dict[str, int]:
+    """Return why requirements that apply to the device were not run, with the number of requirements."""
+    missing = {each.requirement for each in requirements if each.applies and each.outcome is Outcome.NOT_RUN}
+    told = {(case.detail, case.requirement) for case in cases if case.outcome is Outcome.NOT_RUN}
+    counts = Counter(reason for reason, requirement in sorted(told) if requirement in missing)
+    return dict(counts.most_common())
 
 
 class RecordFile:
     """Writes the record line by line; the record of an incomplete run has no footer."""
 
-    def __init__(self, file: TextIO, versions: dict[str, str], *, device: str, seed: int, profile: str) -> None:
-        """Write the header; `versions` holds the distribution of each implementation, with its version."""
+    def __init__(
+        self,
+        file: TextIO,
+        versions: dict[str, str],
+        *,
+        device: str,
+        seed: int,
+        profile: str,
+        optimizers: Mapping[str, Sequence[str]] | None = None,
+        rounding: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Write the header.
+
+        Args:
+            file: the file, open for writing.
+            versions: the distribution of each implementation, with its version.
+            device: the device.
+            seed: the seed of the run.
+            profile: the profile of drawn plans.
+            optimizers: the own optimizer classes of each implementation that declares some.
+            rounding: the `size` and `reason` of each implementation that declares a rounding.
+        """
         self._file = file
         self._write(
             "header",
@@ -159,6 +235,8 @@ class RecordFile:
             seed=seed,
             profile=profile,
             versions=versions,
+            optimizers=optimizers or {},
+            rounding=rounding or {},
         )
 
     def write_case(self, case: CaseRecord) -> None:
@@ -176,7 +254,10 @@ class RecordFile:
         for requirements in results.values():
             for requirement in requirements:
                 self._write("requirement", **asdict(requirement))
-        footer = {name: {"verdict": verdict(records), **count(records)} for name, records in results.items()}
+        footer = {
+            name: {"verdict": verdict(records), **count(records), "levels": standings_by_level(records)}
+            for name, records in results.items()
+        }
         self._write("footer", implementations=footer, selection=selection, whole=whole)
         self._file.close()
 

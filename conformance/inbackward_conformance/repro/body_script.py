@@ -34,7 +34,7 @@ STAND_INS = {
     ("inbackward_conformance.plan.assignment", "TensorOption"): "torch.tensor",
     ("inbackward_conformance.catalogue.optimizer_configurations", "Configuration"): "configuration",
     ("inbackward_conformance.training.trace", "take_snapshot"): "observed",
-    ("inbackward_conformance.training.compare", "difference"): "first_difference",
+    ("inbackward_conformance.training.compare", "difference"): "snapshot_difference",
     ("inbackward_conformance.training.side_by_side", "SideBySide"): "FunctionalAndOrdinary",
 }
 """Names of shorter definitions, in `stand_ins` or builtins, that replace these objects in scripts."""

@@ -21,9 +21,12 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.adapters.find import CALL_NAMES, find_implementation, known_implementations
+from inbackward_conformance.adapters.implementation import Implementation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from inbackward_conformance.adapters.declarations import Declarations
 
 DEFAULTS = {
     "backward": "({loss}).backward({options})",
@@ -65,6 +68,11 @@ class CallTemplates:
         except SyntaxError as error:
             raise CannotWrite(f"`spelling['import']` is no source ({error}): {needed}") from error
         self._templates = templates
+
+    @property
+    def declared(self) -> Declarations:
+        """What the adapter declares."""
+        return Implementation(self.target).declared
 
     def offers(self, call: str) -> bool:
         """Return whether the implementation has this optional call, and there is source for it."""

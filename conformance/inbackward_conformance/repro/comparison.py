@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.outcome import Compared
+from inbackward_conformance.repro.stand_ins import assert_alike
 
 if TYPE_CHECKING:
     from inbackward_conformance.repro.script import Script
@@ -39,7 +40,12 @@ for name, value in expected.items():
 CLOSE = """
 for name, value in expected.items():
     atol = {tolerance} * value.abs().max().item()
-    assert_close(actual[name], value, rtol=0, atol=atol, msg=lambda text: f"{{name}}: {{text}}")
+    assert_close(actual[name], value, rtol=0, atol=atol, equal_nan=True, msg=lambda text: f"{{name}}: {{text}}")
+"""
+
+DEEP = """
+for name, value in expected.items():
+    assert_alike(actual[name], value, name, {tolerance})
 """
 
 RANKS_APART = """
@@ -63,6 +69,7 @@ class Comparison:
         may_refuse: whether an error of the implementation passes.
         refusal: the message of an error that does not pass; empty if every refusal passes.
         state: source of the state that `optimizer` has for `param`.
+        own_states: whether that may be anything, unlike the tensors and numbers that the classes of torch keep.
     """
 
     compared: Compared
@@ -71,6 +78,12 @@ class Comparison:
     may_refuse: bool = False
     refusal: str = ""
     state: str = "optimizer.state[param]"
+    own_states: bool = False
+
+    @property
+    def needs(self) -> list[Any]:
+        """The functions that the source calls, to be defined in the script."""
+        return [assert_alike] if self._deep else []
 
     def returned(self, script: Script) -> str:
         """Return the expression that a training function returns: the compared tensors by name."""
@@ -105,9 +118,18 @@ class Comparison:
     def _equal(self) -> str:
         if self.compared is Compared.RANKS:
             return RANKS_APART.strip()
-        if self.tolerance and self.compared is Compared.PARAMETERS:
+        if self._deep:
+            return DEEP.strip().format(tolerance=self.tolerance)
+        if self.tolerance:
             return CLOSE.strip().format(tolerance=self.tolerance)
         return EQUAL.strip()
+
+    @property
+    def _deep(self) -> bool:
+        """Whether `assert_close` alone will not do: for objects in states, or a tolerance where some may be None."""
+        if self.compared is Compared.STATES:
+            return self.own_states or bool(self.tolerance)
+        return self.compared in {Compared.BUFFERS, Compared.GRADIENTS} and bool(self.tolerance)
 
 
 def exit_on_refusal(statements: str, refusal: str = "") -> str:

@@ -83,11 +83,14 @@ class PlanScript:
         self._comparison = Comparison(
             failure.difference.compared,
             self._arguments,
-            plan.ranks.tolerance if plan.ranks else 0.0,
+            max(plan.ranks.tolerance if plan.ranks else 0.0, templates.declared.rounding.size),
             may_refuse=self._may_refuse(at_attachment=False),
             refusal=failure.difference.refusal,
             state=templates.write("state_of", **STATE_OF_ARGUMENTS),
+            own_states=_has_own_states(templates),
         )
+        for function in self._comparison.needs:
+            self._inlined.add(function)
 
     def text(self) -> str:
         """Return the text of the script."""
@@ -241,6 +244,12 @@ def _events_up_to(plan: Plan, last: int | None) -> Events:
         return plan.before, (Attach(),), plan.events
     attaching = len(plan.before)
     return plan.before[: last + 1], (Attach(),) * (last >= attaching), plan.events[: max(last - attaching, 0)]
+
+
+def _has_own_states(templates: CallTemplates) -> bool:
+    """Return whether optimizer states may be other than those of the classes in `torch.optim`."""
+    own_calls = any(map(templates.offers, ("standard_optimizer", "state_of")))
+    return own_calls or bool(templates.declared.own_optimizers)
 
 
 def _has_one_optimizer(plan: Plan) -> bool:

@@ -66,7 +66,9 @@ class SpellOut(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        """Replace `implementation.state_of` by a lambda, and remove `.target` of a functional optimizer."""
+        """Replace `implementation.state_of` and the declared rounding; remove `.target` of a functional optimizer."""
+        if ast.unparse(node) == "implementation.declared.rounding.size":
+            return ast.Constant(self._templates.declared.rounding.size)
         if ast.unparse(node) == "implementation.state_of":
             return _expression(f"lambda optimizer, param: {self._templates.write('state_of', **STATE_OF_ARGUMENTS)}")
         self.generic_visit(node)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import tempfile
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,7 +20,6 @@ from torch.testing import assert_close
 
 from inbackward_conformance.accident import is_accidental
 from inbackward_conformance.catalogue.models import MLP
-from inbackward_conformance.tensors import describe_difference, same_bits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -63,27 +63,60 @@ def observed(
     event: str,
     model: nn.Module,
     optimizers: Iterable[Optimizer],
-    state_of: Callable[[Optimizer, Tensor], dict[str, Any]],
+    state_of: Callable[[Optimizer, Tensor], Any],
 ) -> dict[str, Any]:
     """Return the parameters and optimizer states, by name."""
-    tensors: dict[str, Any] = {"event": event}
+    found: dict[str, Any] = {"event": event}
     for name, param in model.named_parameters():
-        tensors[f"parameter {name!r}"] = param.detach().clone()
+        found[f"parameter {name!r}"] = param.detach().clone()
         states = [state_of(optimizer, param) for optimizer in optimizers if param in optimizer.state]
         for number, state in enumerate(states):
-            values = {key: torch.as_tensor(value).clone() for key, value in state.items() if value is not None}
-            tensors |= {f"{key} {number} of {name!r}": value for key, value in values.items()}
-    return tensors
+            found |= leaves(state, f"state {number} of {name!r}")
+    return found
 
 
-def first_difference(expected: dict[str, Any], actual: dict[str, Any]) -> str:
+def snapshot_difference(expected: dict[str, Any], actual: dict[str, Any], tolerance: float = 0.0) -> str:
     """Return what differs between two snapshots; empty if nothing does."""
     if expected.keys() != actual.keys():
         return f"there are {list(actual)}, expected {list(expected)}"
-    for name in expected.keys() - {"event"}:
-        if not same_bits(expected[name], actual[name]):
-            return f"{name} differs after {actual['event']}: {describe_difference(expected[name], actual[name])}"
+    for name in [*expected][1:]:
+        try:
+            assert_alike(actual[name], expected[name], f"after {actual['event']}, {name}", tolerance)
+        except AssertionError as error:
+            return str(error)
     return ""
+
+
+def leaves(value: Any, path: str = "", within: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Return what a value is made of, by path; an object is made of its attributes."""
+    if isinstance(value, torch.Tensor):
+        return {path: value.detach().clone()}
+    if id(value) in within or inspect.ismodule(value):
+        return {}
+    if isinstance(value, dict):
+        parts = {f"[{key!r}]": part for key, part in value.items()}
+    elif isinstance(value, list | tuple):
+        parts = {f"[{number}]": part for number, part in enumerate(value)}
+    else:
+        names = [*getattr(value, "__dict__", ()), *getattr(value, "__slots__", ())]
+        parts = {f".{name}": getattr(value, name) for name in names if hasattr(value, name)}
+    inner = [leaves(part, path + place, (*within, id(value))) for place, part in parts.items()]
+    return {path: leaf for each in inner for path, leaf in each.items()} if parts else {path: value}
+
+
+def assert_alike(actual: Any, expected: Any, where: str, tolerance: float = 0.0) -> None:
+    """Require that two values are equal in every tensor, number and text that they are made of."""
+    actual, expected = leaves(actual), leaves(expected)
+    assert actual.keys() == expected.keys(), f"{where}: there are {list(actual)}, expected {list(expected)}"
+    for path, value in expected.items():
+        if isinstance(value, torch.Tensor | float | complex):
+            number = torch.as_tensor(value)
+            rounded = number.numel() and (number.is_floating_point() or number.is_complex())
+            atol = tolerance * number.to_dense().abs().nan_to_num(0, 0).max().item() if tolerance and rounded else 0.0
+            msg = f"{where}{path}: ".__add__
+            assert_close(actual[path], value, rtol=0, atol=atol, equal_nan=True, msg=msg)
+        elif value is None or isinstance(value, int | str):
+            assert actual[path] == value, f"{where}{path}: {actual[path]!r}, expected {value!r}"
 
 
 def configuration(optimizer: str, options: dict[str, Any], kind: str = "") -> SimpleNamespace:
@@ -149,13 +182,16 @@ class FunctionalAndOrdinary:
 
     def compare(self, tolerance: float = 0.0) -> None:
         """Compare parameters and states."""
+        tolerance = max(tolerance, implementation.declared.rounding.size)
         for param, expected in zip(self.params, self.expected, strict=True):
             pairs: list[tuple[Any, Any]] = [(param, expected)]
             if hasattr(self.functional, "state"):
-                pairs.append((self.functional.state.get(param) or {}, self.standard.state.get(expected) or {}))
-            for pair in pairs:
-                atol = tolerance and tolerance * expected.abs().max().item()
-                assert_close(*pair, rtol=0, atol=atol, equal_nan=True)
+                state, kept = self.functional.state.get(param) or {}, self.standard.state.get(expected) or {}
+                assert state.keys() == kept.keys(), f"the state has {list(state)}, expected {list(kept)}"
+                pairs += [(state[key], kept[key]) for key in kept]
+            for actual, value in pairs:
+                atol = tolerance and tolerance * torch.as_tensor(value).abs().max().item()
+                assert_close(actual, value, rtol=0, atol=atol, equal_nan=True)
 
 
 def on_ranks(world_size: int, body: Callable[..., None], *arguments: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from inbackward_conformance.adapters.find import find_implementation
+from inbackward_conformance.adapters.declarations import Declarations
+from inbackward_conformance.adapters.find import UnusableImplementation, find_implementation
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.checking.drawn import Drawn
@@ -30,8 +31,9 @@ from inbackward_conformance.report.expected import find_covering
 from inbackward_conformance.report.record import CaseRecord
 from inbackward_conformance.repro.body_script import sources_of
 from inbackward_conformance.specification import DISTRIBUTED, requirement_id, specification
-from inbackward_conformance.training.classify_error import classify_error
-from inbackward_conformance.training.random_numbers import seed_random_numbers
+from inbackward_conformance.training.classify_error import classify_error, printable_errors
+from inbackward_conformance.training.global_state import restored_settings
+from inbackward_conformance.training.random_numbers import seed_all_random_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -84,16 +86,23 @@ def warm_up_torch() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def reset_torch(request: pytest.FixtureRequest, device: str) -> Iterator[None]:
-    """Seed the random numbers and enable grad mode for each case."""
-    seed_random_numbers(request.config.getoption("conformance_seed"), device)
-    with torch.enable_grad():
+    """Seed the random numbers and enable grad mode for each case, and restore the global settings after it."""
+    with suppress(UnusableImplementation):  # its import may change settings, which it does once
+        find_implementation(_implementation_and_case(request.node)[0])
+    seed_all_random_numbers(request.config.getoption("conformance_seed"), device)
+    with restored_settings(), torch.enable_grad():
         yield
 
 
 @pytest.fixture
-def implementation(request: pytest.FixtureRequest) -> Implementation:
+def implementation(request: pytest.FixtureRequest, device: str) -> Implementation:
     """Return the implementation under test, new for each case."""
-    return Implementation(find_implementation(request.param))
+    target = find_implementation(request.param)
+    required = Declarations.of(target).requires_device
+    if required and required != device.partition(":")[0]:
+        raise NotRun(f"it requires {required}, and the run is on {device}")
+    with printable_errors():
+        return Implementation(target)
 
 
 @pytest.fixture
@@ -173,6 +182,13 @@ def pytest_runtest_call(item: pytest.Function) -> Generator[None, object, object
     if _is_distributed(item.path) or "drawn" in item.fixturenames:
         return (yield)
     with time_limit(item.config.getoption("case_seconds")):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_pyfunc_call() -> Generator[None, object, object]:
+    """Let pytest and its other plugins see only errors that they can print."""
+    with printable_errors():
         return (yield)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import random
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -29,10 +31,12 @@ from inbackward_conformance.plan.events import (
 from inbackward_conformance.plan.need import MOVES_AT_ZERO
 from inbackward_conformance.plugin.optimizer_cases import optimizers
 from inbackward_conformance.tensors import close, describe_difference
+from inbackward_conformance.training.global_state import torch_settings
 
 SGD = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
 PLAIN_SGD = Assignment("SGD", {"lr": 0.1})
+ADAM = Assignment("Adam", {"lr": 0.1})
 
 with_both = optimizers("assignment", [SGD, ADAMW])
 with_hooks = pytest.mark.parametrize("by", ["register_hook", "register_post_accumulate_grad_hook"])
@@ -184,17 +188,28 @@ def test_seen_by_hook(implementation: Implementation, device: str, by: str, when
 @pytest.mark.must
 @pytest.mark.parametrize("grad_mode", [True, False], ids=["grad", "no_grad"])
 def test_modes_and_random_state(implementation: Implementation, device: str, grad_mode: bool) -> None:
-    """Attaching and backward leave the grad mode and the random state as they were, and ask for no grad mode."""
+    """Attaching and backward leave the grad mode and the random state as they were, and ask for no grad mode.
+
+    The other global settings of torch stay as they were too, such as the default dtype and device, the deterministic
+    mode and the number of threads; and so do the random states of Python and NumPy.
+    """
+    optimizer_class, options = bind(implementation, ADAM)
+    settings = torch_settings()
+    python_state, numpy_state = random.getstate(), repr(np.random.get_state())  # noqa: NPY002 (the one all share)
     model = MLP().to(device)
     loss = model(torch.ones(2, 4, device=device)).sum()
     before = [param.detach().clone() for param in model.parameters()]
     random_state = torch.get_rng_state()
     with torch.set_grad_enabled(grad_mode):
-        implementation.attach(model, [(torch.optim.Adam, model.parameters(), {"lr": 0.1}, True)])
+        implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
         assert torch.is_grad_enabled() is grad_mode, "attaching leaves another grad mode behind"
         implementation.backward(loss, model)
         assert torch.is_grad_enabled() is grad_mode, "backward leaves another grad mode behind"
     assert torch.equal(torch.get_rng_state(), random_state), "attaching or backward draws random numbers"
+    assert random.getstate() == python_state, "attaching or backward draws random numbers of Python"
+    assert repr(np.random.get_state()) == numpy_state, "attaching or backward draws random numbers of NumPy"  # noqa: NPY002
+    changed = [name for name, value in torch_settings().items() if value != settings[name]]
+    assert not changed, f"attaching or backward changes {', '.join(changed)}"
     for value, (name, param) in zip(before, model.named_parameters(), strict=True):
         assert not torch.equal(value, param), f"{name} is not stepped, with grad mode {grad_mode}"
 

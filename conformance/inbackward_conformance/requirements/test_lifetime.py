@@ -32,8 +32,8 @@ from inbackward_conformance.plan.events import (
 )
 from inbackward_conformance.plan.need import NOT_COMPARED
 from inbackward_conformance.plugin.optimizer_cases import optimizers
-from inbackward_conformance.tensors import tensors_in
 from inbackward_conformance.training.storages import Storages, gc_new_objects_only
+from inbackward_conformance.values import tensors_in
 
 ROUNDS = 100
 THREE_STEPS = (Backward(),) * 3

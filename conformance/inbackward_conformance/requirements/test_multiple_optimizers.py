@@ -18,7 +18,7 @@ from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward
 from inbackward_conformance.plan.need import ANOTHER_CLASS, NOT_COMPARED, SAME_CLASS, STATE
 from inbackward_conformance.plugin.optimizer_cases import optimizers
-from inbackward_conformance.tensors import tensors_in
+from inbackward_conformance.values import tensors_in
 
 SIX_STEPS = (Backward(),) * 6
 SGD = Assignment("SGD", {"lr": 0.03, "weight_decay": 0.1})

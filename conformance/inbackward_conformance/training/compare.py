@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import TYPE_CHECKING
 
 from inbackward_conformance.outcome import CONFORMS, Compared, Difference, Finding, Outcome, Refusal
 from inbackward_conformance.tensors import close, describe_difference, same_bits
+from inbackward_conformance.values import first_difference, first_incomparable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,9 +31,18 @@ def compare(standard: Trace, observed: Trace, may_refuse: Refusal | None = None,
     """
     compared = min(len(standard.snapshots) - bool(standard.raised), len(observed.snapshots) - bool(observed.raised))
     pairs = zip(standard.snapshots[:compared], observed.snapshots[:compared], strict=True)
+    not_compared = None
     for number, (expected, actual) in enumerate(pairs):
         if finding := difference(expected, actual, tolerance, number):
-            return finding
+            if not finding.passed:
+                return finding
+            not_compared = not_compared or finding
+    finding = _judge_errors(standard, observed, may_refuse)
+    return not_compared if not_compared and finding.passed else finding
+
+
+def _judge_errors(standard: Trace, observed: Trace, may_refuse: Refusal | None) -> Finding:
+    """Return the finding of two traces that are equal up to the first error of either."""
     if standard.raised and len(observed.snapshots) - bool(observed.raised) >= len(standard.snapshots):
         raised = standard.raised
         detail = f"{raised.event} goes through, where the standard loop raises {raised.text}"
@@ -55,7 +63,11 @@ def compare(standard: Trace, observed: Trace, may_refuse: Refusal | None = None,
 def difference(
     expected: Snapshot, actual: Snapshot, tolerance: float = 0.0, event: int | None = None
 ) -> Finding | None:
-    """Return the first difference between two snapshots of the same event, whose number is `event`."""
+    """Return the first difference between two snapshots of the same event, whose number is `event`.
+
+    If there is none, but a state that cannot be compared, the finding says so, and passes as `not run`: nobody knows
+    whether it differs.
+    """
     mismatches = itertools.chain(
         _values(Compared.PARAMETERS, expected.params, actual.params, actual.event, tolerance),
         _values(Compared.BUFFERS, expected.buffers, actual.buffers, actual.event, tolerance),
@@ -64,7 +76,7 @@ def difference(
     )
     for compared, outcome, detail in mismatches:
         return Finding(outcome, detail, passed=False, difference=Difference(compared, event))
-    return None
+    return _not_compared(expected, actual)
 
 
 def _values(
@@ -99,25 +111,32 @@ def _states(expected: Snapshot, actual: Snapshot, tolerance: float) -> Iterator[
         return
     for name, states in expected.states.items():
         if not same_states(states, actual.states[name], tolerance):
-            how = describe_states(states, actual.states[name])
+            how = describe_states(states, actual.states[name], tolerance)
             detail = f"optimizer state of {name!r} differs from the standard loop after {actual.event}: {how}"
             yield Compared.STATES, Outcome.DIVERGES, detail
 
 
-def describe_states(expected: list[State], actual: list[State]) -> str:
+def _not_compared(expected: Snapshot, actual: Snapshot) -> Finding | None:
+    if expected.states is None or actual.states is None:
+        return None
+    for name, states in expected.states.items():
+        if what := incomparable(states):
+            return Finding(Outcome.NOT_RUN, f"optimizer state of {name!r} after {actual.event}: {what}")
+    return None
+
+
+def incomparable(states: list[State]) -> str:
+    """Return what in equal states cannot be compared, and the remedy; empty if everything can."""
+    what = next(filter(None, map(first_incomparable, states)), "")
+    return what and f"{what}, so it cannot be compared; let `state_of` of the adapter return what can"
+
+
+def describe_states(expected: list[State], actual: list[State], tolerance: float = 0.0) -> str:
     """Return which entry of the states differs first, and how."""
     if len(expected) != len(actual):
         return f"{len(actual)} optimizers hold a state for it, expected {len(expected)}"
-    for expected_state, actual_state in zip(expected, actual, strict=True):
-        for key in sorted({*expected_state, *actual_state}):
-            if key not in actual_state or key not in expected_state:
-                return f"{key!r} is {'missing' if key in expected_state else 'unexpected'}"
-            want, got = expected_state[key], actual_state[key]
-            if not _same_value(want, got):
-                tensors = isinstance(want, torch.Tensor) and isinstance(got, torch.Tensor)
-                how = describe_difference(want, got) if tensors else f"{got!r}, expected {want!r}"
-                return f"{key!r}: {how}"
-    return "the same values in another order"
+    differences = map(first_difference, expected, actual, itertools.repeat(tolerance))
+    return next(filter(None, differences), "the same values in another order")
 
 
 def _judge_refusal(raised: Raised, changed: list[str], attached: list[str], may_refuse: Refusal | None) -> Finding:
@@ -174,24 +193,7 @@ def same_states(expected: list[State], actual: list[State], tolerance: float = 0
     if len(expected) != len(actual):
         return False
     orders = itertools.permutations(actual) if len(actual) <= MAX_PERMUTED else iter([tuple(actual)])
-    return any(
-        all(_same_state(want, state, tolerance) for want, state in zip(expected, order, strict=True))
-        for order in orders
-    )
-
-
-def _same_state(expected: State, actual: State, tolerance: float) -> bool:
-    return expected.keys() == actual.keys() and all(
-        _same_value(expected[key], actual[key], tolerance) for key in expected
-    )
-
-
-def _same_value(expected: Any, actual: Any, tolerance: float = 0.0) -> bool:
-    if isinstance(expected, torch.Tensor) and isinstance(actual, torch.Tensor):
-        return close(expected, actual, tolerance)
-    if isinstance(expected, list | tuple) and isinstance(actual, list | tuple):
-        return len(expected) == len(actual) and all(map(_same_value, expected, actual))
-    return type(expected) is type(actual) and bool(expected == actual)
+    return any(not any(map(first_difference, expected, order, itertools.repeat(tolerance))) for order in orders)
 
 
 def _failed(outcome: Outcome, detail: str) -> Finding:

@@ -25,7 +25,7 @@ def compare_ranks(
     """Return the finding of the traces of an implementation, one for each rank.
 
     Without an error, every rank has to be equal to the same rank of the standard loop, and the ranks bitwise equal to
-    each other wherever those of the standard loop are.
+    each other wherever those of the standard loop are, whatever the tolerance: they have added up the same gradients.
 
     A refusal has to be that of all ranks: each has to raise, and none may have changed anything in the event that
     raised. A rank whose peer has exited raises a communication error, which is judged as the error of that peer. If all
@@ -47,9 +47,10 @@ def compare_ranks(
     if silent is not None and first is not None and findings[first].outcome is Outcome.REFUSES:
         detail = f"rank {first} alone: {findings[first].detail}; rank {silent} goes through"
         return replace(findings[first], outcome=Outcome.FAILS, detail=detail, passed=False)
-    if (worst := _worst(findings, own or findings)) is not None:
+    worst = _worst(findings, own or findings)
+    if worst is not None and worst.outcome is not Outcome.NOT_RUN:
         return worst
-    return _diverging_ranks(standard, observed) or next(iter(findings.values()), CONFORMS)
+    return _diverging_ranks(standard, observed) or worst or next(iter(findings.values()), CONFORMS)
 
 
 def _with_error(trace: Trace, error: Raised) -> Trace:

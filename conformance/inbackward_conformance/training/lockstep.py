@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from inbackward_conformance.binding import bind_event
-from inbackward_conformance.outcome import BrokenPromise
+from inbackward_conformance.outcome import BrokenPromise, Finding, Outcome
 from inbackward_conformance.plan.events import Attach
 from inbackward_conformance.training.compare import compare
 from inbackward_conformance.training.in_backward import InBackward
@@ -29,15 +29,25 @@ if TYPE_CHECKING:
 class Lockstep:
     """Two equal models that run the same events. The models must not draw random numbers.
 
+    Args:
+        about_to_run: called with the plan before each event.
+        not_compared: called with the finding of each event after which a state cannot be compared.
+
     Attributes:
         plan: the events so far.
     """
 
     def __init__(
-        self, plan: Plan, implementation: Implementation, device: str, about_to_run: Callable[[Plan], None]
+        self,
+        plan: Plan,
+        implementation: Implementation,
+        device: str,
+        about_to_run: Callable[[Plan], None],
+        not_compared: Callable[[Finding], None],
     ) -> None:
         self.plan = plan
         self._about_to_run = about_to_run
+        self._not_compared = not_compared
         self._implementation = implementation
         self._standard = _run(plan, StandardLoop(implementation), device)
         self._observed = _run(plan, InBackward(implementation), device)
@@ -66,11 +76,14 @@ class Lockstep:
                 traced.execute(event)
         if raised := self._standard.trace.raised:
             raise unusable_plan_error(self._implementation, self.plan, raised)
-        finding = compare(_latest(self._standard.trace), _latest(self._observed.trace))
+        tolerance = self._implementation.declared.rounding.size
+        finding = compare(_latest(self._standard.trace), _latest(self._observed.trace), tolerance=tolerance)
         if not finding.passed:
             assert finding.difference
             difference = replace(finding.difference, event=len(self._observed.trace.snapshots) - 1)
             raise BrokenPromise(replace(finding, difference=difference), self.plan)
+        if finding.outcome is Outcome.NOT_RUN:
+            self._not_compared(finding)
 
 
 def _run(plan: Plan, method: StandardLoop | InBackward, device: str) -> TracedRun:

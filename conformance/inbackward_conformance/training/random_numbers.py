@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import torch
 
 
@@ -15,3 +18,10 @@ def seed_random_numbers(seed: int, device: str) -> None:
         torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)
+
+
+def seed_all_random_numbers(seed: int, device: str) -> None:
+    """Seed these generators, and those of Python and NumPy, which an implementation may draw from."""
+    seed_random_numbers(seed, device)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (the generator that everybody shares)

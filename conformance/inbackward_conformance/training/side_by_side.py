@@ -9,10 +9,10 @@ import torch
 from inbackward_conformance.catalogue.build import build_model
 from inbackward_conformance.catalogue.optimizer_configurations import MODEL_FOR
 from inbackward_conformance.catalogue.optimizers import bind_options, find_optimizer_class
-from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome
+from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, NotRun, Outcome
 from inbackward_conformance.plan import ALL, Plan
 from inbackward_conformance.tensors import close, describe_difference
-from inbackward_conformance.training.compare import describe_states, same_states
+from inbackward_conformance.training.compare import describe_states, incomparable, same_states
 from inbackward_conformance.training.random_numbers import seed_random_numbers
 from inbackward_conformance.training.trace import copy_state
 
@@ -73,7 +73,7 @@ class SideBySide:
         """Step both, and compare parameters and states.
 
         Raises:
-            BrokenPromise: they are not bitwise equal.
+            BrokenPromise: they differ.
         """
         self.step_standard(gradients)
         self.step_functional(gradients, one_by_one=one_by_one)
@@ -99,16 +99,26 @@ class SideBySide:
         """Compare parameters, and states if the functional optimizer has a `state`.
 
         `tolerance` is the largest difference that passes, relative to the largest value of a tensor; 0 means bitwise
-        equal.
+        equal. If the adapter declares more rounding, that much passes.
+
+        Raises:
+            BrokenPromise: they differ.
+            NotRun: they do not, but a state cannot be compared.
         """
+        tolerance = max(tolerance, self._implementation.declared.rounding.size)
+        not_compared = ""
         for number, (expected, param) in enumerate(zip(self.expected, self.params, strict=True)):
             if not close(expected, param, tolerance):
                 how = describe_difference(expected, param)
                 raise _diverges(f"parameter {number} differs from that of the ordinary optimizer: {how}")
             expected_state, state = self._states(number)
             if not same_states(expected_state, state, tolerance):
-                how = describe_states(expected_state, state)
+                how = describe_states(expected_state, state, tolerance)
                 raise _diverges(f"the state of parameter {number} differs from the ordinary optimizer's: {how}")
+            if what := incomparable(state):
+                not_compared = not_compared or f"the state of parameter {number}: {what}"
+        if not_compared:
+            raise NotRun(not_compared)
 
     def _states(self, number: int) -> tuple[list[State], list[State]]:
         try:
@@ -116,7 +126,8 @@ class SideBySide:
         except NotOffered:
             return [], []
         expected = self.standard.state.get(self.expected[number])
-        return [[copy_state(state)] if state else [] for state in (expected, observed)]  # type: ignore[return-value]
+        expected_state, state = map(copy_state, (expected, observed))
+        return [expected_state] * bool(expected_state), [state] * bool(state)
 
     def _make_params(self, device: str, model: str) -> list[Tensor]:
         name, names = (model, ALL) if model else MODEL_FOR.get(self._optimizer, ("MLP", ALL))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from inbackward_conformance.accident import is_accidental
+from inbackward_conformance.raised_error import message_of
+from inbackward_conformance.tensors import copied
+from inbackward_conformance.values import flatten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 State = dict[str, Any]
+"""One optimizer's state for one parameter, flattened: tensors, numbers and texts by path."""
 
 REFUSALS = {"RuntimeError", "TypeError", "ValueError"}
 """Types of errors that may be a refusal."""
@@ -72,11 +73,12 @@ class Raised:
         return message if error in REFUSALS else ""
 
     @staticmethod
-    def observe(error: Exception, event: str, *, attaching: int) -> Raised:
+    def observe(error: BaseException, event: str, *, attaching: int) -> Raised:
         """Return a description of `error`, raised during `event`."""
-        lines = str(error).strip().splitlines()
+        message = message_of(error)
+        lines = message.strip().splitlines()
         text = f"{type(error).__name__}: {lines[0] if lines else '(no message)'}"
-        return Raised(event, attaching, text, is_accidental(error), bool(_MENTIONS_STEPS.search(str(error))))
+        return Raised(event, attaching, text, is_accidental(error), bool(_MENTIONS_STEPS.search(message)))
 
 
 @dataclass
@@ -88,23 +90,22 @@ class Trace:
     raised: Raised | None = None
 
 
-def optimizer_state(optimizer: Optimizer, param: Tensor) -> State:
+def optimizer_state(optimizer: Optimizer, param: Tensor) -> Any:
     """Return the state that `optimizer` has for `param`, in the layout of torch's own classes."""
-    state: State = optimizer.state[param]
-    return state
+    return optimizer.state[param]
 
 
 def take_snapshot(
     event: str,
     model: nn.Module,
     optimizers: Iterable[Optimizer] | None,
-    state_of: Callable[[Optimizer, Tensor], State] = optimizer_state,
+    state_of: Callable[[Optimizer, Tensor], Any] = optimizer_state,
 ) -> Snapshot:
     """Return a snapshot of `model` and its `optimizers`, whose states `state_of` returns."""
     named = dict(model.named_parameters())
-    params = {name: _copy(param) for name, param in named.items()}
-    buffers = {name: _copy(buffer) for name, buffer in model.named_buffers()}
-    grads = {name: None if param.grad is None else _copy(param.grad) for name, param in named.items()}
+    params = {name: copied(param) for name, param in named.items()}
+    buffers = {name: copied(buffer) for name, buffer in model.named_buffers()}
+    grads = {name: None if param.grad is None else copied(param.grad) for name, param in named.items()}
     if optimizers is None:
         return Snapshot(event, params, buffers, grads)
     states: dict[str, list[State]] = {name: [] for name in named}
@@ -115,24 +116,14 @@ def take_snapshot(
             if id(param) in name_of:
                 attached[name_of[id(param)]] += 1
         for param in list(optimizer.state):
-            if id(param) in name_of and (state := state_of(optimizer, param)):
-                states[name_of[id(param)]].append(copy_state(state))
+            if id(param) in name_of and (state := copy_state(state_of(optimizer, param))):
+                states[name_of[id(param)]].append(state)
     return Snapshot(event, params, buffers, grads, states, attached)
 
 
-def copy_state(state: State) -> State:
-    """Return a copy of one parameter's optimizer state that later steps do not change."""
-    return {
-        key: _copy(value) if isinstance(value, torch.Tensor) else copy.deepcopy(value) for key, value in state.items()
-    }
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    # The ragged shapes of two nested tensors are never equal, and few functions support them, so compare the values.
-    values = tensor.values() if tensor.is_nested else tensor
-    if hasattr(values, "to_local"):
-        values = values.to_local()
-    return values.detach().clone()
+def copy_state(state: Any) -> State:
+    """Return a copy of one parameter's optimizer state that later steps do not change; empty if there is no state."""
+    return {} if state is None else flatten(state)
 
 
 PLAN_ERRORS = ("AttributeError", "IndexError", "KeyError", "NameError")

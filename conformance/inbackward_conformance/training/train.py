@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inbackward_conformance.outcome import NotOffered, NotRun
+from inbackward_conformance.outcome import BrokenPromise, NotOffered, NotRun
 from inbackward_conformance.plan.events import Attach
+from inbackward_conformance.raised_error import is_observation
+from inbackward_conformance.training.classify_error import printable_errors
 from inbackward_conformance.training.execute import execute
 from inbackward_conformance.training.random_numbers import seed_random_numbers
 from inbackward_conformance.training.run import TrainingRun
@@ -42,12 +44,15 @@ class TracedRun:
         name = f"event {len(self.trace.snapshots)}, {event!r}"
         try:
             execute(event, run)
-        except (NotOffered, NotRun):
+        except (BrokenPromise, NotOffered, NotRun):
             raise
-        except Exception as error:  # noqa: BLE001 (whatever an implementation raises is an observation)
+        except BaseException as error:
+            if not is_observation(error):
+                raise
             self.trace.raised = Raised.observe(error, name, attaching=len(run.plan.assignments_of(event)))
-        listed = _listed(run.method, run.model)
-        self.trace.snapshots.append(take_snapshot(name, run.model, listed, run.method.state_of))
+        with printable_errors():
+            listed = _listed(run.method, run.model)
+            self.trace.snapshots.append(take_snapshot(name, run.model, listed, run.method.state_of))
 
 
 def train(plan: Plan, method: StandardLoop | InBackward, device: str = "cpu", rank: int = 0) -> Trace:

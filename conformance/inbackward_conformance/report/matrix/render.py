@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -13,11 +14,11 @@ from markupsafe import Markup, escape
 
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.report.read_record import BadRecord
+from inbackward_conformance.report.record import RequirementRecord, Standing
 from inbackward_conformance.specification import specification
 
 if TYPE_CHECKING:
     from inbackward_conformance.report.matrix.table import Cell, Column, Matrix
-    from inbackward_conformance.report.record import RequirementRecord
 
 
 class Format(StrEnum):
@@ -38,6 +39,7 @@ MEANINGS = {
     Outcome.HANGS: "ran past its time limit",
     Outcome.CRASHES: "its process died",
     Outcome.ERROR: "the suite or the adapter's own set-up broke",
+    Standing.IN_PART: "some cases passed, the others were not offered or not run",
     Outcome.NOT_OFFERED: "a call that the implementation does not have",
     Outcome.NOT_RUN: "left out of the run, or not possible on its machine",
 }
@@ -50,6 +52,7 @@ SYMBOLS = {
     Outcome.HANGS: "∞",
     Outcome.CRASHES: "†",
     Outcome.ERROR: "!",
+    Standing.IN_PART: "◐",
     Outcome.NOT_OFFERED: "○",
     Outcome.NOT_RUN: "…",
     "conformant": "✓",
@@ -69,14 +72,20 @@ class CellStyle:
 
 def style_of(cell: Cell) -> CellStyle:
     """Return the style of `cell`; a refusal that does not pass looks different from one that does."""
-    outcome = cell.requirement.outcome
-    if outcome in {Outcome.NOT_OFFERED, Outcome.NOT_RUN}:
-        return CellStyle(SYMBOLS[outcome], outcome, "open")
-    if cell.kept:
+    outcome, standing = cell.requirement.outcome, cell.requirement.standing
+    if standing in {Standing.IN_PART, Standing.NOT_OFFERED, Standing.NOT_RUN}:
+        return CellStyle(SYMBOLS[standing], standing, "open")
+    if standing is Standing.KEPT:
         return CellStyle(SYMBOLS[outcome], outcome, "kept" if outcome is Outcome.CONFORMS else "refused")
     if outcome is Outcome.REFUSES:
         return CellStyle(SYMBOLS[Outcome.FAILS], "must not refuse", "broken")
     return CellStyle(SYMBOLS[outcome], outcome, "broken")
+
+
+def word_of(cell: Cell) -> str:
+    """Return the outcome of `cell`, or `in part`."""
+    standing = cell.requirement.standing
+    return standing if standing is Standing.IN_PART else cell.requirement.outcome
 
 
 def count_styles(column: Column) -> list[tuple[CellStyle, int]]:
@@ -103,6 +112,7 @@ def render(matrix: Matrix, output_format: Format, *, may_refuse_only: bool = Fal
         lstrip_blocks=True,
     )
     environment.filters["code"] = _code
+    environment.filters["markdown"] = _markdown
     chapters = {
         chapter: selected
         for chapter, rows in matrix.chapters.items()
@@ -113,6 +123,7 @@ def render(matrix: Matrix, output_format: Format, *, may_refuse_only: bool = Fal
         chapters=chapters,
         details=_details(matrix),
         style_of=style_of,
+        word_of=word_of,
         count_styles=count_styles,
         meanings=MEANINGS,
         symbols=SYMBOLS,
@@ -123,6 +134,12 @@ def render(matrix: Matrix, output_format: Format, *, may_refuse_only: bool = Fal
 def _code(text: str) -> Markup:
     """Return a docstring as HTML, with `<code>` for backticks."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 (all of it is escaped)
+
+
+def _markdown(text: str) -> str:
+    """Return text as it stands for itself in a cell of a Markdown table."""
+    line = " ".join(text.split())
+    return re.sub(r"([\\`*|<>&\[\]]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line)
 
 
 def _may_refuse(row: RequirementRecord) -> bool:
@@ -145,7 +162,7 @@ def _detail(column: Column, cell: Cell) -> dict[str, Any]:
         "word": style.word,
         "css": style.css,
         "expected": record.expected,
-        "outcome": record.outcome,
+        "outcome": word_of(cell),
         "cases": len(cell.cases),
         "observations": [
             {"case": case.case, "outcome": case.outcome, "detail": case.detail, "script": case.script}
@@ -153,7 +170,7 @@ def _detail(column: Column, cell: Cell) -> dict[str, Any]:
         ],
         "run": f"{cell.run.path.name}, {cell.run.date:%Y-%m-%d %H:%M} UTC",
         "command": (
-            f"python -m inbackward_conformance repro {cell.run.path.name} {record.requirement} "
-            f"--implementation {column.implementation}"
+            f"python -m inbackward_conformance repro {quote(cell.run.path.name)} {record.requirement} "
+            f"--implementation {quote(column.implementation)}"
         ),
     }

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.report.read_record import BadRecord
-from inbackward_conformance.report.record import CaseRecord, RequirementRecord, kept, verdict
+from inbackward_conformance.report.record import (
+    CaseRecord,
+    RequirementRecord,
+    describe_rounding,
+    reasons_not_run,
+    standings,
+    standings_by_level,
+    verdict,
+)
 from inbackward_conformance.specification import specification
 
 if TYPE_CHECKING:
@@ -24,11 +32,6 @@ class Cell:
     requirement: RequirementRecord
     cases: tuple[CaseRecord, ...]
     run: RecordedRun
-
-    @property
-    def kept(self) -> bool:
-        """Whether the requirement was tested and passed."""
-        return kept(self.requirement)
 
     @property
     def observations(self) -> list[CaseRecord]:
@@ -68,9 +71,34 @@ class Column:
         return ", ".join(version for version in versions if version and not version.startswith("torch "))
 
     @property
+    def optimizers(self) -> list[str]:
+        """The own optimizer classes that it was tested with; empty if those of torch."""
+        return list(dict.fromkeys(name for run in self.runs for name in run.optimizers.get(self.implementation, ())))
+
+    @property
+    def rounding(self) -> str:
+        """The rounding that its adapter declares, with the reason; empty if none."""
+        declared = [run.rounding[self.implementation] for run in self.runs if self.implementation in run.rounding]
+        return "; ".join(dict.fromkeys(map(describe_rounding, declared)))
+
+    @property
+    def reasons_not_run(self) -> dict[str, int]:
+        """Why requirements were not run, with the number of requirements."""
+        return reasons_not_run(self._requirements, (case for cell in self.cells.values() for case in cell.cases))
+
+    @property
+    def levels(self) -> dict[str, dict[str, int]]:
+        """The requirements that apply to the device, counted by level and standing."""
+        return standings_by_level(self._requirements)
+
+    @property
+    def _requirements(self) -> list[RequirementRecord]:
+        return [cell.requirement for cell in self.cells.values()]
+
+    @property
     def verdict(self) -> str:
         """The verdict; a run of selected cases never makes it `conformant`."""
-        conclusion = verdict(cell.requirement for cell in self.cells.values())
+        conclusion = verdict(self._requirements)
         whole = all(run.whole for run in self.runs)
         return conclusion if whole or conclusion != "conformant" else "incomplete"
 
@@ -84,14 +112,9 @@ class Column:
         """The chapters of the specification that it lacks."""
         return [name for name in dict.fromkeys(map(_chapter, specification())) if name not in self.chapters]
 
-    def kept(self, *, chapter: str = "", level: str = "") -> tuple[int, int]:
-        """Return how many requirements that apply to the device are kept, and how many there are."""
-        cells = [
-            cell
-            for name, cell in self.cells.items()
-            if chapter in {"", _chapter(name)} and level in {"", cell.requirement.level} and cell.requirement.applies
-        ]
-        return sum(cell.kept for cell in cells), len(cells)
+    def of_chapter(self, chapter: str) -> dict[str, int]:
+        """Return the requirements of a chapter that apply to the device, counted by standing."""
+        return standings(each for each in self._requirements if each.applies and _chapter(each.requirement) == chapter)
 
 
 @dataclass(frozen=True)

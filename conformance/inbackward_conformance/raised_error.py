@@ -1,0 +1,41 @@
+"""Errors of code under test: which of them are observations, and their text, whatever their class does."""
+
+from __future__ import annotations
+
+UNREADABLE = "(its message cannot be read)"
+
+_OF_THE_RUN = frozenset({__name__.partition(".")[0], "_pytest", "hypothesis"})
+"""Packages whose own exceptions that are no `Exception` end a case or a run: a time limit, for example."""
+
+
+def is_observation(error: BaseException) -> bool:
+    """Return whether `error` says something about the code that raised it.
+
+    Ctrl-C says nothing about it, but a subclass of KeyboardInterrupt does.
+    """
+    if isinstance(error, Exception):
+        return True
+    if type(error) is KeyboardInterrupt or isinstance(error, GeneratorExit):
+        return False
+    return type(error).__module__.partition(".")[0] not in _OF_THE_RUN
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of `error`, as text that can be written to a file, or `UNREADABLE` if `__str__` fails."""
+    try:
+        message = str.__str__(str(error))
+    except BaseException as failure:
+        if not is_observation(failure):
+            raise
+        return UNREADABLE
+    return writable(message)
+
+
+def writable(text: str) -> str:
+    """Return `text` with escapes for what has no encoding, such as half of a surrogate pair."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def text_of(error: BaseException) -> str:
+    """Return the type and the message of `error`."""
+    return f"{type(error).__name__}: {message_of(error)}".strip()

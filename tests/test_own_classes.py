@@ -1,0 +1,74 @@
+"""The suite on libraries that bring optimizer classes of their own, in `own_classes`, and on twins with one defect."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import Record, Suite
+
+ADAPTERS = "own_classes.adapters"
+DEFECTIVE = "own_classes.defective"
+
+KNOWN = {"hazards/checkpoint_of_detached_use", "listing/order"}
+"""Two SHOULDs that these libraries do not keep: no hook can tell the first, and one optimizer has all parameters."""
+
+
+def of_requirements(suite: Suite) -> Record:
+    return [line for line in suite.record() if line["kind"] == "requirement"]
+
+
+def failing(suite: Suite) -> set[str]:
+    return {line["requirement"] for line in of_requirements(suite) if not line["passed"]} - KNOWN
+
+
+def musts_run(suite: Suite) -> set[str]:
+    musts = (line for line in of_requirements(suite) if line["level"] == "MUST")
+    return {line["requirement"] for line in musts if line["outcome"] not in {"not offered", "not run"}}
+
+
+@pytest.mark.parametrize(
+    ("library", "musts"),
+    [("LomoLike", 90), ("AdaLomoLike", 115), ("ProdigyLike", 115), ("HeavyballLike", 115)],
+)
+def test_a_sound_library_is_tested_and_accused_of_nothing(suite: Suite, library: str, musts: int) -> None:
+    suite.run("--implementation", f"{ADAPTERS}:{library}", "--tb=no", chapter="")
+    assert not failing(suite), [line for line in suite.cases() if not line["passed"]]
+    assert set(suite.verdicts().values()) <= {"conformant", "incomplete"}
+    assert len(musts_run(suite)) >= musts
+
+
+def test_without_its_rounding_an_estimate_in_the_order_of_gradients_diverges(suite: Suite) -> None:
+    suite.run("--implementation", f"{DEFECTIVE}:Undeclared", "--tb=no", chapter="models")
+    assert failing(suite) == {"models/dtype"}
+
+
+def test_an_estimate_in_the_order_of_parameters_needs_no_rounding(suite: Suite) -> None:
+    suite.run("--implementation", f"{ADAPTERS}:ProdigyLikeInOrder", "--tb=no", chapter="models")
+    assert not failing(suite)
+
+
+@pytest.mark.parametrize(
+    ("twin", "chapter", "caught_by"),
+    [
+        ("StepsInParts", "hazards", {"hazards/checkpoint_of_shared_parameter"}),
+        (
+            "ForgetsOnLoad",
+            "state",
+            {
+                "state/resume",
+                "state/resume_several_optimizers",
+                "state/resume_shared_parameter",
+                "state/resume_options",
+                "state/roll_back",
+                "state/from_standard",
+            },
+        ),
+        ("CountsTheUnreached", "models", {"models/skipped_branches"}),
+        ("KeepsGradients", "memory", {"memory/peak_of_gradients", "memory/gradients_freed", "memory/no_second_copy"}),
+    ],
+)
+def test_a_defect_is_caught_by_the_requirements_that_name_it(
+    suite: Suite, twin: str, chapter: str, caught_by: set[str]
+) -> None:
+    suite.run("--implementation", f"{DEFECTIVE}:{twin}", "--tb=no", chapter=chapter)
+    assert failing(suite) == caught_by
