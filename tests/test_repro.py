@@ -363,6 +363,7 @@ def attach(optimizer_class, params, options):
 NEEDED = """
         import os
         import sys
+
         sys.path.insert(0, "elsewhere")  # where the library is
         os.environ["MODE"] = "twice"
         # Before torch.
