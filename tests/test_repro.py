@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -22,6 +23,7 @@ from inbackward_conformance.repro.call_templates import CallTemplates, CannotWri
 from inbackward_conformance.repro.failure import Failure
 from inbackward_conformance.repro.from_record import find_failure
 from inbackward_conformance.repro.reproduce import source_of_failure
+from inbackward_conformance.repro.run_script import End, unlike_the_record
 from inbackward_conformance.specification import specification
 from test_plan import PLANS
 
@@ -49,6 +51,12 @@ ON_RANKS = {
     "hook_then_optimizer/foreign_parameters": "a parameter that the model does not have is accepted",
 }
 """Failures of torch's own, and what the output of their scripts ends with: more than ten, of every kind."""
+
+FAILING_CASES = {
+    "fsdp/unused_parameters": "FSDP2",
+    "functional/no_gradient": "SGD-first-step-step_param",
+}
+"""The case of a requirement whose first case does not fail."""
 
 LAST_LINES = 8
 """What `torch.testing.assert_close` says in: which, how many, how far."""
@@ -78,13 +86,26 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("repro")
     report = folder / "record.jsonl"
     chapters = sorted({name.partition("/")[0] for name in told})
-    names = " or ".join(f"test_{name.partition('/')[2]}" for name in told)
-    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:randomly", "-k", names, "--implementation", "torch"]
+    selected = folder / "selected.json"
+    selected.write_text(json.dumps({"torch": {name: [FAILING_CASES.get(name, "")] for name in told}}))
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:randomly", "--implementation", "torch"]
     command += ["--pyargs", *(f"inbackward_conformance.requirements.test_{chapter}" for chapter in chapters)]
+    command += ["--conformance-select", str(selected)]
     command += ["--conformance-report", str(report), "--conformance-repro", str(folder / "scripts")]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     cases = [line for line in read_record(report) if line["kind"] == "case"]
     return Written(request.param, told, done.stdout, report, cases)
+
+
+def raised(error: str, of: str = "library.py") -> str:
+    """Return the traceback of an error."""
+    return f'Traceback (most recent call last):\n  File "{of}", line 1, in x\n    x()\n{error}\n'
+
+
+def assertion(name: str) -> str:
+    """Return the traceback of `torch.testing.assert_close`."""
+    error = f"AssertionError: {name}: Tensor-likes are not equal!\n\nMismatched elements: 1 / 1 (100.0%)"
+    return raised(error, "site-packages/torch/testing/_comparison.py")
 
 
 def outcomes_of(paths: list[Path], *options: str) -> list[tuple[int, str]]:
@@ -140,6 +161,13 @@ def test_scripts_are_short(written: Written) -> None:
 
 def test_every_failure_has_a_script(written: Written) -> None:
     assert [case["script"] for case in written.cases if case["script"].startswith("none")] == []
+
+
+def test_scripts_end_as_the_record_says(written: Written) -> None:
+    """They are run when they are written, and the summary would name those that end otherwise."""
+    assert {case["requirement"] for case in written.cases if case["script"]} == {*written.told}
+    assert [case["script_ends"] for case in written.cases if case["script_ends"]] == []
+    assert "end otherwise" not in written.printed
 
 
 def test_scripts_are_laid_out_and_name_nothing_of_ours(written: Written) -> None:
@@ -291,6 +319,109 @@ def test_a_case_whose_process_died_has_a_script(suite: Suite, pytester: pytest.P
     assert case["outcome"] == "crashes"
     assert case["plan"].startswith("Plan('LayerUsedTwice'")
     assert "implementation.apply(torch.optim.Adam" in Path(pytester.path, case["script"]).read_text(encoding="utf-8")
+
+
+TWICE = """
+import os
+
+class Twice:
+    # The library lies elsewhere, and only for a script.
+    spelling = {{
+        "import": '''{needed}''',
+        "apply": "attach({{optimizer_class}}, {{params}}, {{optimizer_kwargs}})",
+        "optimizers": "[]",
+    }}
+
+    def apply(self, optimizer_class, params, optimizer_kwargs, register_hook=True):
+        optimizer = optimizer_class(params, **optimizer_kwargs)
+        def step(param):
+            optimizer.step()
+            optimizer.step()
+            optimizer.zero_grad()
+        for param in optimizer.param_groups[0]["params"]:
+            param.register_post_accumulate_grad_hook(step)
+
+    def optimizers(self, module):
+        return []
+"""
+
+LIBRARY = """
+import os, sys
+assert "torch" not in sys.modules and os.environ["MODE"] == "twice"
+attached = []
+
+def attach(optimizer_class, params, options):
+    optimizer = optimizer_class(params, **options)
+    def step(param):
+        optimizer.step()
+        optimizer.step()
+        optimizer.zero_grad()
+    for param in optimizer.param_groups[0]["params"]:
+        param.register_post_accumulate_grad_hook(step)
+"""
+
+NEEDED = """
+        import os
+        import sys
+
+        sys.path.insert(0, "elsewhere")  # where the library is
+        os.environ["MODE"] = "twice"
+        # Before torch.
+        from library import attach
+"""
+
+
+def run_twice(suite: Suite, pytester: pytest.Pytester, needed: str) -> tuple[pytest.RunResult, str, str]:
+    pytester.makepyfile(x=TWICE.format(needed=needed))
+    pytester.mkdir("elsewhere").joinpath("library.py").write_text(LIBRARY)
+    options = ("-v", "--conformance-repro", "scripts", "-k", "used_twice and Adam")
+    result = suite.run("--implementation=x:Twice", *options, chapter="sharing")
+    (case,) = suite.cases()
+    return result, Path(pytester.path, case["script"]).read_text(encoding="utf-8"), case["script_ends"]
+
+
+def test_statements_under_import_stay_as_they_are(suite: Suite, pytester: pytest.Pytester) -> None:
+    """They stand above the imports of the script, in their order and with their comments."""
+    _, script, ends = run_twice(suite, pytester, NEEDED)
+    assert textwrap.dedent(NEEDED).strip() in script
+    assert script.index("from library import attach") < script.index("import torch")
+    assert ends == ""
+
+
+def test_a_script_that_ends_otherwise_is_told(suite: Suite, pytester: pytest.Pytester) -> None:
+    result, _, ends = run_twice(suite, pytester, "from library import attach")
+    assert ends.startswith("ends with ModuleNotFoundError: No module named 'library', the record says parameter ")
+    result.stdout.fnmatch_lines(["*script: scripts/*.py (it ends with ModuleNotFoundError: *, the record says *)"])
+    result.stdout.fnmatch_lines(["*1 of these scripts end otherwise than the record says"])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "compared", "detail", "status", "output", "told"),
+    [
+        ("diverges", Compared.PARAMETERS, "parameter '0.weight' differs", 0, "", "ends without an error, "),
+        ("diverges", Compared.PARAMETERS, "parameter '0.weight' differs", 1, assertion("0.weight"), ""),
+        ("diverges", Compared.PARAMETERS, "parameter '0.weight' differs", 1, assertion("weight"), "ends with Assert"),
+        ("diverges", Compared.PARAMETERS, "parameter '0.weight' differs", None, "", "ends by the time limit, "),
+        ("fails", Compared.ERROR, "Attach() raises ValueError: no lr", 1, raised("ValueError: no lr"), ""),
+        ("fails", Compared.ERROR, "Attach() raises ValueError: no lr", 1, raised("ValueError: 2"), "ends with Value"),
+        ("fails", Compared.ERROR, "Attach() raises ValueError: no lr", 1, assertion("lr"), "ends with AssertionError"),
+        ("diverges", Compared.STANDARD_ERROR, "goes", 1, "goes through, where the standard loop raises X", ""),
+        ("diverges", Compared.STANDARD_ERROR, "goes", 1, raised("KeyError: 'x'"), "ends with KeyError: 'x', "),
+        ("hangs", Compared.PARAMETERS, "still running", 1, "Timeout (0:00:20)!\nThread 0x1:", ""),
+        ("hangs", Compared.PARAMETERS, "still running", 0, "", "ends without an error, "),
+        ("crashes", Compared.PARAMETERS, "worker 'gw0' crashed", -11, "Fatal Python error", ""),
+        ("crashes", Compared.PARAMETERS, "worker 'gw0' crashed", 1, raised("KeyError: 'x'"), "ends with KeyError"),
+    ],
+)
+def test_an_end_is_compared_with_the_record(  # noqa: PLR0917
+    outcome: str, compared: Compared, detail: str, status: int | None, output: str, told: str
+) -> None:
+    requirement = specification()["sharing/used_twice"]
+    plan = Plan("LayerUsedTwice", (Assignment("Adam"),), (Backward(),))
+    failure = Failure("x", requirement, "", outcome, detail, Difference(compared, 1), plan)
+    found = unlike_the_record(End(status, output), failure)
+    assert found.startswith(told)
+    assert bool(found) is bool(told)
 
 
 class Lion:

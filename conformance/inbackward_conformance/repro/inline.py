@@ -17,7 +17,7 @@ from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro.call_templates import CannotWrite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
 
 PACKAGE = __name__.partition(".")[0]
@@ -108,8 +108,9 @@ class Inlined:
 
     def _follow(self, module: ModuleType, node: ast.AST) -> None:
         """Add everything that a definition in `module` names, and replace names that have a stand-in."""
+        free = list(_free_names(node))
         for inner in ast.walk(node):
-            if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load):
+            if inner in free and isinstance(inner, ast.Name):
                 if stand_in := self._stand_in(module, inner.id):
                     inner.id = stand_in
                 home = next((home for home in (module, self._helpers) if home and inner.id in _top_level(home)), None)
@@ -136,6 +137,24 @@ def _top_level(module: ModuleType) -> dict[str, ast.stmt]:
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
                 statements[name] = node
     return statements
+
+
+def _free_names(node: ast.AST) -> Iterator[ast.Name]:
+    """Yield the names that are read in a definition, except where they are a local variable or a parameter."""
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        yield node
+    of_function = ast.walk(node) if isinstance(node, ast.FunctionDef | ast.Lambda) else ()
+    local = {_bound_name(part) for part in of_function}
+    for child in ast.iter_child_nodes(node):
+        yield from (name for name in _free_names(child) if name.id not in local)
+
+
+def _bound_name(node: ast.AST) -> str:
+    """Return the name of the parameter or variable that a node binds; empty if it binds none."""
+    match node:
+        case ast.arg(name) | ast.Name(name, ast.Store()):
+            return name
+    return ""
 
 
 def _copy(node: ast.AST) -> ast.AST:
