@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -62,11 +61,11 @@ class NestedSGD(Optimizer):
 
 
 class GuardedSGD(NestedSGD):
-    """Keeps a lock as well, which nobody can compare."""
+    """Keeps a dict as well whose keys have no order, so that nobody can compare it."""
 
     def make_state(self, param: Tensor) -> dict[str, Any]:
         state = super().make_state(param)
-        state["guard"] = threading.Lock()
+        state["guard"] = {Projector(1): "first", Projector(2): "second"}
         return state
 
 

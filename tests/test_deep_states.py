@@ -14,17 +14,23 @@ from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import BrokenPromise, Compared, Difference, Finding, Outcome
 from inbackward_conformance.plan import Assignment, Plan
-from inbackward_conformance.plan.events import Backward
+from inbackward_conformance.plan.events import Backward, Load, Save
 from inbackward_conformance.repro.failure import Failure
 from inbackward_conformance.repro.reproduce import source_of_failure
 from inbackward_conformance.specification import specification
+from inbackward_conformance.training.compare_ranks import compare_ranks
+from inbackward_conformance.training.in_backward import InBackward
 from inbackward_conformance.training.side_by_side import SideBySide
+from inbackward_conformance.training.standard_loop import StandardLoop
+from inbackward_conformance.training.trace import Trace
+from inbackward_conformance.training.train import train
 from test_repro import outcomes_of
 
 STEPS = (Backward(),) * 3
 NESTED = Plan("MLP", (Assignment("deep_states:NestedSGD", {"lr": 0.1}),), STEPS)
 SGD = Assignment("SGD", {"lr": 0.1, "momentum": 0.9})
 MOMENTUM = Plan("MLP", (SGD,), STEPS)
+GUARDED = Plan("MLP", (Assignment("deep_states:GuardedSGD", {"lr": 0.1}),), STEPS)
 PARTLY = replace(MOMENTUM, assignments=(replace(SGD, params=("0.weight",)),))
 DIFFERS = r"diverges: parameter '\d\.\w+' differs"
 
@@ -54,13 +60,36 @@ def test_nested_states_are_compared() -> None:
 def test_what_cannot_be_compared_is_not_run() -> None:
     """By either way of running a plan, and not if the adapter says what can be compared."""
     told = (
-        "optimizer state of '0.weight' after event 1, Backward(): 'guard' is of class _thread.lock, which shows "
-        "nothing to compare, so it cannot be compared; let `state_of` of the adapter return what can"
+        "optimizer state of '0.weight' after event 1, Backward(): 'guard' is a dict of objects, which have "
+        "no order, so it cannot be compared; let `state_of` of the adapter return what can"
     )
     first, *others = findings(deep_states.Guarded)
     assert first == Finding(Outcome.NOT_RUN, told)
     assert [finding.outcome for finding in others] == [Outcome.NOT_RUN] * len(STEPS)
     assert [finding.outcome for finding in findings(deep_states.GuardedAndTold)] == [Outcome.CONFORMS]
+
+
+def test_what_cannot_be_compared_after_a_checkpoint_is_not_run() -> None:
+    plan = replace(MOMENTUM, events=(Backward(), Save(), Load(), Backward()))
+    check = check_of(deep_states.Guarded)
+    check(plan, never_stopped=replace(MOMENTUM, events=(Backward(), Backward())))
+    assert [finding.outcome for finding in check.findings] == [Outcome.NOT_RUN]
+
+
+def test_what_cannot_be_compared_on_ranks_is_not_run() -> None:
+    """Unless the ranks differ from each other."""
+    implementation = Implementation(deep_states.Guarded)
+    standard, observed = (train(GUARDED, method(implementation)) for method in (StandardLoop, InBackward))
+    finding = compare_ranks([standard] * 2, [observed] * 2)
+    assert (finding.outcome, finding.passed) == (Outcome.NOT_RUN, True)
+    assert finding.detail.startswith("rank 0: optimizer state of '0.weight'")
+    last = observed.snapshots[-1]
+    moved = replace(last, params=last.params | {"0.weight": last.params["0.weight"] + 1e-4})
+    apart = compare_ranks(
+        [standard] * 2, [observed, Trace(observed.start, [*observed.snapshots[:-1], moved])], None, 0.1
+    )
+    assert apart.outcome is Outcome.DIVERGES
+    assert "'0.weight' differs between rank 0 and rank 1" in apart.detail
 
 
 def test_a_difference_beside_what_cannot_be_compared_is_told() -> None:
