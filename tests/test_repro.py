@@ -470,5 +470,5 @@ def test_without_a_spelling_the_script_calls_what_was_tested() -> None:
     assert module.imports == "import inbackward"
     assert module.write("apply", **call) == "inbackward.apply_optimizer_in_backward(SGD, ps, {})"
     assert cls.imports == "from mutants.naive import Naive"
-    assert cls.definitions == "implementation = Naive()"
+    assert cls.definitions == "adapter = Naive()"
     assert cls.write("apply", **call) == "implementation.apply(SGD, ps, {})"

@@ -151,5 +151,5 @@ def _imported(value: str, target: Any) -> tuple[str, str]:
         return f"import {module}", module
     line = f"from {module} import {attribute.partition('.')[0]}"
     if inspect.isclass(target):
-        return f"{line}\nimplementation = {attribute}()", "implementation"
+        return f"{line}\nadapter = {attribute}()", "adapter"
     return line, attribute

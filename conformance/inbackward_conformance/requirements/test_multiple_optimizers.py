@@ -103,6 +103,7 @@ def test_own_state(implementation: Implementation, device: str) -> None:
 
 def _state_tensors(listed: list[torch.optim.Optimizer], model: nn.Module) -> list[tuple[str, int]]:
     """Return a name and the identity of each tensor in the states of the parameters of `model`."""
+    params = set(map(id, model.parameters()))
     return [
         (f"{key} of {name}", id(tensor))
         for optimizer in listed
@@ -110,4 +111,5 @@ def _state_tensors(listed: list[torch.optim.Optimizer], model: nn.Module) -> lis
         if param in optimizer.state
         for key, value in optimizer.state[param].items()
         for tensor in tensors_in(value)
+        if id(tensor) not in params
     ]
