@@ -111,8 +111,9 @@ class _Binder:
     def _choose(self, assignment: Assignment) -> _Candidate:
         need = assignment.need
         left = self._candidates(assignment)
+        asked = _features_of_assignment(assignment) | (set() if need.may_raise else self._features)
         for lacking, words in FEATURES.items():
-            if lacking in self._features or lacking in _features_of_assignment(assignment):
+            if lacking in asked:
                 left = _only(left, partial(_supports, lacking), f"supports {words}")
         if need.keeps_state is not None:
             what = "keeps a state" if need.keeps_state else "keeps no state"

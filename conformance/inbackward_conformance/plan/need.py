@@ -27,6 +27,7 @@ class Need(Printable):
             gradient remains one.
         relation: how it relates to the optimizers that the plan names before it.
         exactly: whether only the class that the plan names will do.
+        may_raise: whether its step may raise, so that it need not support what the model asks for.
         scheduled: whether a scheduler of torch has to be able to set its learning rate.
         compared: whether what it trains is compared with the standard loop.
         number: which of the possible optimizers to take, for plans that are drawn; None for the one that meets most.
@@ -35,6 +36,7 @@ class Need(Printable):
     keeps_state: bool | None = None
     moves_at_zero: bool = False
     proportional: bool = False
+    may_raise: bool = False
     scheduled: bool = False
     relation: Relation = Relation.ANY
     exactly: bool = False
@@ -46,6 +48,7 @@ ANY = Need()
 STATE = Need(keeps_state=True)
 NO_STATE = Need(keeps_state=False)
 MOVES_AT_ZERO = Need(moves_at_zero=True)
+MAY_RAISE = Need(may_raise=True)
 SCHEDULED = Need(scheduled=True)
 EXACTLY = Need(exactly=True)
 NOT_COMPARED = Need(compared=False)

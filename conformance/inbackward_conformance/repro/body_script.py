@@ -32,6 +32,7 @@ CUSTOM_CLASS = re.compile(r"^(Configuration\(optimizer=)?'[\w.]+:\w+'")
 STAND_INS = {
     ("inbackward_conformance.outcome", "BrokenPromise"): "AssertionError",
     ("inbackward_conformance.raised_error", "message_of"): "str",
+    ("inbackward_conformance.raised_error", "text_of"): "repr",
     ("inbackward_conformance.plan.assignment", "TensorOption"): "torch.tensor",
     ("inbackward_conformance.catalogue.optimizer_configurations", "Configuration"): "configuration",
     ("inbackward_conformance.training.trace", "take_snapshot"): "observed",

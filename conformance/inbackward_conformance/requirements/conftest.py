@@ -197,8 +197,11 @@ def pytest_runtest_makereport(
     item: pytest.Function, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Attach the finding of a case to the report of its phase."""
-    report = yield
     finding = _finding(item, call)
+    if finding and finding.outcome is not Outcome.ERROR:
+        # A finding is one line; to format the traceback that it replaces takes longer than most cases.
+        item.repr_failure = lambda *_: finding.detail  # type: ignore[method-assign]
+    report = yield
     if finding is None:
         return report
     session = item.config.pluginmanager.get_plugin("inbackward_conformance_session")

@@ -38,6 +38,7 @@ from inbackward_conformance.plan.events import (
 )
 from inbackward_conformance.plan.need import EXACTLY, NO_STATE
 from inbackward_conformance.plugin.optimizer_cases import optimizers
+from inbackward_conformance.raised_error import text_of
 from inbackward_conformance.tensors import close, describe_difference
 
 THREE_STEPS = (Backward(),) * 3
@@ -181,7 +182,7 @@ def test_grad_scaler(check: Check, implementation: Implementation, device: str) 
             scaler.step(optimizer)
         scaler.update()
     except Exception as error:  # noqa: BLE001 (any error there is loud enough)
-        check.findings.append(Finding(Outcome.REFUSES, f"GradScaler raises {type(error).__name__}: {error}"))
+        check.findings.append(Finding(Outcome.REFUSES, f"GradScaler raises {text_of(error)}"))
     else:
         when = "after one step with GradScaler, which has raised nothing"
         _expect_equal(ordinary_model, model, when, implementation.declared.rounding.size)
@@ -267,7 +268,7 @@ def test_two_threads(check: Check, implementation: Implementation, device: str) 
     for thread in threads:
         thread.join()
     if raised:
-        what = f"two threads in backward at the same time: {type(raised[0]).__name__}: {raised[0]}"
+        what = f"two threads in backward at the same time: {text_of(raised[0])}"
         assert not is_accidental(raised[0]), f"an accident, not a refusal: {what}"
         for start, model in zip(starts, trained, strict=True):
             _expect_equal(start, model, f"although refused: {what}", 0.0)

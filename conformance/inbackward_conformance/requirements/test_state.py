@@ -31,6 +31,7 @@ from inbackward_conformance.plan import ALL, Assignment, Plan, TensorOption
 from inbackward_conformance.plan.events import Backward, Load, Save, SetOption
 from inbackward_conformance.plan.need import NOT_COMPARED
 from inbackward_conformance.plugin.optimizer_cases import optimizers
+from inbackward_conformance.raised_error import text_of
 from inbackward_conformance.training.compare import difference
 from inbackward_conformance.training.trace import take_snapshot
 
@@ -292,7 +293,7 @@ def _refused_with_weights_only(state: Any) -> str:
 
 
 def _or_by_its_own(implementation: Implementation, offered: bool, error: Exception) -> None:
-    what = f"torch.distributed.checkpoint over the listed optimizers raises {type(error).__name__}: {error}"
+    what = f"torch.distributed.checkpoint over the listed optimizers raises {text_of(error)}"
     if implementation.declared.own_optimizers and not offered:
         raise NotOffered(what)
     assert offered, what

@@ -148,7 +148,7 @@ def unusable_plan_error(implementation: Implementation, plan: Plan, raised: Rais
     """
     declared = bool(implementation.declared.own_optimizers)
     if declared or (implementation.offers("standard_optimizer") and not raised.attaching):
-        return NotOffered(f"its own optimizer class raises in the standard loop: {raised.text}")
+        return NotOffered(f"the standard loop with its own optimizer class raises {raised.text}")
     return RuntimeError(f"the plan proves nothing, the standard loop itself raises: {raised.text}, in {plan!r}")
 
 
