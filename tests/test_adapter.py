@@ -133,7 +133,7 @@ from functions import apply, optimizers
         ("OwnOptimizer(3)", "ValueError: OwnOptimizer(3): expected the name of a class, as 'package.module:Class'*"),
         ("rounding = 1e-6", "rounding = 1e-06: expected a relative size and the reason, as (1e-6, '*')"),
         ("rounding = (2, 'x')", "rounding = (2, 'x'): expected a relative size and the reason, as (1e-6, '*')"),
-        ("requires_device = True", "requires_device = True: expected a kind of device, such as 'cuda'"),
+        ("requires_device = True", "requires_device = True: expected one of '', 'cpu', 'cuda'*"),
     ],
 )
 def test_what_cannot_be_declared_is_one_line(

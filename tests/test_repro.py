@@ -318,7 +318,7 @@ def test_a_case_whose_process_died_has_a_script(suite: Suite, pytester: pytest.P
     (case,) = suite.cases()
     assert case["outcome"] == "crashes"
     assert case["plan"].startswith("Plan('LayerUsedTwice'")
-    assert "implementation.apply(torch.optim.Adam" in Path(pytester.path, case["script"]).read_text(encoding="utf-8")
+    assert "adapter.apply(torch.optim.Adam" in Path(pytester.path, case["script"]).read_text(encoding="utf-8")
 
 
 TWICE = """
@@ -471,4 +471,4 @@ def test_without_a_spelling_the_script_calls_what_was_tested() -> None:
     assert module.write("apply", **call) == "inbackward.apply_optimizer_in_backward(SGD, ps, {})"
     assert cls.imports == "from mutants.naive import Naive"
     assert cls.definitions == "adapter = Naive()"
-    assert cls.write("apply", **call) == "implementation.apply(SGD, ps, {})"
+    assert cls.write("apply", **call) == "adapter.apply(SGD, ps, {})"

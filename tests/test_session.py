@@ -37,7 +37,8 @@ def settings():
         torch.get_float32_matmul_precision(), torch.is_anomaly_enabled(), torch.is_autocast_enabled("cpu"),
         torch.backends.mkldnn.enabled, torch.backends.cudnn.benchmark, torch.get_default_device(),
         os.getcwd(), os.environ.get("OF_A_CASE"), os.environ.get("HOME"), signal.getsignal(signal.SIGINT),
-        sys.getrecursionlimit(), len(warnings.filters), random.getstate(), repr(numpy.random.get_state()),
+        sys.getrecursionlimit(), "error" in [each[0] for each in warnings.filters],
+        random.getstate(), repr(numpy.random.get_state()),
     ]
 
 class ChangesSettings(Sound):
@@ -156,7 +157,7 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
 "seed": 7, "profile": "quick", "versions": {"x:Sound": ""}, "optimizers": {}, "rounding": {}}
 {"kind": "case", "implementation": "x:Sound", "requirement": "no_hook/backward_steps_nothing", "case": "",
 "level": "MUST", "outcome": "conforms", "passed": true, "detail": "", "seconds": 0, "expected": false, "plan":
-"", "arguments": {}, "script": "", "drawn": 0, "difference": null}
+"", "arguments": {}, "script": "", "script_ends": "", "drawn": 0, "difference": null}
 {"kind": "requirement", "implementation": "x:Sound", "requirement": "no_hook/backward_steps_nothing", "level":
 "MUST", "outcome": "conforms", "passed": true, "expected": false, "text": "Backward leaves parameters alone
 and gradients in place; a second backward adds to them.", "cases": 1, "ran": true, "applies": true, "tested":

@@ -16,6 +16,9 @@ FEATURES = {
 }
 """What an optimizer class may lack, in words."""
 
+DEVICES = ("", "cpu", "cuda")
+"""The kinds of device that the suite runs on; empty for any."""
+
 
 @dataclass(frozen=True, eq=False)
 class OwnOptimizer:
@@ -53,12 +56,17 @@ class OwnOptimizer:
         name, options, variants, lacks = (given[key] for key in ("name", "options", "variants", "lacks"))
         if not isinstance(name, str) or not name.rpartition(":")[2].isidentifier():
             raise ValueError(f"OwnOptimizer({name!r}): expected the name of a class, as 'package.module:Class'")
-        if not isinstance(options, Mapping):
-            raise ValueError(f"OwnOptimizer({name!r}): options={options!r}: expected a dict")  # noqa: TRY004
-        if not _are_listed(variants) or not all(isinstance(variant, Mapping) for variant in variants):
-            raise ValueError(f"OwnOptimizer({name!r}): variants={variants!r}: expected a list of dicts")
-        if not _are_listed(lacks) or not all(lack in list(FEATURES) for lack in lacks):
-            raise ValueError(f"OwnOptimizer({name!r}): lacks={lacks!r}: expected a list, of {', '.join(FEATURES)}")
+        expected = {
+            "options": (_is_dict(options), "a dict"),
+            "variants": (_are_listed(variants) and all(map(_is_dict, variants)), "a list of dicts"),
+            "keeps_state": (given["keeps_state"] in (True, False, None), "True, False, or None to find out"),
+            "lr": (isinstance(given["lr"], str), "the name of an option, or '' if there is none"),
+            "lacks": (_are_listed(lacks) and all(map(_is_feature, lacks)), f"a list, of {', '.join(FEATURES)}"),
+            "draws_random_numbers": (isinstance(given["draws_random_numbers"], bool), "True or False"),
+        }
+        for field_name, (fits, what) in expected.items():
+            if not fits:
+                raise ValueError(f"OwnOptimizer({name!r}): {field_name}={given[field_name]!r}: expected {what}")
 
     @property
     def label(self) -> str:
@@ -115,10 +123,23 @@ class Declarations:
         own = getattr(target, "own_optimizers", ())
         if not _are_listed(own) or not all(isinstance(entry, OwnOptimizer) for entry in own):
             raise ValueError(f"own_optimizers = {own!r}: expected a list of OwnOptimizer")
+        if hasattr(target, "own_optimizers") and not own:
+            raise ValueError("own_optimizers is empty: declare a class, or remove it if any optimizer class is taken")
+        names = [entry.name for entry in own]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"own_optimizers has {', '.join(twice)} twice: declare other options as its `variants`")
         device = getattr(target, "requires_device", "")
-        if not isinstance(device, str):
-            raise ValueError(f"requires_device = {device!r}: expected a kind of device, such as 'cuda'")  # noqa: TRY004
+        if device not in DEVICES:
+            raise ValueError(f"requires_device = {device!r}: expected one of {', '.join(map(repr, DEVICES))}")
         return Declarations(tuple(own), _rounding(getattr(target, "rounding", None)), device)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_feature(value: Any) -> bool:
+    return value in tuple(FEATURES)
 
 
 def _are_listed(values: Any) -> bool:

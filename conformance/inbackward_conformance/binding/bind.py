@@ -135,7 +135,8 @@ class _Binder:
         if entry := self._own.get(assignment.optimizer):  # a case of this very class
             return [self._candidate(entry, assignment.options)]
         if assignment.need.exactly:
-            raise NotOffered(f"{assignment.optimizer} is none of its own optimizers, {', '.join(self._own)}")
+            example = assignment.optimizer.rpartition(":")[2]
+            raise NotOffered(f"for implementations that take any optimizer class, such as {example}")
         return [self._candidate(entry, options) for entry in self._own.values() for options in entry.configurations]
 
     def _candidate(self, entry: OwnOptimizer, options: dict[str, Any]) -> _Candidate:
@@ -148,6 +149,8 @@ class _Binder:
         used = dict.fromkeys(bound.optimizer for bound in self.bound)
         if relation == Relation.ANOTHER_CLASS:
             names = ", ".join(self._own[name].label for name in used)
+            if used.keys() >= self._own.keys():
+                raise NotOffered(f"another optimizer class than {names} is needed, and no other is declared")
             return _only(left, lambda each: each.entry.name not in used, f"is of another class than {names}")
         alike = [each for each in left if each.entry.name == self.bound[0].optimizer]
         taken = [bound.options for bound in self.bound]

@@ -36,6 +36,9 @@ class Facts:
     lr: float | None
 
 
+READ = ("step", "zero_grad", "param_groups", "state")
+"""What the suite reads of an optimizer."""
+
 _KNOWN: WeakKeyDictionary[OwnOptimizer, dict[str, Facts]] = WeakKeyDictionary()
 
 
@@ -89,6 +92,16 @@ class _Probe:
         self._entry = entry
         optimizer_class = find_optimizer_class(entry.name)
         self._optimizer: Any = implementation.standard_optimizer(optimizer_class, self._params, bind_options(options))
+        missing = [
+            each for each in ("step", "zero_grad", "param_groups", "state") if not hasattr(self._optimizer, each)
+        ]
+        if missing:
+            raise TypeError(f"as an optimizer, it needs {', '.join(missing)}")
+        if entry.lr and entry.lr not in self._optimizer.param_groups[0]:
+            known = ", ".join(repr(key) for key in self._optimizer.param_groups[0] if key != "params")
+            raise ValueError(
+                f"its param_groups have no {entry.lr!r}; name its learning rate by `lr`, of {known or 'none'}"
+            )
         before = self._values()
         self._step(gradient)
         self.distance = self._values() - before

@@ -8,6 +8,7 @@ import inbackward_conformance.plan.events  # noqa: F401 (`read` looks their clas
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.plan.literals import read
 from inbackward_conformance.report.read_record import BadRecord, read_record
+from inbackward_conformance.repro.call_templates import CannotWrite
 from inbackward_conformance.repro.failure import AT_THE_END, Failure
 from inbackward_conformance.specification import specification
 
@@ -44,7 +45,15 @@ def find_failure(path: Path, requirement: str, implementation: str = "", case: s
 
 
 def failure_of(case: CaseRecord, device: str) -> Failure:
-    """Return the failure of a case in a record."""
+    """Return the failure of a case in a record.
+
+    Raises:
+        CannotWrite: the options of its optimizers are not literals.
+    """
+    try:
+        plan = read(case.plan) if case.plan else None
+    except (SyntaxError, ValueError) as error:
+        raise CannotWrite(f"its plan has options that no literal stands for: {case.plan}") from error
     return Failure(
         case.implementation,
         specification()[case.requirement],
@@ -52,7 +61,7 @@ def failure_of(case: CaseRecord, device: str) -> Failure:
         case.outcome,
         case.detail,
         case.difference or AT_THE_END,
-        read(case.plan) if case.plan else None,
+        plan,
         case.arguments,
         device,
     )
