@@ -91,10 +91,6 @@ class Rounding:
     size: float
     reason: str
 
-    def __str__(self) -> str:
-        """Return both, for a reader."""
-        return f"to {self.size:g} of the largest value ({self.reason})"
-
 
 EXACT = Rounding(0.0, "")
 

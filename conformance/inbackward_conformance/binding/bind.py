@@ -48,7 +48,7 @@ def bind_event(event: Event, plan: Plan, implementation: Implementation) -> Even
 
 def bind(implementation: Implementation, assignment: Assignment) -> tuple[Any, dict[str, Any]]:
     """Return the class for an assignment and its keyword arguments; raises the same errors as `bind_plan`."""
-    bound = _Binder(implementation).assignment(assignment)
+    bound = bound_assignment(implementation, assignment)
     return find_optimizer_class(bound.optimizer), bind_options(bound.options)
 
 

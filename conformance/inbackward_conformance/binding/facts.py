@@ -92,10 +92,7 @@ class _Probe:
         self._entry = entry
         optimizer_class = find_optimizer_class(entry.name)
         self._optimizer: Any = implementation.standard_optimizer(optimizer_class, self._params, bind_options(options))
-        missing = [
-            each for each in ("step", "zero_grad", "param_groups", "state") if not hasattr(self._optimizer, each)
-        ]
-        if missing:
+        if missing := [name for name in READ if not hasattr(self._optimizer, name)]:
             raise TypeError(f"as an optimizer, it needs {', '.join(missing)}")
         if entry.lr and entry.lr not in self._optimizer.param_groups[0]:
             known = ", ".join(repr(key) for key in self._optimizer.param_groups[0] if key != "params")

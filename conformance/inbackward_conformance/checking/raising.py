@@ -31,10 +31,8 @@ def rejection(
     listed = _optimizer_ids(implementation, model)
     try:
         yield
-    except (BrokenPromise, NotOffered, NotRun):
-        raise
     except BaseException as error:
-        if not is_observation(error):
+        if not _is_of_body(error):
             raise
         raised = Raised.observe(error, what, attaching=1)
         if raised.accidental and raised.text != of_torch:
@@ -58,12 +56,15 @@ def must_not_raise(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (BrokenPromise, NotOffered, NotRun):
-        raise
     except BaseException as error:
-        if not is_observation(error):
+        if not _is_of_body(error):
             raise
         raise _failure(f"{what} raises {Raised.observe(error, what, attaching=0).text}") from error
+
+
+def _is_of_body(error: BaseException) -> bool:
+    """Return whether `error` is of the code under test, and not one that ends the case."""
+    return is_observation(error) and not isinstance(error, BrokenPromise | NotOffered | NotRun)
 
 
 def _error_of(call: Callable[[], object] | None) -> str | None:

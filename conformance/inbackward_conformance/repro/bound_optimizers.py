@@ -10,14 +10,13 @@ from inbackward_conformance.catalogue.optimizers import find_optimizer_class
 from inbackward_conformance.plan import Assignment
 from inbackward_conformance.plan.literals import read
 from inbackward_conformance.repro import sources
+from inbackward_conformance.repro.inline import PACKAGE
 
 if TYPE_CHECKING:
     from typing import Any
 
     from inbackward_conformance.repro.call_templates import CallTemplates
     from inbackward_conformance.repro.inline import Inlined
-
-PACKAGE = __name__.partition(".")[0]
 
 
 def import_of(optimizer: str) -> str:
