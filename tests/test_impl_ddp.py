@@ -195,7 +195,7 @@ def test_what_is_declared_local_trains_on_the_gradients_of_its_rank(rank: int) -
 def test_only_what_is_attached_can_be_declared_local() -> None:
     model = nn.Linear(2, 2)
     inbackward.apply_optimizer_in_backward(torch.optim.SGD, [model.weight], {})
-    with pytest.raises(ValueError, match="apply_optimizer_in_backward before declare_local"):
+    with pytest.raises(ValueError, match="Hand an optimizer over before declare_local"):
         inbackward.declare_local(model)
     inbackward.declare_local(model.weight)
     inbackward.declare_local([model.weight])

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from inbackward import _engine
-from inbackward._attachment import Assignment, Attachment, attachment_of
+from inbackward._assignment import Assignment
+from inbackward._attachment import Attachment, attachment_of
 from inbackward._build import one_optimizer_each
 from inbackward._ranks import refuse_flattened
 
@@ -39,9 +40,10 @@ def apply_optimizer_in_backward(
     At the end of a backward that reached any parameter of a call, those that still hold a gradient, from before the
     call perhaps, are stepped as well, as one optimizer over all of them would.
 
-    What is out of sight: an optimizer class that mixes its parameters (by the norm of all gradients, say) sees one at
-    a time here, and code that runs inside backward and reads a parameter's value on its own (a custom autograd
+    What is out of sight: code that runs inside backward and reads a parameter's value on its own (a custom autograd
     Function that looks at `module.weight`, a checkpointed function that uses `param.detach()`) may find it stepped.
+
+    To train with an optimizer of your own, `step_in_backward` takes less time, and no scheduler for each parameter.
 
     Args:
         optimizer_class: A subclass of `torch.optim.Optimizer` whose `step()` needs no closure.
@@ -55,11 +57,12 @@ def apply_optimizer_in_backward(
         TypeError: `optimizer_class` is no optimizer class or cannot step without a closure; `optimizer_kwargs` is no
             mapping; a parameter is no tensor, or of a dtype that has no gradients.
         ValueError: A parameter is no leaf, or is in two groups; there is no parameter; one belongs to an FSDP1 module
-            that `wrap_fsdp` has not made.
+            that `wrap_fsdp` has not made; a small copy of the optimizer shows that it mixes parameters, draws random
+            numbers, keeps state in its groups or attributes, or moves parameters without gradient.
         RuntimeError: Called inside backward.
         Exception: Whatever the optimizer class raises for these options and parameters.
     """
-    _refuse_in_backward("attach optimizers")
+    _engine.refuse_in_backward("attach optimizers")
     built = one_optimizer_each(optimizer_class, params, optimizer_kwargs)
     for param, _ in built:
         refuse_flattened(param)
@@ -75,12 +78,9 @@ def apply_optimizer_in_backward(
                 undo.callback(attachment.unhook)
             attachments.append(attachment)
         undo.pop_all()
+    assignment = Assignment(hooked=register_hook)
     for attachment, (_, optimizer) in zip(attachments, built, strict=True):
-        attachment.optimizers.append(optimizer)
-    if register_hook:
-        assignment = Assignment(attachments)
-        for attachment in attachments:
-            attachment.assignments.append(assignment)
+        assignment.attach(attachment, optimizer)
 
 
 def get_in_backward_optimizers(module: nn.Module) -> list[Optimizer]:
@@ -94,7 +94,8 @@ def get_in_backward_optimizers(module: nn.Module) -> list[Optimizer]:
         TypeError: `module` is no module.
     """
     _expect(nn.Module, module, "For one parameter, ask optimizers_of(param).")
-    return [optimizer for param in module.parameters() for optimizer in optimizers_of(param)]
+    found = [optimizer for param in module.parameters() for optimizer in optimizers_of(param)]
+    return list({id(optimizer): optimizer for optimizer in found}.values())
 
 
 def optimizers_of(param: torch.Tensor) -> list[Optimizer]:
@@ -105,7 +106,7 @@ def optimizers_of(param: torch.Tensor) -> list[Optimizer]:
     """
     _expect(torch.Tensor, param, "For a module, ask get_in_backward_optimizers(module).")
     attachment = attachment_of(param)
-    return [] if attachment is None else list(attachment.optimizers)
+    return [] if attachment is None else list(attachment.optimizers.values())
 
 
 def detach(module_or_params: nn.Module | torch.Tensor | Iterable[torch.Tensor]) -> None:
@@ -121,7 +122,7 @@ def detach(module_or_params: nn.Module | torch.Tensor | Iterable[torch.Tensor]) 
         TypeError: One of the parameters is no tensor; nothing is detached then.
         RuntimeError: Called inside backward.
     """
-    _refuse_in_backward("detach optimizers")
+    _engine.refuse_in_backward("detach optimizers")
     for param in _params_of(module_or_params, "detach"):
         attachment = attachment_of(param)
         if attachment is not None:
@@ -133,7 +134,7 @@ def declare_local(module_or_params: nn.Module | torch.Tensor | Iterable[torch.Te
 
     With `torch.distributed` initialized for several ranks, a parameter whose gradient comes while neither `wrap_ddp`
     nor another call has taken it over is refused; one declared local steps as in a single process. Call it after
-    `apply_optimizer_in_backward`. What DDP was told to ignore needs no declaration.
+    `step_in_backward` or `apply_optimizer_in_backward`. What DDP was told to ignore needs no declaration.
 
     Args:
         module_or_params: A module, a parameter, or an iterable of parameters.
@@ -145,7 +146,7 @@ def declare_local(module_or_params: nn.Module | torch.Tensor | Iterable[torch.Te
     attachments = [attachment_of(param) for param in _params_of(module_or_params, "declare_local")]
     found = [attachment for attachment in attachments if attachment is not None]
     if len(found) < len(attachments):
-        msg = "To some of these parameters nothing is attached. Call apply_optimizer_in_backward before declare_local."
+        msg = "To some of these parameters nothing is attached. Hand an optimizer over before declare_local."
         raise ValueError(msg)
     for attachment in found:
         attachment.is_local = True
@@ -162,12 +163,6 @@ def _params_of(
     for param in params:
         _expect(torch.Tensor, param, f"Give {function} a module, a parameter, or an iterable of parameters.")
     return params
-
-
-def _refuse_in_backward(what: str) -> None:
-    if _engine.in_backward():
-        msg = f"Cannot {what} while backward runs: some parameters have been reached by it, others not. Do it before."
-        raise RuntimeError(msg)
 
 
 def _expect(kind: type, given: object, remedy: str) -> None:

@@ -10,16 +10,20 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
-import torch
-
 from inbackward import _engine
+from inbackward._bucket import Gate
 from inbackward._ranks import is_sharded, reduction_of, refuse_unaccounted
+from inbackward._step import step_together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
+    import torch
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
+
+    from inbackward._bucket import Bucket
+    from inbackward._protocols import Assigned
 
     _Hook = Callable[[torch.Tensor], None]
 
@@ -37,21 +41,35 @@ class Attachment:
 
     Attributes:
         param: The parameter.
-        optimizers: Its optimizers; they hold nothing but this parameter.
-        assignments: The calls with `register_hook=True` that the parameter was in.
+        optimizers: Its optimizers, by the call that attached each, in order.
         is_local: Whether the user has said that this rank trains the parameter on its own gradient.
     """
 
     __torch_unserializable__ = True  # as torch.utils.hooks.unserializable_hook marks a function: no warning on saving
+    __slots__ = (
+        "__weakref__",
+        "_assignments",
+        "_first",
+        "_is_due",
+        "_is_sharded",
+        "_no_swap",
+        "_only",
+        "_ownership",
+        "_trigger",
+        "is_local",
+        "optimizers",
+        "param",
+    )
 
     def __init__(self, param: torch.Tensor) -> None:
         self.param = param
-        self.optimizers: list[Optimizer] = []
-        self.assignments: list[Assignment] = []
+        self.optimizers: dict[Assigned, Optimizer] = {}
         self.is_local = False
-        self._pass: _engine.Pass | None = None
-        self._is_due = False
         self._is_sharded = is_sharded(param)
+        self._assignments: tuple[Assigned, ...] = ()  # those that step inside backward; gradients wait for the first
+        self._first: Assigned | None = None  # it, if there is no other
+        self._only: Optimizer | None = None  # the only optimizer, if it has no other parameter
+        self._is_due = False
         self._trigger: RemovableHandle | None = None
         self._ownership = self._register(param.register_hook, self)
         # torch.utils.swap_tensors, which some conversions of a module use, would drop the hooks without a word. It
@@ -73,13 +91,70 @@ class Attachment:
         reduction = reduction_of(self.param)
         return not self.is_local and reduction is not None and not reduction.is_local(self.param)
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the graph reads a gathered parameter, and never this one, which is a shard of it."""
+        return self._is_sharded
+
+    @property
+    def is_accumulating(self) -> bool:
+        """Whether gradients add up, and nothing is to be stepped.
+
+        Raises:
+            RuntimeError: That is so for one of the parameter's optimizers, and not for another.
+        """
+        waits = {assignment.accumulating > 0 for assignment in self._assignments}
+        if len(waits) > 1:
+            msg = (
+                f"A parameter of shape {tuple(self.param.shape)} has several optimizers, of which one accumulates and "
+                f"another steps. It was not stepped. Accumulate with all of them: "
+                f"with first.accumulate(), second.accumulate(): ..."
+            )
+            raise RuntimeError(msg)
+        return waits == {True}
+
+    def add(self, assignment: Assigned, optimizer: Optimizer) -> None:
+        """Attaches one more optimizer, which steps after the others."""
+        self.optimizers[assignment] = optimizer
+        self._follow_assignments()
+
+    def remove(self, assignment: Assigned) -> None:
+        """Takes an optimizer off; the parameter is an ordinary one again without any."""
+        self.optimizers.pop(assignment, None)
+        assignment.forget(self)
+        if self.optimizers:
+            self._follow_assignments()
+        else:
+            self.release()
+
+    def _follow_assignments(self) -> None:
+        for assignment in self.optimizers:
+            assignment.note_others()
+        self._assignments = tuple(assignment for assignment in self.optimizers if assignment.hooked)
+        alone = [optimizer for assignment, optimizer in self.optimizers.items() if assignment.steps_each_alone]
+        self._only = alone[0] if len(self.optimizers) == len(alone) == 1 else None
+        self._first = self._assignments[0] if len(self._assignments) == 1 else None
+        if self._assignments:
+            self.unhook()
+            self.hook()
+        else:
+            self.unhook()
+
     def hook(self) -> None:
         """Makes the optimizers step inside backward."""
+        if self._trigger is not None:
+            return
+        _engine.references_to_new_node()
         itself = weakref.ref(self)
+        # Of several optimizers' gates none says everything.
+        gate = Gate() if self._first is None else self._first.gate
+        current_task = _engine.current_task
 
-        def gradient_is_accumulated(_: torch.Tensor) -> None:
-            attachment = itself()
-            if attachment is not None:
+        @_engine.run_eagerly
+        def gradient_is_accumulated(param: torch.Tensor) -> None:
+            if gate.task == current_task():
+                gate.accept(param)
+            elif (attachment := itself()) is not None:
                 attachment.fire()
 
         self._trigger = self._register(self.param.register_post_accumulate_grad_hook, gradient_is_accumulated)
@@ -93,91 +168,149 @@ class Attachment:
     def release(self) -> None:
         """Makes the parameter an ordinary one again."""
         self.unhook()
+        self._assignments = ()
         self._ownership.remove()
+        for assignment in self.optimizers:
+            assignment.forget(self)
         _attachments.pop(id(self.param), None)
 
     def move_to(self, param: torch.Tensor) -> None:
         """Gives what is attached here to a parameter that has taken this one's place."""
         moved = Attachment(param)
-        moved.optimizers, moved.assignments, moved.is_local = self.optimizers, self.assignments, self.is_local
-        for optimizer in moved.optimizers:
+        moved.is_local = self.is_local
+        for assignment, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["params"] = [param if each is self.param else each for each in group["params"]]
-        for assignment in moved.assignments:
             assignment.replace(self, moved)
-        if self.hooked:
-            moved.hook()
+            moved.add(assignment, optimizer)
         self.release()
 
-    @_engine.run_eagerly
     def fire(self) -> None:
         """Has the parameter stepped, its gradient being accumulated, once all hooks of the user have run.
 
         Raises:
-            RuntimeError: The gradient comes for the second time in one backward, or under compiled autograd; or there
-                are several ranks, and nobody has answered for bringing their gradients together.
+            RuntimeError: A part of the gradient comes after the parameter was stepped with another, in one backward,
+                or it comes under compiled autograd; or there are several ranks, and nobody has answered for bringing
+                their gradients together.
         """
-        by_fsdp = self._is_sharded and _engine.in_backward() and not _engine.is_accumulating()
+        first = self._assignments[0]
+        bucket = first.bucket
+        if (
+            bucket is None
+            or bucket.task != _engine.current_task()
+            or first is not self._first
+            or bucket.run.is_distributed
+        ):
+            bucket = self._begin()
+            if bucket is None:
+                return
+            first = self._assignments[0]
+            if first.is_claimed_beside(bucket, self.param):
+                first.refuse_second_part(self.param)
+        if bucket.limit:
+            bucket.accept(self.param)
+        elif id(self.param) in bucket.stepped:
+            first.refuse_second_part(self.param)
+        else:
+            self.step_after_hooks(bucket)
+
+    def _begin(self) -> Bucket | None:
+        """Gives the bucket of the running pass, prepared for this parameter; None if nothing is to be stepped now."""
+        if self.is_accumulating:
+            return None
+        for assignment in self._assignments:
+            if assignment.intercept is not None:
+                assignment.intercept(self)
+                return None
         if not self.is_local and not self._is_sharded:
             reduction = reduction_of(self.param)
             if reduction is None:
                 refuse_unaccounted(self.param)
             elif not reduction.is_local(self.param):
                 reduction.gradient_is_accumulated(self.param)
-                return
-        node = None if by_fsdp else _engine.current_node()
-        now = _engine.current_pass()
-        if self._pass is not None and self._pass.running:
-            raise RuntimeError(_twice(self))
-        self._pass = now
-        for assignment in self.assignments:
-            now.at_end[assignment.step_the_rest] = None
-        if node is None:
-            self._step_in_hook(now)
-            return
+                return None
+        by_fsdp = self._is_called_by_fsdp()
+        if not by_fsdp:
+            _engine.current_node()
+        run = _engine.current_pass()
+        if by_fsdp:
+            run.turns_to_wait = 1  # FSDP2 has its own end of backward
+        return self._join(run)
+
+    def _join(self, run: _engine.Pass) -> Bucket | None:
+        for assignment in self._assignments:
+            if assignment.finish not in run.at_end:
+                assignment.follow_edits()
+                run.at_end[assignment.finish] = None
+        # No optimizer is left where all groups have dropped the parameter.
+        return self._assignments[0].join(run) if self._assignments else None
+
+    def _is_called_by_fsdp(self) -> bool:
+        return self._is_sharded and _engine.in_backward() and not _engine.is_accumulating()
+
+    def step_after_hooks(self, bucket: Bucket) -> None:
+        """Steps the parameter once all hooks of the user have seen its gradient, or puts it off."""
+        is_last = _engine.is_last_hook(self.param, self._trigger)
+        if self._is_sharded and self._is_called_by_fsdp():
+            if is_last:
+                self._step(bucket)
+            else:
+                bucket.put_off[id(self.param)] = self.param
+                bucket.run.at_end[self._hook_last] = None
+        elif is_last and not _engine.may_have_hooks(_engine.current_node()):
+            self._step_unless_in_use(bucket)
+        else:
+            bucket.put_off[id(self.param)] = self.param
+            self.after_hooks(lambda: self._step_unless_in_use(bucket))
+
+    def after_hooks(self, call: Callable[[], None]) -> None:
+        """Calls something once all hooks of the user have seen the gradient that is being accumulated."""
         self._is_due = True
 
         # Hooks of the node run after all post-accumulate-grad hooks. One that stayed there would be lost with the
         # node, which torch replaces when the dtype changes.
+        @_engine.run_eagerly
         def all_hooks_have_run(*_: object) -> None:
             handle.remove()
-            self._settle()
+            # Not due: an earlier pass over this graph raised before it came here, and left its hook behind.
+            if self._is_due:
+                self._is_due = False
+                call()
 
-        handle = node.register_hook(all_hooks_have_run)
+        handle = _engine.current_node().register_hook(all_hooks_have_run)
 
-    def _step_in_hook(self, now: _engine.Pass) -> None:
-        # The graph reads the gathered parameter, never the shard. But hooks of the user may be called after this one.
-        now.turns_to_wait = 1  # FSDP2 has its own end of backward
-        if self._trigger is None or _engine.is_last_hook(self.param, self._trigger):
-            self.step()
+    def _step_unless_in_use(self, bucket: Bucket) -> None:
+        # Something later in this pass may still read the parameter: it is stepped at the end.
+        if _engine.shares_memory(self.param):
+            bucket.put_off[id(self.param)] = self.param
         else:
-            now.at_end[self._hook_last] = None
+            self._step(bucket)
+
+    def _step(self, bucket: Bucket) -> None:
+        if bucket.put_off:
+            bucket.put_off.pop(id(self.param), None)
+        bucket.stepped.add(id(self.param))
+        if self._only is None:
+            step_together([self])
+        elif self.param.grad is not None:  # what `step_together` comes to for one optimizer, in a third of the time
+            with _engine.outside_backward():
+                self._only.step()
+            self.param.grad = None
 
     def _hook_last(self, _: _engine.Pass) -> None:
         if self.hooked:
             self.unhook()
             self.hook()
 
-    def _settle(self) -> None:
-        # Not due: an earlier pass over this graph raised before it came here, and left its hook behind.
-        if self._is_due:
-            self._is_due = False
-            # Otherwise something later in this pass may still read the parameter: it is stepped at the end.
-            if not _engine.shares_memory(self.param):
-                self.step()
-
-    def step(self) -> None:
-        """Steps all optimizers and frees the gradient, as the standard loop does after backward."""
-        if self.param.grad is None:
-            return
-        with torch.enable_grad():  # as after backward; optimizers of torch turn it off for themselves
-            for optimizer in self.optimizers:
-                optimizer.step()
-        self.param.grad = None
-
-    def is_claimed_by_other(self, run: _engine.Pass) -> bool:
-        """Whether another running pass, one of another thread, has accumulated into the parameter."""
-        return self._pass is not None and self._pass.running and self._pass.outermost is not run
+    def may_step_at_end_of(self, run: _engine.Pass) -> bool:
+        """Whether the parameter is stepped at the end of a pass, should it hold a gradient."""
+        if not self._assignments or self._assignments[0].is_claimed_beside(
+            self._assignments[0].bucket_in(run), self.param
+        ):
+            return False  # in the second case, another pass is to step it
+        if run.is_distributed and self.is_reduced:
+            return False
+        return len(self._assignments) == 1 or not self.is_accumulating
 
     def _register(self, register: Callable[[_Hook], RemovableHandle], hook: _Hook) -> RemovableHandle:
         # A frozen parameter is attached like any other, as an ordinary optimizer holds it: it may thaw.
@@ -189,41 +322,3 @@ class Attachment:
         finally:
             if frozen:
                 self.param.requires_grad_(False)
-
-
-class Assignment:
-    """The parameters of one call that attached with hooks.
-
-    At the end of a pass that has reached any of them, each that still holds a gradient is stepped: as `step()` of one
-    optimizer over them all would. These are the parameters whose step was put off, and those whose gradient is from
-    before.
-    """
-
-    def __init__(self, attachments: Iterable[Attachment]) -> None:
-        self._attachments = [weakref.ref(attachment) for attachment in attachments]
-
-    def replace(self, old: Attachment, new: Attachment) -> None:
-        """Has another attachment in the place of one."""
-        self._attachments = [weakref.ref(new) if reference() is old else reference for reference in self._attachments]
-
-    def step_the_rest(self, run: _engine.Pass) -> None:
-        """Steps every parameter that holds a gradient."""
-        for reference in self._attachments:
-            attachment = reference()
-            if attachment is None or attachment.param.grad is None or not attachment.hooked:
-                continue
-            if not attachment.is_reduced and not attachment.is_claimed_by_other(run):
-                attachment.step()
-
-
-def _twice(attachment: Attachment) -> str:
-    param = attachment.param
-    names = attachment.optimizers[0].param_groups[0].get("param_names")
-    what = f"parameter {names[0]!r}" if names else f"a parameter with {param.numel()} elements, {param.dtype}"
-    return (
-        f"The gradient of {what} came twice in one backward, and the parameter was already stepped with the first "
-        f"part, as others may have been: the optimizer in backward cannot give the standard result here. Reentrant "
-        f"activation checkpointing of a parameter that is used more than once does this: pass use_reentrant=False to "
-        f"torch.utils.checkpoint.checkpoint. So does a backward() inside a hook or a custom autograd Function, or in "
-        f"another thread: use an ordinary optimizer for this parameter (inbackward.detach)."
-    )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch.optim import Optimizer
 
+from inbackward._probe import probe_class
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -39,11 +41,13 @@ def one_optimizer_each(
     for group in groups:
         for param in group["params"]:
             _check_param(param)
-    return [
+    built = [
         (param, _build(optimizer_class, single, optimizer_kwargs))
         for group in groups
         for param, single in _split(group)
     ]
+    probe_class(optimizer_class, groups, optimizer_kwargs)
+    return built
 
 
 def _check_class(optimizer_class: object) -> None:
@@ -53,6 +57,15 @@ def _check_class(optimizer_class: object) -> None:
             f"Give the class itself, like torch.optim.AdamW, and its options as optimizer_kwargs."
         )
         raise TypeError(msg)
+    refuse_closure(optimizer_class)
+
+
+def refuse_closure(optimizer_class: type[Optimizer]) -> None:
+    """Refuses a class whose step cannot be called without a closure.
+
+    Raises:
+        TypeError: It is such a class.
+    """
     try:
         inspect.signature(optimizer_class.step).bind(object())
     except TypeError as error:

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from inbackward import _ddp_private, _engine
 from inbackward._attachment import attachment_of
 from inbackward._ranks import entrust, reduction_of
+from inbackward._step import step_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torch._C._distributed_c10d import GradBucket
     from torch.futures import Future
+
+    from inbackward._attachment import Attachment
 
 _TURNS_TO_WAIT = 2  # for the end of DDP's own backward, which in the first pass of a static graph is itself put off
 
@@ -160,9 +163,9 @@ class Buckets:
             if copies_late:
                 torch.accelerator.synchronize(device)
             counts = [1] * len(params) if used is None else used.tolist()
-            for param, view, count in zip(params, views, counts, strict=True):
-                if count:
-                    self._step(param, view, in_place=in_place)
+            averaged = zip(params, views, counts, strict=True)
+            put_in_place = [self._put_in_place(param, view, in_place) for param, view, count in averaged if count]
+            step_together([attachment for attachment in put_in_place if attachment is not None])
             if copies_late:
                 torch.accelerator.synchronize(device)
 
@@ -192,19 +195,20 @@ class Buckets:
         count = torch.tensor(here, dtype=torch.int32, device=buffer.device)
         return count, distributed.all_reduce(count, group=ddp.process_group, async_op=True).get_future()
 
-    def _step(self, param: torch.Tensor, averaged: torch.Tensor, *, in_place: bool) -> None:
+    def _put_in_place(self, param: torch.Tensor, averaged: torch.Tensor, in_place: bool) -> Attachment | None:
+        """Gives the averaged gradient to a parameter that can be stepped with it now."""
         attachment = attachment_of(param)
         if attachment is None or not attachment.hooked or reduction_of(param) is not self:
-            return
-        if _engine.shares_memory(param):
-            return  # it is stepped at the end of backward
+            return None
+        if attachment.is_accumulating or _engine.shares_memory(param):
+            return None  # in the second case it is stepped at the end of backward
         if param.grad is None:
             param.grad = averaged if in_place else averaged.clone()
         elif not in_place:
             with torch.no_grad():
                 param.grad.copy_(averaged)
         self._stepped.append(param)
-        attachment.step()
+        return attachment
 
     def _join(self, run: _engine.Pass) -> None:
         if self._run is None or not self._run.running:
@@ -231,8 +235,7 @@ class Buckets:
         if any(id(attachment.param) in self._used for attachment in hooked):
             self._used.clear()
             raise RuntimeError(_NOT_AVERAGED)
-        for attachment in hooked:
-            attachment.step()
+        step_together([attachment for attachment in hooked if not attachment.is_accumulating])
 
     def _is_accumulating(self) -> bool:
         ddp = self._ddp()

@@ -47,7 +47,7 @@ def fully_shard(module: nn.Module, **kwargs: Any) -> Any:
 
 def _refuse_state(name: str, param: torch.Tensor) -> None:
     attachment = attachment_of(param)
-    if attachment is not None and any(optimizer.state for optimizer in attachment.optimizers):
+    if attachment is not None and any(optimizer.state for optimizer in attachment.optimizers.values()):
         msg = (
             f"An optimizer of {name} has state already, of the unsharded parameter: it has stepped, or, like Adagrad, "
             f"is made with it. Attach optimizers after sharding, and load state with torch.distributed.checkpoint."

@@ -18,6 +18,7 @@ import torch
 from inbackward import _engine
 from inbackward._attachment import attachment_of
 from inbackward._ranks import entrust, is_flattened
+from inbackward._step import step_together
 
 if TYPE_CHECKING:
     from torch import nn
@@ -120,8 +121,8 @@ class _Step:
         run.turns_to_wait = 1  # FSDP1 has its own end of backward
         run.at_end[shards.close] = None
         attachment = attachment_of(param)
-        if attachment is not None and attachment.hooked:
-            attachment.step()
+        if attachment is not None and attachment.hooked and not attachment.is_accumulating:
+            step_together([attachment])
 
     def zero_grad(self, *, set_to_none: bool) -> None:
         """Nothing: what was stepped has no gradient, and what was not keeps it."""

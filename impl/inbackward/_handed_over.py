@@ -1,0 +1,250 @@
+"""An ordinary optimizer that steps a bucket of its parameters at a time.
+
+`Optimizer.step` steps the parameters in `param_groups` that hold a gradient. So for the length of one call the groups
+list only those whose gradients are there; nothing else of the optimizer changes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import threading
+import weakref
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from inbackward import _engine
+from inbackward._assignment import Assignment
+from inbackward._attachment import Attachment, attachment_of
+from inbackward._bucket import nbytes
+from inbackward._step import step_together
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import torch
+    from torch.optim import Optimizer
+
+    from inbackward._bucket import Bucket
+
+
+class HandedOver(Assignment):
+    """The parameters of an optimizer that was handed over.
+
+    Attributes:
+        optimizer: The optimizer.
+        clip: What `Handle.clip` has set.
+        transform: What changes gradients before they are clipped and stepped.
+        skips: Whether gradients are freed without a step.
+    """
+
+    steps_each_alone = False
+
+    def __init__(self, optimizer: Optimizer, bucket_bytes: int) -> None:
+        super().__init__(hooked=True, bucket_bytes=bucket_bytes)
+        self.optimizer = optimizer
+        self.clip: Callable[[list[torch.Tensor]], object] | None = None
+        self.transform: Callable[[list[torch.Tensor]], object] | None = None
+        self.skips = False
+        self._listed: list[torch.Tensor] = []  # as the groups list them
+        self._sizes: list[int] = []  # how many each group lists
+        self._params: list[torch.Tensor] = []  # once each
+        self._is_alone: bool | None = None  # whether the optimizer is the only one of each; None: to be found out
+        self._places: dict[int, list[tuple[int, int]]] = {}  # by id of the parameter: number of the group, and in it
+        self._stepping = threading.Lock()  # the engine has a thread for each device
+        self._stepping_thread = 0
+        self._replaced: Any = None
+
+    def follow_groups_added_later(self) -> None:
+        """Attaches to the parameters of groups as soon as they are added."""
+        itself, optimizer = weakref.ref(self), self.optimizer
+        add = optimizer.add_param_group
+
+        def add_param_group(param_group: dict[str, Any]) -> None:
+            add(param_group)
+            handed = itself()
+            if handed is not None:
+                handed.follow()
+
+        # As torch's schedulers do with step: attributes of an optimizer are neither saved nor copied with it.
+        self._replaced = optimizer.__dict__.get("add_param_group")
+        optimizer.add_param_group = add_param_group  # type: ignore[method-assign]
+
+    @property
+    def changes(self) -> tuple[Callable[[list[torch.Tensor]], object], ...]:
+        """What changes gradients before they are stepped."""
+        return tuple(change for change in (self.transform, self.clip) if change is not None)
+
+    def let_go(self) -> None:
+        """Follows the optimizer's parameter groups no more."""
+        self.optimizer.__dict__.pop("add_param_group", None)
+        if self._replaced is not None:
+            self.optimizer.add_param_group = self._replaced  # type: ignore[method-assign]
+
+    def forget(self, attachment: Attachment) -> None:
+        """Takes note of it that a parameter was detached."""
+        super().forget(attachment)
+        self._is_alone = None
+        if not self._attachments:
+            self.let_go()
+
+    def follow(self) -> None:
+        """Attaches to parameters that the groups list anew, and lets go of those that they dropped."""
+        params = listed_params(self.optimizer)
+        known = {id(param) for param in self._listed}
+        with ExitStack() as undo:
+            for param in params:
+                if id(param) in known or not _can_have_gradient(param):
+                    continue
+                known.add(id(param))
+                attachment = attachment_of(param) or Attachment(param)
+                self.attach(attachment, self.optimizer)
+                undo.callback(attachment.remove, self)
+            undo.pop_all()
+        self._listed = params
+        self._sizes = [len(group["params"]) for group in self.optimizer.param_groups]
+        self._params = [*{id(param): param for param in params}.values()]
+        self._places = {}
+        for number, group in enumerate(self.optimizer.param_groups):
+            for index, param in enumerate(group["params"]):
+                self._places.setdefault(id(param), []).append((number, index))
+        for attachment in self.attachments:
+            if id(attachment.param) not in self._places:
+                attachment.remove(self)
+
+    def follow_edits(self) -> None:
+        """Follows parameter groups that were edited by hand."""
+        if self._stepping_thread == threading.get_ident():
+            return
+        with self._stepping:  # in a step of another thread, the groups list a part of the parameters
+            groups = self.optimizer.param_groups
+            if len(groups) == len(self._sizes) and all(
+                len(group["params"]) == size for group, size in zip(groups, self._sizes, strict=True)
+            ):
+                listed = itertools.chain.from_iterable(group["params"] for group in groups)
+                if all(map(operator.is_, listed, self._listed)):
+                    return
+            self.follow()
+
+    def note_others(self) -> None:
+        """Takes note of it that a parameter's optimizers, of this assignment or others, have changed."""
+        self._is_alone = None
+
+    def join(self, run: _engine.Pass) -> Bucket:
+        """Takes part in a pass, which has reached one of the parameters."""
+        if self._is_alone is None:
+            attached = map(attachment_of, self._params)
+            self._is_alone = all(each is not None and [*each.optimizers] == [self] for each in attached)
+        bucket = super().join(run)
+        if self.gate.task == bucket.task and sum(map(nbytes, self._params)) <= self.bucket_bytes:
+            self.gate.open(bucket.task, bucket.waiting.append)  # there is nothing else to be done before the end
+        return bucket
+
+    @_engine.run_eagerly
+    def finish(self, run: _engine.Pass) -> None:
+        """Steps every parameter that holds a gradient; beside other passes, those that this one has reached."""
+        bucket = self.bucket_in(run)
+        params = self._params
+        if bucket is not None and len(self._open) > 1:
+            # To read a gradient that another thread accumulates meanwhile can crash.
+            params = bucket.not_stepped
+        holding = [param for param in params if param.grad is not None]
+        if not holding:
+            return
+        if self._is_alone and not run.is_distributed and len(self._open) == 1:
+            self._step_all(holding)
+        else:
+            found = map(attachment_of, holding)
+            step_together([each for each in found if each and self in each.optimizers and each.may_step_at_end_of(run)])
+
+    def step_now(self, params: Iterable[torch.Tensor]) -> None:
+        """Steps parameters of this optimizer."""
+        if self._is_alone:
+            self._step_all([*params])
+        else:
+            super().step_now(params)
+
+    def _step_all(self, params: list[torch.Tensor]) -> None:
+        with _engine.outside_backward():
+            for change in self.changes:
+                change(params)
+            self._step_params(params)
+        for param in params:
+            param.grad = None
+
+    def replace(self, old: Attachment, new: Attachment) -> None:
+        """Has another parameter in the place of one."""
+        super().replace(old, new)
+        places = self._places.pop(id(old.param), [])
+        self._places[id(new.param)] = places
+        self._listed, self._params = (
+            [new.param if param is old.param else param for param in params] for params in (self._listed, self._params)
+        )
+
+    def step(self, attachments: Sequence[Attachment]) -> None:
+        """Steps those of the given parameters that the optimizer has, by one call."""
+        self._step_params([attachment.param for attachment in attachments if self in attachment.optimizers])
+
+    def _step_params(self, params: list[torch.Tensor]) -> None:
+        if not params or self.skips:
+            return
+        if self._stepping_thread == threading.get_ident():
+            msg = (
+                f"A backward inside a step of {type(self.optimizer).__name__} reaches parameters of the same "
+                f"optimizer, which cannot step them meanwhile. Run it after the step."
+            )
+            raise RuntimeError(msg)
+        with self._stepping:
+            self._stepping_thread = threading.get_ident()
+            try:
+                if len(params) == len(self._places):
+                    self.optimizer.step()
+                else:
+                    self._step_some(params)
+            finally:
+                self._stepping_thread = 0
+
+    def _step_some(self, params: list[torch.Tensor]) -> None:
+        chosen: dict[int, list[int]] = {}
+        for param in params:
+            for number, index in self._places[id(param)]:
+                chosen.setdefault(number, []).append(index)
+        groups = self.optimizer.param_groups
+        every_group = [*groups]
+        every_param = {number: every_group[number]["params"] for number in chosen}
+        try:
+            for number, indices in chosen.items():
+                every_group[number]["params"] = [every_param[number][index] for index in sorted(indices)]
+            groups[:] = [every_group[number] for number in sorted(chosen)]
+            self.optimizer.step()
+        finally:
+            for number, listed in every_param.items():
+                every_group[number]["params"] = listed
+            groups[:] = every_group
+
+
+def listed_params(optimizer: Optimizer) -> list[torch.Tensor]:
+    """The parameters that the groups of an optimizer list, in order."""
+    return [param for group in optimizer.param_groups for param in group["params"]]
+
+
+def expect_handed_over(optimizer: Optimizer) -> HandedOver:
+    """What hands this optimizer over.
+
+    Raises:
+        ValueError: Nothing does.
+    """
+    for param in listed_params(optimizer):
+        attachment = attachment_of(param)
+        for assignment in () if attachment is None else attachment.optimizers:
+            if isinstance(assignment, HandedOver) and assignment.optimizer is optimizer:
+                return assignment
+    msg = (
+        f"This {type(optimizer).__name__} does not step inside backward. Hand it over before: "
+        f"inbackward.step_in_backward(optimizer)."
+    )
+    raise ValueError(msg)
+
+
+def _can_have_gradient(param: torch.Tensor) -> bool:
+    return param.is_floating_point() or param.is_complex()
