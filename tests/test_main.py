@@ -51,7 +51,8 @@ def test_the_table_of_refusals_is_that_of_a_run(
     suite: Suite, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If this fails: nox -s conformance, then put into impl/README.md what the command below its table prints."""
-    suite.run("--implementation=reference", "--implementation=torch", "-m", "may_refuse", "-n", "2", chapter="")
+    names = ("reference", "reference-handed", "torch")
+    suite.run(*(f"--implementation={name}" for name in names), "-m", "may_refuse", "-n", "2", chapter="")
     capsys.readouterr()
     main(["matrix", str(suite.report), "--may-refuse"])
     assert capsys.readouterr().out in (pytestconfig.rootpath / "impl" / "README.md").read_text(encoding="utf-8")

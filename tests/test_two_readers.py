@@ -50,6 +50,8 @@ from inbackward_conformance.training.train import train
 
 HERE = Path(__file__).parent
 REFERENCE = "reference"
+HANDED = "reference-handed"
+"""The door that offers `accumulate` and `backward_clipped`."""
 LOOPS: dict[str, type[StandardLoop | InBackward]] = {"standard_loop": StandardLoop, "in_backward": InBackward}
 SECONDS = 300.0
 
@@ -104,7 +106,7 @@ class Both:
 
     def __init__(self, plan: Plan, source: str, rank: int = 0, arguments: tuple[Any, ...] = ()) -> None:
         functions = functions_of(source)
-        implementation = find_implementation(REFERENCE)
+        implementation = find_implementation(implementation_for(plan))
         self.differences: list[str] = []
         self.raised = False
         for name, method in LOOPS.items():
@@ -169,7 +171,7 @@ def everything(script: Script) -> str:
 
 def source_of(requirement: str, plan: Plan) -> str:
     """Return the functions of a script."""
-    templates, script = CallTemplates(REFERENCE), script_of(requirement, plan)
+    templates, script = CallTemplates(implementation_for(plan)), script_of(requirement, plan)
     functions = list(script.trainings("standard_loop", "in_backward", script.events, everything))
     parts = [COMMON_IMPORTS, templates.imports, *script.imports, templates.definitions, *script.definitions]
     return "\n\n".join([*parts, *functions])
@@ -178,7 +180,13 @@ def source_of(requirement: str, plan: Plan) -> str:
 def script_of(requirement: str, plan: Plan) -> PlanScript:
     """Return the script of a plan; it lets no refusal through, which is compared as any error."""
     strict = replace(specification()[requirement], may_refuse=None)
-    return PlanScript(Failure(REFERENCE, strict, "", "diverges", "", plan=plan), plan, CallTemplates(REFERENCE))
+    name = implementation_for(plan)
+    return PlanScript(Failure(name, strict, "", "diverges", "", plan=plan), plan, CallTemplates(name))
+
+
+def implementation_for(plan: Plan) -> str:
+    calls = (events.MicroBatch, events.ClippedBackward)
+    return HANDED if any(isinstance(event, calls) for event in plan.events) else REFERENCE
 
 
 @pytest.fixture(scope="module")

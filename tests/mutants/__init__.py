@@ -11,6 +11,7 @@ from mutants import (  # noqa: F401 (they register their mutants)
     of_equivalence,
     of_fsdp,
     of_functional,
+    of_handed_over,
     of_hazards,
     of_hook_then_optimizer,
     of_properties,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,6 +60,16 @@ class Reducing(AfterBackward):
 
     def reduce(self, bucket: GradBucket) -> Future[Tensor]:
         return allreduce_hook(bucket=bucket, process_group=None)  # type: ignore[arg-type]  # that of all ranks
+
+
+@fails("ddp/micro_batches", "no_sync")
+class AccumulatesTheLastAlone(AfterBackward):
+    """Frees gradients after every micro-batch."""
+
+    @contextmanager
+    def accumulate(self, module: nn.Module) -> Iterator[None]:
+        yield
+        self.free()
 
 
 @fails("ddp/equality", "after-2")

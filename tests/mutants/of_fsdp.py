@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,16 @@ class OnShards(AfterBackward):
         if self.attached and not options["use_orig_params"]:
             raise ValueError("flat parameters are to be made first: attach after wrapping")
         return FullyShardedDataParallel(module, **options)
+
+
+@fails("fsdp/micro_batches", "FSDP2")
+class AccumulatesTheLastAlone(OnShards):
+    """Frees gradients after every micro-batch."""
+
+    @contextmanager
+    def accumulate(self, module: nn.Module) -> Iterator[None]:
+        yield
+        self.free()
 
 
 @fails("fsdp/fully_shard")

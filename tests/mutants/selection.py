@@ -7,7 +7,7 @@ from collections import defaultdict
 from inbackward_conformance.specification import DISTRIBUTED, specification
 from mutants.registry import MUTANTS, chapters
 
-APART = DISTRIBUTED | {"functional"}
+APART = DISTRIBUTED | {"accumulation", "clipping", "functional", "handed_over"}
 """Chapters of calls that the others do not make: their mutants run them alone, and no other mutant does."""
 
 SLOW = {

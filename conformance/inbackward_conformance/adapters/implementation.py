@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.adapters.declarations import Declarations
@@ -13,7 +14,7 @@ from inbackward_conformance.adapters.returned import is_optimizer, optimizers_in
 from inbackward_conformance.outcome import NotOffered, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -142,6 +143,34 @@ class Implementation:
         with marking_errors("wrap_fsdp"):
             wrap = self._offered("wrap_fsdp") or FullyShardedDataParallel
             return _module(wrap(module, **kwargs), "wrap_fsdp")
+
+    def hand_over(self, optimizer: Optimizer) -> Any:
+        """Hand over an ordinary optimizer, and return what undoes it; not offered by default."""
+        own = self._required("hand_over")
+        with marking_errors("hand_over"):
+            handle = own(optimizer)
+            if not callable(getattr(handle, "remove", None)):
+                raise wrong_value(handle, "hand_over", "an object that has remove(), which gives the optimizer back")
+            return handle
+
+    @contextmanager
+    def accumulate(self, module: nn.Module) -> Iterator[None]:
+        """Have gradients of `module` add up in a `with` block, where nothing steps; not offered by default."""
+        own = self._required("accumulate")
+        with marking_errors("accumulate"), own(module):
+            yield
+
+    def backward_clipped(
+        self, loss: Tensor, module: nn.Module, max_norm: float | None = None, scaler: Any = None, **options: Any
+    ) -> Tensor | None:
+        """Run backward with gradients unscaled and clipped by their total norm; not offered by default.
+
+        Returns the total norm, or None if nothing is clipped.
+        """
+        own = self._required("backward_clipped")
+        with marking_errors("backward_clipped"):
+            total_norm: Tensor | None = own(loss, module, max_norm=max_norm, scaler=scaler, **options)
+            return total_norm
 
     def detach(self, module: nn.Module) -> None:
         """Give an ordinary model back; not offered by default."""

@@ -25,3 +25,18 @@ def clip(param: Tensor) -> None:
 def drop(param: Tensor) -> None:
     """Set `param.grad` to None, for `register_post_accumulate_grad_hook`."""
     param.grad = None
+
+
+class HookError(RuntimeError):
+    """The error of `fail`."""
+
+
+def fail(_: Tensor) -> None:
+    """Raise, for `register_hook`."""
+    raise HookError("a user's hook raises")
+
+
+def overflow(grad: Tensor) -> Tensor:
+    """Return infinite values, for `register_hook`."""
+    infinite: Tensor = grad * float("inf")
+    return infinite

@@ -36,6 +36,7 @@ class Script:
         needs: objects of the suite that the source names; the script needs their definitions.
         attached: whether the assignments of the plan are attached.
         restructured: whether the model was given other parameters than at first, or at other places.
+        scaled: whether a gradient scaler is made.
         scheduled: whether a schedule is started.
         lines: the statements so far.
     """
@@ -59,6 +60,7 @@ class Script:
         self._local = "({0}.values() if {0}.is_nested else {0})" if self._has_nested_parameters() else "{0}"
         self._dtype = plan.dtype
         self._indentation = ""
+        self.scaled = False
         self.scheduled = False
         self._forwards = 0
 

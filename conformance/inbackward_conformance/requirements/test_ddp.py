@@ -30,6 +30,7 @@ from inbackward_conformance.plan.events import (
     Forward,
     Freeze,
     Join,
+    MicroBatch,
     PerRank,
     RegisterCommHook,
     Thaw,
@@ -40,6 +41,7 @@ from inbackward_conformance.plan.need import NOT_COMPARED
 from inbackward_conformance.plugin.optimizer_cases import optimizers
 from inbackward_conformance.ranks.job import Rank
 from inbackward_conformance.ranks.on_ranks import implementation as implementation_of
+from inbackward_conformance.training.standard_loop import parameters_of
 
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
 MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
@@ -139,6 +141,15 @@ def test_no_sync(check: Check, world_size: int, options: dict[str, Any]) -> None
     """Gradients accumulated under `no_sync()` are stepped with the next synchronised backward, once."""
     twice = (AccumulateUnsynchronised(), AccumulateUnsynchronised(), Backward())
     check(_wrapped(options, "MLP", (Backward(), *twice, *twice), world_size=world_size))
+
+
+@pytest.mark.must
+@pytest.mark.needs("accumulate")
+@pytest.mark.parametrize("unsynchronised", [True, False], ids=["no_sync", "synchronised"])
+def test_micro_batches(check: Check, unsynchronised: bool) -> None:
+    """Micro-batches that the implementation accumulates are one step, with `no_sync()` around them and without."""
+    micro_batch = MicroBatch(unsynchronised=unsynchronised)
+    check(_wrapped({}, "MLP", (Backward(), *(micro_batch, micro_batch, Backward()) * 2)))
 
 
 @pytest.mark.must
@@ -297,9 +308,13 @@ def _wait_for_early_step(rank: Rank, name: str) -> None:
     optimizer_class, options = bind(implementation, PLAIN_SGD)
     implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
     stepped = threading.Event()
+
+    def note_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if id(model[4].weight) in parameters_of(optimizer):
+            stepped.set()
+
     for optimizer in implementation.optimizers(model):
-        if any(param is model[4].weight for group in optimizer.param_groups for param in group["params"]):
-            optimizer.register_step_post_hook(lambda *_: stepped.set())
+        optimizer.register_step_post_hook(note_step)
     features = torch.randn(8, 4, device=rank.device)
     for _ in range(2):  # the first backward may go without: DDP has yet to learn the order of gradients
         implementation.backward(wrapped(features).sum(), model)

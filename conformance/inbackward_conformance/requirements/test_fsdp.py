@@ -17,7 +17,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from inbackward_conformance.binding import bind
-from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.plan import Assignment, Plan, Ranks
@@ -28,6 +27,7 @@ from inbackward_conformance.plan.events import (
     Event,
     FullyShard,
     LoadSharded,
+    MicroBatch,
     SaveSharded,
     TrainOrdinarily,
     WrapFSDP,
@@ -36,6 +36,7 @@ from inbackward_conformance.plan.need import NOT_COMPARED
 from inbackward_conformance.plugin.optimizer_cases import optimizers
 from inbackward_conformance.ranks.job import Rank
 from inbackward_conformance.ranks.on_ranks import implementation as implementation_of
+from inbackward_conformance.training.standard_loop import parameters_of
 
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
 TRAINED = Assignment("AdamW", {"lr": 0.01}, need=NOT_COMPARED)
@@ -203,11 +204,20 @@ def test_unused_parameters(check: Check, shard: Event) -> None:
 
 
 @pytest.mark.must
+@pytest.mark.needs("accumulate")
+@pytest.mark.parametrize("wrap", [BY_LAYER, ORIGINAL_BY_LAYER], ids=["FSDP2", "FSDP1"])
+def test_micro_batches(check: Check, wrap: Event) -> None:
+    """Micro-batches that the implementation accumulates are one step, each of them reduced."""
+    check(_sharded(wrap, events=(Backward(), *(MicroBatch(), MicroBatch(), Backward()) * 2)))
+
+
+@pytest.mark.must
 @pytest.mark.parametrize("shards", [True, False], ids=["FSDP2", "FSDP1"])
 def test_early_step(check: Check, shards: bool) -> None:
     """Sharded layer by layer, the last layer is stepped before the backward of the first layer is over.
 
-    The backward of the first layer can wait for that step, on each rank.
+    The backward of the first layer can wait for that step, on each rank. The last layer's gradient has 8 MiB on a rank:
+    more than an implementation may have wait for others.
     """
     check.on_ranks(2, _wait_for_early_step, shards)
 
@@ -215,10 +225,10 @@ def test_early_step(check: Check, shards: bool) -> None:
 def _wait_for_early_step(rank: Rank, name: str, shards: bool) -> None:
     implementation = implementation_of(name)
     device = torch.device(rank.device)
-    model = MLP().to(device)
+    model = nn.Sequential(nn.Linear(4, 2048), nn.Linear(2048, 2048)).to(device)
     if shards:
         mesh = init_device_mesh(device.type, (rank.world_size,))
-        for module in (model[0], model[2], model[4], model):
+        for module in (*model, model):
             implementation.fully_shard(module, mesh=mesh)
         wrapped: nn.Module = model
     else:
@@ -227,10 +237,14 @@ def _wait_for_early_step(rank: Rank, name: str, shards: bool) -> None:
     optimizer_class, options = bind(implementation, TRAINED)
     implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
     stepped = threading.Event()
-    last = [*model.parameters()][-2:]  # weight and bias, of one of which a rank may hold nothing
+    last = {id(param) for param in [*model.parameters()][-2:]}  # weight and bias, of which a rank may hold nothing
+
+    def note_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if not last.isdisjoint(parameters_of(optimizer)):
+            stepped.set()
+
     for optimizer in implementation.optimizers(model):
-        if any(param is one for group in optimizer.param_groups for param in group["params"] for one in last):
-            optimizer.register_step_post_hook(lambda *_: stepped.set())
+        optimizer.register_step_post_hook(note_step)
     waits: list[bool] = []
 
     def wait_in_backward(_: nn.Module, __: object, output: Tensor) -> None:

@@ -1,4 +1,7 @@
-"""What the technique is for: the memory of all gradients but one. Counted exactly, by weak references; no timing."""
+"""What the technique is for: the memory of all gradients but one. Counted exactly, by weak references; no timing.
+
+An implementation may have gradients wait until there are up to 4 MiB of them, and step their parameters by one call.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,19 @@ from inbackward_conformance.plugin.optimizer_cases import optimizers
 from inbackward_conformance.training.storages import Allocations, GradientBytes, gc_new_objects_only
 
 WIDTH = 16
+WIDE = 512  # a layer has 1 MiB of weights
 SGD = Assignment("SGD", {"lr": 0.01, "momentum": 0.9}, need=NOT_COMPARED)
 ADAMW = Assignment("AdamW", {"lr": 0.01}, need=NOT_COMPARED)
 
 with_both = optimizers("assignment", [SGD, ADAMW])
 
 
-def _layers(depth: int, device: str, *, bias: bool = True) -> nn.Sequential:
-    return nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias, device=device) for _ in range(depth)))
+def _layers(depth: int, device: str, *, width: int = WIDTH, bias: bool = True) -> nn.Sequential:
+    return nn.Sequential(*(nn.Linear(width, width, bias, device=device) for _ in range(depth)))
 
 
-def _batch(device: str) -> Tensor:
-    return torch.linspace(-1, 1, 4 * WIDTH, device=device).reshape(4, WIDTH)
+def _batch(device: str, width: int = WIDTH) -> Tensor:
+    return torch.linspace(-1, 1, 4 * width, device=device).reshape(4, width)
 
 
 @pytest.mark.must
@@ -41,7 +45,7 @@ def test_peak_of_gradients(implementation: Implementation, device: str, assignme
     """
     peaks = {}
     for depth in (8, 32):
-        peaks[depth] = _peak_in_backward(implementation, _layers(depth, device), assignment)
+        peaks[depth] = _peak_in_backward(implementation, _layers(depth, device, width=WIDE), assignment)
     assert 0 < peaks[32] <= peaks[8], f"backward takes {peaks[32]} bytes in 32 layers at its peak, {peaks[8]} in 8"
 
 
@@ -65,21 +69,24 @@ def test_gradients_freed(implementation: Implementation, device: str, assignment
 @pytest.mark.must
 @with_both
 def test_stepped_while_backward_runs(implementation: Implementation, device: str, assignment: Assignment) -> None:
-    """A parameter is stepped while backward still runs: when it reaches the first layer, the last ones have changed."""
+    """A parameter is stepped while backward still runs: when it reaches the first layer, the last ones have changed.
+
+    Of 12 layers the last four have, which are followed by gradients of 7 MiB.
+    """
     optimizer_class, options = bind(implementation, assignment)
-    model = _layers(8, device)
+    model = _layers(12, device, width=WIDE)
     implementation.attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
-    before = {name: param.detach().clone() for name, param in model[4:].named_parameters()}
+    before = {name: param.detach().clone() for name, param in model[8:].named_parameters()}
     waiting: list[str] = []
 
     def reached(_: Tensor) -> None:
-        waiting.extend(name for name, param in model[4:].named_parameters() if torch.equal(param, before[name]))
+        waiting.extend(name for name, param in model[8:].named_parameters() if torch.equal(param, before[name]))
 
     model[0].register_forward_hook(lambda _layer, _inputs, hidden: hidden.register_hook(reached) and None)
-    implementation.backward(model(_batch(device)).sum(), model)
-    for name, param in model[4:].named_parameters():
-        assert name not in waiting, f"{name} of 8 layers is not stepped yet when backward reaches the first layer"
-        assert not torch.equal(param, before[name]), f"{name} of 8 layers is not stepped by backward"
+    implementation.backward(model(_batch(device, WIDE)).sum(), model)
+    for name, param in model[8:].named_parameters():
+        assert name not in waiting, f"{name} of 12 layers is not stepped yet when backward reaches the first layer"
+        assert not torch.equal(param, before[name]), f"{name} of 12 layers is not stepped by backward"
 
 
 @pytest.mark.must
@@ -118,7 +125,7 @@ def _peak_in_backward(implementation: Implementation, model: nn.Module, assignme
     """Return the most bytes that the second backward holds at one time, of what it has allocated itself."""
     optimizer_class, options = bind(implementation, assignment)
     implementation.attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
-    batch = _batch(str(next(model.parameters()).device))
+    batch = _batch(str(next(model.parameters()).device), WIDE)
     implementation.backward(model(batch).sum(), model)  # makes the states, which last
     loss = model(batch).sum()
     with Allocations() as allocations:

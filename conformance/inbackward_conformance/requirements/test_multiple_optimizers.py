@@ -18,6 +18,7 @@ from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward
 from inbackward_conformance.plan.need import ANOTHER_CLASS, NOT_COMPARED, SAME_CLASS, STATE
 from inbackward_conformance.plugin.optimizer_cases import optimizers
+from inbackward_conformance.training.standard_loop import parameters_of
 from inbackward_conformance.values import tensors_in
 
 SIX_STEPS = (Backward(),) * 6
@@ -62,24 +63,31 @@ def test_overlap(check: Check) -> None:
 
 @pytest.mark.must
 def test_one_step_each(implementation: Implementation, device: str) -> None:
-    """Each listed optimizer's `step()` runs once a backward, as its step hooks count."""
+    """Each listed optimizer's `step()` runs once a backward for each of its parameters, as its step hooks count.
+
+    It may step all of them by one call, or some of them at a time, which are in its parameter groups then.
+    """
     optimizer_class, options = bind(implementation, PLAIN_SGD)
     model = MLP().to(device)
     for _ in range(2):
         implementation.attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
-    calls: Counter[int] = Counter()
+    calls: Counter[tuple[int, int]] = Counter()
     listed = implementation.optimizers(model)
     for number, optimizer in enumerate(listed):
-        optimizer.register_step_post_hook(lambda *_, number=number: calls.update([number]))
+        optimizer.register_step_post_hook(
+            lambda stepped, *_, number=number: calls.update((number, each) for each in parameters_of(stepped))
+        )
     backwards = 3
     for _ in range(backwards):
         implementation.backward(model(torch.randn(2, 4, device=device)).sum(), model)
     if not calls and implementation.declared.own_optimizers:
         raise NotOffered("its own optimizers step without `Optimizer.step`, so that no hook can count their steps")
-    for number in range(len(listed)):
-        assert calls[number] == backwards, (
-            f"{calls[number]} calls of step() in {backwards} backwards, optimizer {number} of {len(listed)} listed"
-        )
+    for number, optimizer in enumerate(listed):
+        for param in parameters_of(optimizer):
+            assert calls[number, param] == backwards, (
+                f"{calls[number, param]} calls of step() in {backwards} backwards, optimizer {number} of {len(listed)} "
+                f"listed"
+            )
 
 
 @pytest.mark.must

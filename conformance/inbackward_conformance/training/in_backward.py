@@ -11,6 +11,7 @@ from inbackward_conformance.outcome import NotOffered
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import torch
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
@@ -43,6 +44,17 @@ class InBackward:
     def accumulate(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
         """Run `loss.backward()`; the caller has disabled synchronisation, and thereby steps."""
         compute_loss().backward()
+
+    def micro_batch(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
+        """Run `loss.backward()` while the implementation accumulates."""
+        with self._implementation.accumulate(model):
+            compute_loss().backward()
+
+    def clipped_backward(
+        self, model: nn.Module, loss: Tensor, max_norm: float | None, scaler: torch.amp.GradScaler | None
+    ) -> Tensor | None:
+        """Run the implementation's call."""
+        return self._implementation.backward_clipped(loss, model, max_norm=max_norm, scaler=scaler)
 
     def reattach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
         """Do nothing, since the implementation's own call has sharded the model."""

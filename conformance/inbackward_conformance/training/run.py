@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from inbackward_conformance.catalogue.build import build_model, dtype_of
 from inbackward_conformance.catalogue.optimizers import bind_options, find_optimizer_class
+from inbackward_conformance.catalogue.scaler import build_scaler
 from inbackward_conformance.plan import ALL, Assignment, Group, Plan
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class TrainingRun:
         attached: whether the assignments of the plan are attached.
         schedules: the started schedulers.
         saved: the file of the last `Save`.
+        scaler: the gradient scaler, for events that scale the loss.
         losses: the losses of all `Forward`s; None after the last backward through one.
     """
 
@@ -45,6 +47,7 @@ class TrainingRun:
         self.schedules: list[Any] = []
         self.saved = io.BytesIO()
         self.losses: list[Tensor | None] = []
+        self.scaler = build_scaler(self.device)
         self._batches_drawn = 0
 
     def next_batch(self) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from inbackward_conformance.catalogue.optimizers import needs_closure
@@ -76,6 +77,34 @@ class StandardLoop:
     def accumulate(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
         """Run `loss.backward()`."""
         compute_loss().backward()
+
+    def micro_batch(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
+        """Run `loss.backward()`."""
+        compute_loss().backward()
+
+    def clipped_backward(
+        self, model: nn.Module, loss: Tensor, max_norm: float | None, scaler: torch.amp.GradScaler | None
+    ) -> Tensor | None:
+        """Run `backward`, `unscale_`, `clip_grad_norm_`, `step`, `update` and `zero_grad`; return the total norm."""
+        optimizers = self._after_backward
+        (scaler.scale(loss) if scaler else loss).backward()
+        if scaler:
+            for optimizer in optimizers:
+                scaler.unscale_(optimizer)
+        params = {
+            param: None for optimizer in optimizers for group in optimizer.param_groups for param in group["params"]
+        }
+        total_norm = None if max_norm is None else torch.nn.utils.clip_grad_norm_(params, max_norm)
+        for optimizer in optimizers:
+            if scaler:
+                scaler.step(optimizer)
+            else:
+                optimizer.step()
+        if scaler:
+            scaler.update()
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        return total_norm
 
     def reattach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
         """Make new optimizers, as a user does after sharding."""

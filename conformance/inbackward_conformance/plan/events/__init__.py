@@ -1,8 +1,10 @@
 """The events of a plan: frozen dataclasses that hold plain data. Importing this package imports no torch."""
 
+from inbackward_conformance.plan.events.accumulation import MicroBatch
 from inbackward_conformance.plan.events.attachment import AttachMore, FailToAttach, Grow, TrainOrdinarily
 from inbackward_conformance.plan.events.backward import Accumulate, Attach, Backward, StepAnother, StepByHand
 from inbackward_conformance.plan.events.checkpoint import Load, LoadSharded, Save, SaveSharded
+from inbackward_conformance.plan.events.clipping import ClippedBackward
 from inbackward_conformance.plan.events.distributed import (
     AccumulateUnsynchronised,
     FullyShard,
@@ -47,6 +49,7 @@ __all__ = [
     "BackwardThrough",
     "Cast",
     "ClipGradients",
+    "ClippedBackward",
     "Compile",
     "ComputeGradients",
     "Detach",
@@ -63,6 +66,7 @@ __all__ = [
     "Load",
     "LoadSharded",
     "LoadWeights",
+    "MicroBatch",
     "PenalizedBackward",
     "PerRank",
     "Power",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import sources
 from inbackward_conformance.repro.call_templates import torch_call
 from inbackward_conformance.repro.loops.loop import for_each, loading
@@ -41,6 +42,15 @@ class InBackwardSource:
         if self._functional:
             lines += [f"for param in {self._functional.params}:", "    param.grad = None"]
         return lines
+
+    def accumulating(self) -> list[str]:
+        """Return the implementation's context manager."""
+        return [self._templates.write("accumulate", module="model")]
+
+    def clipped_backward(self, loss: str, max_norm: float | None, *, scaler: bool) -> list[str]:
+        """Return the implementation's call."""
+        options = f"max_norm={expression(max_norm)}, scaler={'scaler' if scaler else None}"
+        return [self._templates.write("backward_clipped", options, loss=loss, module="model")]
 
     def step_by_hand(self) -> list[str]:
         """Return the loops that step the listed optimizers and free the gradients."""

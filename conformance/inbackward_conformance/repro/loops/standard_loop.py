@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import sources
 from inbackward_conformance.repro.call_templates import CannotWrite, torch_call
 from inbackward_conformance.repro.loops.loop import for_each, loading
@@ -68,6 +69,23 @@ class StandardLoopSource:
         if self._stepped():
             lines += self._each("optimizers", step, "optimizer.zero_grad()")
         return lines
+
+    def accumulating(self) -> list[str]:
+        """Return no context manager."""
+        return []
+
+    def clipped_backward(self, loss: str, max_norm: float | None, *, scaler: bool) -> list[str]:
+        """Return the calls of `backward`, `unscale_`, `clip_grad_norm_`, `step`, `update` and `zero_grad`."""
+        lines = [f"scaler.scale({loss}).backward()" if scaler else f"{loss}.backward()"]
+        if scaler:
+            lines += self._each("optimizers", "scaler.unscale_(optimizer)")
+        if max_norm is not None:
+            held = f"param for optimizer in {self.optimizers()} for group in optimizer.param_groups"
+            params = f"dict.fromkeys({held} for param in group['params'])"
+            lines.append(f"torch.nn.utils.clip_grad_norm_({params}, {expression(max_norm)})")
+        lines += self._each("optimizers", "scaler.step(optimizer)" if scaler else "optimizer.step()")
+        lines += ["scaler.update()"] * scaler
+        return [*lines, *self._each("optimizers", "optimizer.zero_grad()")]
 
     def step_by_hand(self) -> list[str]:
         """Return the calls of `step` and `zero_grad` for the optimizers in `by_hand`."""

@@ -1,9 +1,11 @@
 """Writes events into a script: one function for each type of event."""
 
 from inbackward_conformance.repro.write import (  # noqa: F401 (they register their functions)
+    accumulation,
     attachment,
     backward,
     checkpoint,
+    clipping,
     distributed,
     graph,
     hooks,

@@ -1,9 +1,11 @@
 """Executes events: one function for each type of event."""
 
 from inbackward_conformance.training.execute import (  # noqa: F401 (they register their functions)
+    accumulation,
     attachment,
     backward,
     checkpoint,
+    clipping,
     distributed,
     graph,
     hooks,
