@@ -1,7 +1,7 @@
 """The project's sessions: `nox -l` lists them, `nox -s NAME` runs one, CI calls nothing else.
 
-All but `wheel`, `third_party` and `browser` share one environment, which the session `dev-…` makes: torch is installed
-once.
+All but `wheel`, `third_party`, `browser` and `recipes` share one environment, which the session `dev-…` makes: torch is
+installed once.
 """
 
 import os
@@ -14,7 +14,7 @@ import nox
 from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "tests", "mutants", "conformance", "distributed"]
+nox.options.sessions = ["lint", "types", "tests", "mutants", "conformance", "distributed", "buckets"]
 
 ROOT = Path(__file__).parent
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -28,7 +28,7 @@ if CONSTRAINTS != ROOT / DEFAULT_CONSTRAINTS:
     DEV += "-" + CONSTRAINTS.stem.removeprefix("constraints-")
 
 LIBRARIES = {
-    "torch": (["reference", "torch", "tutorial"], [], []),
+    "torch": (["reference", "reference-handed", "torch", "tutorial"], [], []),
     "optimi": (["optimi"], ["torch-optimi==0.3.3"], []),
     "torchtune": (["torchtune"], ["torchtune==0.6.1"], ["torchao==0.13.0"]),
 }
@@ -59,13 +59,15 @@ def note_of_dev(session: nox.Session) -> Path:
     return session.cache_dir / f"{DEV}.txt"
 
 
-def suite_arguments(report: Path, posargs: list[str]) -> list[str]:
-    """Say how pytest runs the suite: both of our implementations, unless the caller names others."""
+def suite_arguments(
+    report: Path, posargs: list[str], implementations: tuple[str, ...] = ("reference", "reference-handed", "torch")
+) -> list[str]:
+    """Say how pytest runs the suite: these implementations, unless the caller names others."""
     args = ["--pyargs", "inbackward_conformance", "-p", "no:randomly", "-n", "2"]
     args += ["--case-seconds", "300"]  # on a busy machine inductor's first compilation takes more than a minute
     given = {arg.partition("=")[0] for arg in posargs}
     if "--implementation" not in given:
-        args += ["--implementation", "reference", "--implementation", "torch"]
+        args += [arg for name in implementations for arg in ("--implementation", name)]
     if "--conformance-report" not in given:
         report.parent.mkdir(parents=True, exist_ok=True)
         args += ["--conformance-report", str(report)]
@@ -123,6 +125,18 @@ def distributed(session: nox.Session) -> None:
     run_suite(session, "distributed.jsonl", "--distributed")
 
 
+@nox.session(venv_backend="none", requires=[DEV])
+def buckets(session: nox.Session) -> None:
+    """Hold the reference implementation to some chapters with smaller buckets: none at all, and of a few parameters."""
+    each, few = "inbackward.adapter:HandOverEach", "inbackward.adapter:HandOverFew"
+    options = ["-p", "no:randomly", "-n", "2", "--implementation", each, "--implementation", few]
+    options += ["--expected", str(ROOT / "ci" / "each-at-once.toml"), *session.posargs]
+    local = ("equivalence", "models", "gradients", "hazards", "accumulation", "clipping", "handed_over")
+    for chapters, more in ((local, []), (("ddp", "fsdp"), ["--distributed"])):
+        modules = [f"inbackward_conformance.requirements.test_{chapter}" for chapter in chapters]
+        run_in_dev(session, "-m", "pytest", "--pyargs", *modules, *options, *more)
+
+
 @nox.session(venv_backend="none", requires=[DEV], default=False)
 @nox.parametrize("chapters", [nox.param("conformance", id="conformance"), nox.param("distributed", id="distributed")])
 def gpu(session: nox.Session, chapters: str) -> None:
@@ -133,10 +147,17 @@ def gpu(session: nox.Session, chapters: str) -> None:
 
 @nox.session(venv_backend="none", requires=[DEV], default=False)
 def properties(session: nox.Session) -> None:
-    """Hold the reference implementation to ten thousand plans that Hypothesis draws, and say how many a second."""
+    """Hold both doors of the reference implementation to ten thousand plans each that Hypothesis draws."""
     chapter = "inbackward_conformance.requirements.test_properties"
-    options = ["--implementation", "reference", "--hypothesis-profile", "thorough", "-p", "no:randomly", "-n", "2"]
+    doors = ["--implementation", "reference", "--implementation", "reference-handed"]
+    options = [*doors, "--hypothesis-profile", "thorough", "-p", "no:randomly", "-n", "2"]
     run_in_dev(session, "-m", "pytest", "--pyargs", chapter, *options, *session.posargs)
+
+
+@nox.session(venv_backend="none", requires=[DEV], default=False)
+def bench(session: nox.Session) -> None:
+    """Measure what a step of training costs, and its memory; what follows `--` goes to `python -m bench`."""
+    run_in_dev(session, "-m", "bench", *session.posargs)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)
@@ -165,6 +186,16 @@ def matrix(session: nox.Session, implementations: list[str], requirements: list[
         session.run("python", "-m", "inbackward_conformance", "matrix", *there, "-o", str(ROOT / "build/matrix.html"))
 
 
+@nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)
+def recipes(session: nox.Session) -> None:
+    """Run the recipes of the library's page, on a CPU, with the versions of other libraries that they name."""
+    scripts = sorted((ROOT / "impl" / "recipes").glob("*.py"))
+    wanted = {each for script in scripts for each in nox.project.load_toml(script)["dependencies"]}
+    session.install("-c", str(CONSTRAINTS), "-e", ".", *sorted(wanted))
+    for script in scripts:
+        session.run("python", str(script))
+
+
 @nox.session(venv_backend="virtualenv", reuse_venv=False, default=False)
 def wheel(session: nox.Session) -> None:
     """Build the wheel, install it into an empty environment, run the suite from an empty folder."""
@@ -172,7 +203,7 @@ def wheel(session: nox.Session) -> None:
         install_wheels(session, scratch, ROOT)
         session.run("python", "-c", FROM_SITE_PACKAGES, log=False)
         report = Path(scratch, "report.jsonl")
-        session.run("python", "-m", "pytest", *suite_arguments(report, session.posargs))
+        session.run("python", "-m", "pytest", *suite_arguments(report, session.posargs, ("reference-handed", "torch")))
         session.run("python", "-m", "inbackward_conformance", "matrix", str(report), "-o", "matrix.html")
 
 
