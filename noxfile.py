@@ -147,10 +147,10 @@ def gpu(session: nox.Session, chapters: str) -> None:
 
 @nox.session(venv_backend="none", requires=[DEV], default=False)
 def properties(session: nox.Session) -> None:
-    """Hold both doors of the reference implementation to ten thousand plans each that Hypothesis draws."""
+    """Hold both implementations of ours to ten thousand plans each that Hypothesis draws."""
     chapter = "inbackward_conformance.requirements.test_properties"
-    doors = ["--implementation", "reference", "--implementation", "reference-handed"]
-    options = [*doors, "--hypothesis-profile", "thorough", "-p", "no:randomly", "-n", "2"]
+    ours = ["--implementation", "reference", "--implementation", "reference-handed"]
+    options = [*ours, "--hypothesis-profile", "thorough", "-p", "no:randomly", "-n", "2"]
     run_in_dev(session, "-m", "pytest", "--pyargs", chapter, *options, *session.posargs)
 
 
@@ -209,7 +209,7 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(venv_backend="virtualenv", reuse_venv=False, default=False)
 def third_party(session: nox.Session) -> None:
-    """Install a package of somebody else's beside ours, find it by its entry point, run two chapters on it."""
+    """Install a package of somebody else's beside ours, find it by its entry point, run three chapters on it."""
     project = ROOT / "tests" / "third_party"
     with TemporaryDirectory(prefix="inbackward-") as scratch:
         report = Path(scratch, "report.jsonl")

@@ -313,3 +313,39 @@ def test_an_optimizer_given_twice_counts_once() -> None:
     inbackward.step_in_backward(optimizer)
     inbackward.backward(square(model, 0), [optimizer, optimizer], scaler=scaling())
     assert all(param.grad is None for param in model.parameters())
+
+
+def test_hooks_that_draw_random_numbers_draw_the_same_in_both_passes() -> None:
+    standard, ours = make(), make()
+    expected, handed = Adam(standard.parameters()), Adam(ours.parameters())
+    inbackward.step_in_backward(handed)
+    for model in (standard, ours):
+        for param in model.parameters():
+            param.register_hook(lambda grad: grad + torch.randn_like(grad))
+    torch.manual_seed(0)
+    square(standard, 0).backward()
+    norm = torch.nn.utils.clip_grad_norm_(standard.parameters(), 0.5)
+    expected.step()
+    torch.manual_seed(0)
+    returned = inbackward.backward(square(ours, 0), handed, max_norm=0.5)
+    assert returned is not None
+    assert torch.equal(norm, returned)
+    assert all(map(torch.equal, ours.parameters(), standard.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        (lambda model: [*model.parameters()][1:], ValueError, "lacks 1 parameters of the optimizers, and has 0"),
+        (lambda model: [*model.parameters(), *nn.Linear(1, 1).parameters()], ValueError, "lacks 0 .* has 2"),
+        (lambda model: model.named_parameters(), TypeError, "which is no tensor"),
+    ],
+)
+def test_other_parameters_than_those_of_the_optimizers_are_refused(
+    params: Callable[[nn.Module], Any], error: type[Exception], message: str
+) -> None:
+    model = make()
+    optimizer = Adam(model.parameters())
+    inbackward.step_in_backward(optimizer)
+    with pytest.raises(error, match=message):
+        inbackward.backward(square(model, 0), optimizer, max_norm=1.0, params=params(model))

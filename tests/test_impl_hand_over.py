@@ -385,3 +385,25 @@ def test_no_more_gradients_live_than_the_bucket_and_the_largest(bucket_bytes: in
         param.register_post_accumulate_grad_hook(note)
     model(torch.ones(2, 8)).sum().backward()
     assert max(live) <= bucket_bytes + max(param.nbytes for param in model.parameters())
+
+
+def test_an_optimizer_without_parameters_is_followed() -> None:
+    """Progressive unfreezing begins with one."""
+    handed = SGD([{"params": []}], lr=0.5)
+    inbackward.step_in_backward(handed)
+    standard, ours = make(), make()
+    handed.add_param_group({"params": [*ours.parameters()]})
+    gc.collect()
+    plain(ours)
+    plain(standard)
+    SGD(standard.parameters(), lr=0.5).step()
+    assert all(map(torch.equal, ours.parameters(), standard.parameters()))
+
+
+def test_what_wraps_an_optimizer_is_refused() -> None:
+    class Wrapper(Optimizer):
+        def __init__(self, optimizer: Optimizer) -> None:
+            self.optimizer = optimizer
+
+    with pytest.raises(TypeError, match=r"wraps another optimizer, its attribute 'optimizer'\. Hand over that one"):
+        inbackward.step_in_backward(Wrapper(SGD(make().parameters())))

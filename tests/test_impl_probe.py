@@ -239,3 +239,13 @@ def test_any_kind_of_parameter_is_probed(param: torch.Tensor) -> None:
         inbackward.step_in_backward(optimizer_class([nn.Parameter(param)])).remove()
     with pytest.raises(ValueError, match="count"):
         inbackward.step_in_backward(CountsInGroups([nn.Parameter(param), nn.Parameter(param)]))
+
+
+def test_a_class_that_takes_the_rate_of_the_first_group_for_all_is_refused() -> None:
+    class RateOfTheFirst(Plain):
+        def update(self, group: dict[str, Any], grad: torch.Tensor) -> Any:
+            return grad * self.param_groups[0]["lr"]
+
+    weight, bias = nn.Linear(2, 2).parameters()
+    with pytest.raises(ValueError, match="it mixes its parameters"):
+        inbackward.step_in_backward(RateOfTheFirst([{"params": [weight]}, {"params": [bias]}]))

@@ -15,6 +15,7 @@ from inbackward import _engine
 from inbackward._attachment import Attachment, attachment_of
 from inbackward._handed_over import HandedOver, expect_handed_over, listed_params
 from inbackward._measurement import Measurement
+from inbackward._random_states import random_states_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,8 +48,8 @@ def backward(
     gradient is not finite skips its step, as with `scaler.step`: nothing but the scale changes.
 
     Backward runs twice: it costs a second one, and the activations are kept until the second. Of the memory of
-    gradients, no more is needed than without clipping. User's hooks run in both. Without `max_norm` and scaler,
-    backward runs once.
+    gradients, no more is needed than without clipping. User's hooks run in both, and draw the same random numbers.
+    Without `max_norm` and scaler, backward runs once.
 
     Args:
         loss: A scalar, not scaled.
@@ -85,7 +86,8 @@ def backward(
     _refuse_reentrant_checkpoints(loss)
     scaled = loss if scaler is None else scaler.scale(loss)
     measurement = Measurement(None if max_norm is None else norm_type, scaler)
-    measurement.run(scaled, handed, attachments)
+    with random_states_kept(listed):  # hooks that draw random numbers draw the same again
+        measurement.run(scaled, handed, attachments)
     total_norm = None if max_norm is None else measurement.total_norm(error_if_nonfinite=error_if_nonfinite)
 
     changed: set[int] = set()  # a parameter of two optimizers comes by twice
@@ -108,11 +110,11 @@ def backward(
     return total_norm
 
 
-def _handed(loss: object, optimizer: object, max_norm: float | None) -> list[HandedOver]:
+def _handed(loss: object, optimizer: object, max_norm: object) -> list[HandedOver]:
     if not isinstance(loss, torch.Tensor):
         msg = f"loss is {loss!r}, not a tensor. Give the loss itself: inbackward.backward(loss, optimizer, max_norm=1)."
         raise TypeError(msg)
-    if max_norm is not None and not max_norm >= 0:
+    if max_norm is not None and not (isinstance(max_norm, int | float) and max_norm >= 0):
         msg = f"max_norm is {max_norm!r}. Give a number that is not negative, or None to clip nothing."
         raise ValueError(msg)
     given: Any = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
@@ -137,16 +139,25 @@ def _in_order(handed: list[HandedOver], given: Iterable[torch.Tensor] | None) ->
     """Gives the optimizers' parameters, once each, in the order of their groups or in that which was given.
 
     Raises:
+        TypeError: Something else than tensors was given.
         ValueError: Others were given, or not all of them.
     """
     listed = {id(param): param for each in handed for param in listed_params(each.optimizer)}
     if given is None:
         return [*listed.values()]
-    ordered = {id(param): param for param in given if param.requires_grad or id(param) in listed}
-    if ordered.keys() != listed.keys():
+    ordered: dict[int, torch.Tensor] = {}
+    for param in given:
+        tensor: object = param
+        if not isinstance(tensor, torch.Tensor):
+            msg = f"params holds {tensor!r}, which is no tensor. Give parameters, such as model.parameters()."
+            raise TypeError(msg)
+        if param.requires_grad or id(param) in listed:
+            ordered[id(param)] = param
+    missing, foreign = listed.keys() - ordered.keys(), ordered.keys() - listed.keys()
+    if missing or foreign:
         msg = (
-            f"params are {len(ordered)} parameters, and the optimizers have {len(listed)}: they are not the same. Give "
-            f"those of the optimizers, in another order, or leave params out."
+            f"params lacks {len(missing)} parameters of the optimizers, and has {len(foreign)} that none of them has. "
+            f"Give those of the optimizers, in another order, or leave params out."
         )
         raise ValueError(msg)
     return [*ordered.values()]

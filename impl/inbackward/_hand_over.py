@@ -32,6 +32,8 @@ def step_in_backward(optimizer: Optimizer, bucket_bytes: int = BUCKET_BYTES) -> 
     to do. Gradients wait until `bucket_bytes` of them are there; then one call of `step()` steps their parameters, and
     the rest is stepped at the end of backward. The result is, bit for bit, that of the standard loop.
 
+    The optimizer steps inside backward until it is taken back, also if neither it nor the handle is kept.
+
     At most `bucket_bytes` and the largest gradient are alive at a time. A parameter whose memory something else still
     uses is stepped at the end of backward, see `apply_optimizer_in_backward`. Step hooks run, and see the parameters
     in `param_groups`, once for each call of `step()`.
@@ -112,7 +114,7 @@ class Handle:
             handed.accumulating -= 1
 
     def clip(self, *, value: float | None = None, norm: float | None = None, norm_type: float = 2.0) -> None:
-        """Clips gradients before every step from now on, each parameter's by itself; without arguments, none.
+        """Clips gradients before every step inside backward, each parameter's by itself; without arguments, none.
 
         The result is that of `torch.nn.utils.clip_grad_value_(params, value)`, or of
         `torch.nn.utils.clip_grad_norm_(param, norm)` for each parameter alone, before `optimizer.step()`. To clip by
@@ -132,8 +134,9 @@ class Handle:
         if value is not None and norm is not None:
             msg = "Both value and norm were given. Give one, or none to clip no more."
             raise ValueError(msg)
-        for name, given in (("value", value), ("norm", norm)):
-            if given is not None and not given >= 0:
+        limits: tuple[tuple[str, object], ...] = (("value", value), ("norm", norm))
+        for name, given in limits:
+            if given is not None and not (isinstance(given, int | float) and given >= 0):
                 msg = f"{name} is {given!r}. Give a number that is not negative, or None."
                 raise ValueError(msg)
         handed.clip = None
@@ -163,7 +166,7 @@ class Handle:
 
     def _get(self) -> HandedOver:
         handed = self._handed()
-        if handed is None or not handed.attachments:
+        if handed is None or handed.is_taken_back:
             msg = "The optimizer of this handle was taken back. Hand it over again, by inbackward.step_in_backward."
             raise RuntimeError(msg)
         return handed

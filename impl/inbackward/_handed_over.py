@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import operator
 import threading
-import weakref
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,7 @@ class HandedOver(Assignment):
         clip: What `Handle.clip` has set.
         transform: What changes gradients before they are clipped and stepped.
         skips: Whether gradients are freed without a step.
+        is_taken_back: Whether the optimizer is an ordinary one again.
     """
 
     steps_each_alone = False
@@ -54,19 +54,19 @@ class HandedOver(Assignment):
         self._stepping = threading.Lock()  # the engine has a thread for each device
         self._stepping_thread = 0
         self._replaced: Any = None
+        self.is_taken_back = False
 
     def follow_groups_added_later(self) -> None:
         """Attaches to the parameters of groups as soon as they are added."""
-        itself, optimizer = weakref.ref(self), self.optimizer
+        optimizer = self.optimizer
         add = optimizer.add_param_group
 
         def add_param_group(param_group: dict[str, Any]) -> None:
             add(param_group)
-            handed = itself()
-            if handed is not None:
-                handed.follow()
+            self.follow()
 
-        # As torch's schedulers do with step: attributes of an optimizer are neither saved nor copied with it.
+        # As torch's schedulers do with step: attributes of an optimizer are neither saved nor copied with it. This one
+        # keeps what hands the optimizer over alive, also while it has no parameters.
         self._replaced = optimizer.__dict__.get("add_param_group")
         optimizer.add_param_group = add_param_group  # type: ignore[method-assign]
 
@@ -77,6 +77,7 @@ class HandedOver(Assignment):
 
     def let_go(self) -> None:
         """Follows the optimizer's parameter groups no more."""
+        self.is_taken_back = True
         self.optimizer.__dict__.pop("add_param_group", None)
         if self._replaced is not None:
             self.optimizer.add_param_group = self._replaced  # type: ignore[method-assign]

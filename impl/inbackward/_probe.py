@@ -7,17 +7,13 @@ other one parameter after the other. What they come to must be equal, bit by bit
 from __future__ import annotations
 
 import copy
-import random
-import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from inbackward._random_states import random_states, random_states_kept
 from inbackward._small_copy import SmallCopy, few_of_each_kind, tiny_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from torch.optim import Optimizer
 
@@ -25,8 +21,8 @@ if TYPE_CHECKING:
 def probe(optimizer: Optimizer) -> None:
     """Refuses an optimizer that gives another result when it steps its parameters apart from each other.
 
-    Neither the optimizer nor any random state changes. Where even a copy's step of all parameters raises, nothing is
-    refused: the standard loop raises too.
+    Neither the optimizer nor any random state changes, unless a step changes something outside of the optimizer. Where
+    even a copy's step of all parameters raises, nothing is refused: the standard loop raises too.
 
     Raises:
         TypeError: The optimizer needs a closure.
@@ -34,9 +30,10 @@ def probe(optimizer: Optimizer) -> None:
             gradient, or mixes its parameters.
     """
     name = type(optimizer).__name__
-    with _random_states_kept(optimizer):
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    with random_states_kept(params):
         together, apart = SmallCopy(optimizer), SmallCopy(optimizer)
-        random_before = _random_states(optimizer)
+        random_before = random_states(params)
         try:
             together.step_together()
         except Exception:  # noqa: BLE001 -- whatever the class raises; SparseAdam does for dense gradients
@@ -51,7 +48,7 @@ def probe(optimizer: Optimizer) -> None:
                 together.step_together()
             except Exception:  # noqa: BLE001
                 return
-        if _random_states(optimizer) != random_before:
+        if random_states(params) != random_before:
             raise ValueError(_refusal(name, "it draws random numbers, in the order in which parameters are stepped"))
         try:
             apart.step_apart()
@@ -78,7 +75,7 @@ def probe_class(optimizer_class: type[Optimizer], groups: list[dict[str, Any]], 
     tiny = [{**group, "params": [tiny_of(param) for param in few_of_each_kind(group["params"])]} for group in groups]
     for group in tiny:
         group.pop("param_names", None)
-    with _random_states_kept(None):
+    with random_states_kept([]):
         try:
             optimizer = optimizer_class(copy.deepcopy(tiny), **copy.deepcopy(dict(options)))
         except Exception:  # noqa: BLE001 -- it wants larger parameters than tiny ones
@@ -92,40 +89,3 @@ def _refusal(name: str, why: str) -> str:
         f"the optimizer shows it; nothing has changed. If an option of {name} turns that off, set it; otherwise use "
         f"{name} as an ordinary optimizer, after backward."
     )
-
-
-def _generators(optimizer: Optimizer | None) -> list[torch.device]:
-    if optimizer is None:
-        return []
-    devices = {param.device for group in optimizer.param_groups for param in group["params"]}
-    return [device for device in devices if device.type not in {"cpu", "meta"}]
-
-
-def _random_states(optimizer: Optimizer | None) -> list[Any]:
-    states: list[Any] = [torch.get_rng_state().tolist(), random.getstate()]
-    states += [torch.get_device_module(each).get_rng_state(each).tolist() for each in _generators(optimizer)]
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        _, key, position, *others = numpy.random.get_state()
-        states.append((key.tobytes(), position, others))
-    return states
-
-
-@contextmanager
-def _random_states_kept(optimizer: Optimizer | None) -> Iterator[None]:
-    """Puts every random state back at the end."""
-    devices = _generators(optimizer)
-    of_torch = torch.get_rng_state()
-    of_devices = [torch.get_device_module(device).get_rng_state(device) for device in devices]
-    of_python = random.getstate()
-    numpy = sys.modules.get("numpy")
-    of_numpy = None if numpy is None else numpy.random.get_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(of_torch)
-        for device, state in zip(devices, of_devices, strict=True):
-            torch.get_device_module(device).set_rng_state(state, device)
-        random.setstate(of_python)
-        if numpy is not None:
-            numpy.random.set_state(of_numpy)

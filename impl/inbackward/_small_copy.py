@@ -31,6 +31,9 @@ class SmallCopy:
                     memo[id(param)] = tiny_of(param)
             few = few_of_each_kind(group["params"])
             others = {key: _copied(value, memo) for key, value in group.items() if key not in {"params", "param_names"}}
+            if isinstance(others.get("lr"), float | torch.Tensor):
+                # Groups may differ later: a class that takes the rate of the first one for all is to be found.
+                others["lr"] = others["lr"] * (1 + len(groups) / 8)
             groups.append({"params": [memo[id(param)] for param in few], **others})
             for param in few:
                 if param in optimizer.state:

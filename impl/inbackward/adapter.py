@@ -1,4 +1,4 @@
-"""How the conformance suite drives this package, by both of its doors. It needs nothing of the suite."""
+"""How the conformance suite drives this package, by two adapters. It needs nothing of the suite."""
 
 from __future__ import annotations
 

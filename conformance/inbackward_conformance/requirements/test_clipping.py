@@ -118,17 +118,19 @@ def test_overflow_of_one_optimizer(check: Check, assignments: tuple[Assignment, 
 @pytest.mark.must
 @pytest.mark.needs("backward_clipped")
 def test_returned_norm(implementation: Implementation, device: str) -> None:
-    """The total norm before clipping is returned, as `clip_grad_norm_` returns it."""
-    model, ordinary_model = MLP().to(device), MLP().to(device)
-    ordinary_model.load_state_dict(model.state_dict())
-    _attach(implementation, model)
-    returned = implementation.backward_clipped(_loss(model), model, max_norm=0.01)
-    _loss(ordinary_model).backward()
-    expected = torch.nn.utils.clip_grad_norm_(ordinary_model.parameters(), 0.01)
-    assert isinstance(returned, Tensor), f"the total norm is a tensor, and {returned!r} was returned"
-    assert close(expected, returned, implementation.declared.rounding.size), (
-        f"another total norm is returned: {describe_difference(expected, returned)}"
-    )
+    """The total norm before clipping is returned, as by `clip_grad_norm_`; with a scaler, of unscaled gradients."""
+    for scaler in (None, build_scaler(torch.device(device))):
+        model, ordinary_model = MLP().to(device), MLP().to(device)
+        ordinary_model.load_state_dict(model.state_dict())
+        _attach(implementation, model)
+        returned = implementation.backward_clipped(_loss(model), model, max_norm=0.01, scaler=scaler)
+        _loss(ordinary_model).backward()
+        expected = torch.nn.utils.clip_grad_norm_(ordinary_model.parameters(), 0.01)
+        what = "with a scaler" if scaler else "without a scaler"
+        assert isinstance(returned, Tensor), f"the total norm is a tensor, and {returned!r} was returned {what}"
+        assert close(expected, returned, implementation.declared.rounding.size), (
+            f"another total norm is returned {what}: {describe_difference(expected, returned)}"
+        )
 
 
 @pytest.mark.must
