@@ -114,7 +114,12 @@ def _failure(
         more = f" and {len(others)} more requirement{'s'[: len(others) > 1]}, {cases} cases"
     expected = " as expected" if requirement.expected else ""
     colours = {"yellow": requirement.expected, "red": not requirement.expected}
-    yield f"  {requirement.level} {worst.outcome}{expected}: {name}{more}", colours
+    heading = f"  {requirement.level} {worst.outcome}{expected}: {name}"
+    if others and len(heading + more) > width:
+        yield heading, colours
+        yield f"   {more}", colours
+    else:
+        yield heading + more, colours
     max_lines = None if verbose else MAX_DETAIL_LINES
     for line in textwrap.wrap(worst.detail, width - 4, max_lines=max_lines, placeholder=" […]"):
         yield f"    {line}", {}
