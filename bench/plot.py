@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from bench.models import WORKLOADS
-from bench.variants import VARIANTS, WITHOUT_FUSED, baseline_of
+from bench.variants import VARIANTS, WITHOUT_FUSED, baseline_of, in_words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,5 +91,4 @@ def _memory(results: Results, optimizer: str, ax: Axes, theme: str) -> None:
 
 
 def _short(name: str) -> str:
-    bucket = name.removeprefix("handed-").replace("K", " KiB").replace("M", " MiB")
-    return f"bucket\n{bucket}" if name.startswith("handed-") else "torch's\nown"
+    return f"bucket\n{in_words(name.removeprefix('handed-'))}" if name.startswith("handed-") else "torch's\nown"

@@ -135,6 +135,11 @@ def handed_over(bucket_bytes: int) -> _SetUp:
     return set_up
 
 
+def in_words(bucket: str) -> str:
+    """Write out the unit of a bucket's name."""
+    return bucket.replace("K", " KiB").replace("M", " MiB")
+
+
 def _variants() -> Iterable[Variant]:
     yield Variant("backward", "forward and backward alone", backward_alone, {})
     yield Variant("loop", "standard loop", standard_loop, {})
@@ -146,8 +151,7 @@ def _variants() -> Iterable[Variant]:
         yield Variant(f"tutorial{suffix}", f"the tutorial's recipe{comma}", tutorial, fused)
         yield Variant(f"apply{suffix}", f"`apply_optimizer_in_backward`{comma}", one_each, fused)
         for name, size in BUCKETS.items():
-            bucket = name.replace("K", " KiB").replace("M", " MiB")
-            label = f"`step_in_backward`, bucket {bucket}{comma}"
+            label = f"`step_in_backward`, bucket {in_words(name)}{comma}"
             yield Variant(f"handed-{name}{suffix}", label, handed_over(size), fused, size)
 
 

@@ -51,7 +51,7 @@ from inbackward_conformance.training.train import train
 HERE = Path(__file__).parent
 REFERENCE = "reference"
 HANDED = "reference-handed"
-"""The door that offers `accumulate` and `backward_clipped`."""
+"""The implementation that offers `accumulate` and `backward_clipped`."""
 LOOPS: dict[str, type[StandardLoop | InBackward]] = {"standard_loop": StandardLoop, "in_backward": InBackward}
 SECONDS = 300.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import nn
 
 from inbackward import _engine
 from inbackward._assignment import Assignment
-from inbackward._attachment import Attachment, attachment_of
+from inbackward._attachment import attachment_of
 from inbackward._build import one_optimizer_each
 from inbackward._ranks import refuse_flattened
 
@@ -66,21 +65,7 @@ def apply_optimizer_in_backward(
     built = one_optimizer_each(optimizer_class, params, optimizer_kwargs)
     for param, _ in built:
         refuse_flattened(param)
-    attachments: list[Attachment] = []
-    with ExitStack() as undo:
-        for param, _ in built:
-            attachment = attachment_of(param)
-            if attachment is None:
-                attachment = Attachment(param)
-                undo.callback(attachment.release)
-            if register_hook and not attachment.hooked:
-                attachment.hook()
-                undo.callback(attachment.unhook)
-            attachments.append(attachment)
-        undo.pop_all()
-    assignment = Assignment(hooked=register_hook)
-    for attachment, (_, optimizer) in zip(attachments, built, strict=True):
-        assignment.attach(attachment, optimizer)
+    Assignment(hooked=register_hook).attach(built)
 
 
 def get_in_backward_optimizers(module: nn.Module) -> list[Optimizer]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn
 
 from inbackward import _engine
-from inbackward._attachment import attachment_of
+from inbackward._attachment import Attachment, attachment_of
 from inbackward._bucket import Bucket, Gate
 from inbackward._step import step_together, twice
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     import torch
-
-    from inbackward._attachment import Attachment
 
 _numbers = itertools.count()
 
@@ -64,10 +63,15 @@ class Assignment:
         """What changes gradients before they are stepped."""
         return ()
 
-    def attach(self, attachment: Attachment, optimizer: torch.optim.Optimizer) -> None:
-        """Attaches an optimizer to one parameter."""
-        self._attachments[id(attachment)] = weakref.ref(attachment)
-        attachment.add(self, optimizer)
+    def attach(self, optimizers: Iterable[tuple[torch.Tensor, torch.optim.Optimizer]]) -> None:
+        """Attaches an optimizer to each of some parameters, or to none of them where one cannot be hooked."""
+        with ExitStack() as undo:
+            for param, optimizer in optimizers:
+                attachment = attachment_of(param) or Attachment(param)
+                undo.callback(attachment.remove, self)
+                self._attachments[id(attachment)] = weakref.ref(attachment)
+                attachment.add(self, optimizer)
+            undo.pop_all()
 
     def replace(self, old: Attachment, new: Attachment) -> None:
         """Has another attachment in the place of one."""
@@ -77,18 +81,17 @@ class Assignment:
         }
 
     def forget(self, attachment: Attachment) -> None:
-        """Takes note of it that a parameter was detached."""
+        """Forgets a parameter that is detached."""
         self._attachments.pop(id(attachment), None)
 
     def follow_edits(self) -> None:
         """Follows what was changed by hand; a pass begins."""
 
     def note_others(self) -> None:
-        """Takes note of it that a parameter's optimizers, of this assignment or others, have changed."""
+        """Called when the optimizers of a parameter have changed, of this assignment or of others."""
 
     def join(self, run: _engine.Pass) -> Bucket:
         """Takes part in a pass, which has reached one of the parameters."""
-        run.at_end[self.finish] = None
         task = _engine.current_task()
         bucket = self.bucket_in(run)
         if bucket is None:
@@ -108,7 +111,7 @@ class Assignment:
         return bucket if isinstance(bucket, Bucket) else None
 
     def leave(self, bucket: Bucket) -> None:
-        """Takes note of it that a pass is over, or goes on in another bucket."""
+        """Called when a pass is over, or goes on in another bucket."""
         self._open = tuple(each for each in self._open if each is not bucket)
         if self.bucket is bucket:
             self.bucket = None
@@ -162,11 +165,15 @@ class Assignment:
     def finish(self, run: _engine.Pass) -> None:
         """Steps every parameter that holds a gradient; beside other passes, those that this one has reached."""
         bucket = self.bucket_in(run)
-        if bucket is not None and len(self._open) > 1:
-            # To read a gradient that another thread accumulates meanwhile can crash.
-            found: Iterable[Attachment | None] = map(attachment_of, bucket.not_stepped)
-        else:
-            found = (reference() for reference in self._attachments.values())
-        holding = [each for each in found if each is not None and each.param.grad is not None]
+        # To read a gradient that another thread accumulates meanwhile can crash.
+        params = self._reached_or_not() if bucket is None or len(self._open) == 1 else bucket.not_stepped
+        holding = [param for param in params if param.grad is not None]
         if holding:
-            step_together([attachment for attachment in holding if attachment.may_step_at_end_of(run)])
+            self._step_at_end(holding, run)
+
+    def _reached_or_not(self) -> list[torch.Tensor]:
+        return [attachment.param for attachment in self.attachments]
+
+    def _step_at_end(self, params: list[torch.Tensor], run: _engine.Pass) -> None:
+        found = map(attachment_of, params)
+        step_together([each for each in found if each and self in each.optimizers and each.may_step_at_end_of(run)])

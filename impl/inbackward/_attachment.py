@@ -134,16 +134,11 @@ class Attachment:
         alone = [optimizer for assignment, optimizer in self.optimizers.items() if assignment.steps_each_alone]
         self._only = alone[0] if len(self.optimizers) == len(alone) == 1 else None
         self._first = self._assignments[0] if len(self._assignments) == 1 else None
+        self._unhook()
         if self._assignments:
-            self.unhook()
-            self.hook()
-        else:
-            self.unhook()
+            self._hook()
 
-    def hook(self) -> None:
-        """Makes the optimizers step inside backward."""
-        if self._trigger is not None:
-            return
+    def _hook(self) -> None:
         _engine.references_to_new_node()
         itself = weakref.ref(self)
         # Of several optimizers' gates none says everything.
@@ -159,15 +154,14 @@ class Attachment:
 
         self._trigger = self._register(self.param.register_post_accumulate_grad_hook, gradient_is_accumulated)
 
-    def unhook(self) -> None:
-        """Takes `hook` back."""
+    def _unhook(self) -> None:
         if self._trigger is not None:
             self._trigger.remove()
             self._trigger = None
 
     def release(self) -> None:
         """Makes the parameter an ordinary one again."""
-        self.unhook()
+        self._unhook()
         self._assignments = ()
         self._ownership.remove()
         for assignment in self.optimizers:
@@ -299,8 +293,8 @@ class Attachment:
 
     def _hook_last(self, _: _engine.Pass) -> None:
         if self.hooked:
-            self.unhook()
-            self.hook()
+            self._unhook()
+            self._hook()
 
     def may_step_at_end_of(self, run: _engine.Pass) -> bool:
         """Whether the parameter is stepped at the end of a pass, should it hold a gradient."""

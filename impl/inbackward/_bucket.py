@@ -17,9 +17,9 @@ _NO_TASK = -2
 
 
 class Gate:
-    """What the hooks of an assignment's parameters look at first: it costs most of them nothing else.
+    """What the hook of a parameter looks at first. For most gradients, that is all it does.
 
-    Python's garbage collector does not see through hooks. So a gate refers to nothing but while a pass runs.
+    Python's garbage collector does not see through hooks, so a gate refers to something only while a pass runs.
 
     Attributes:
         task: The engine's number of the pass in which a gradient needs nothing but to be accepted.
@@ -33,12 +33,12 @@ class Gate:
         self.accept: Callable[[torch.Tensor], object] = id
 
     def open(self, task: int, accept: Callable[[torch.Tensor], object]) -> None:
-        """Lets gradients of a pass go by."""
+        """Has gradients of a pass accepted without further checks."""
         self.accept = accept
         self.task = task
 
     def close(self) -> None:
-        """Lets no gradient go by."""
+        """Has no gradient accepted."""
         self.task = _NO_TASK
         self.accept = id
 

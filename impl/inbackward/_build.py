@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch.optim import Optimizer
 
+from inbackward._params import can_have_gradient
 from inbackward._probe import probe_class
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def one_optimizer_each(
         ValueError: A parameter is no leaf, or is in two groups; there is no parameter.
         Exception: Whatever the optimizer class raises for these options.
     """
-    _check_class(optimizer_class)
+    check_class(optimizer_class)
     _check_options(optimizer_kwargs)
     groups = _read(params)
     for group in groups:
@@ -50,7 +51,12 @@ def one_optimizer_each(
     return built
 
 
-def _check_class(optimizer_class: object) -> None:
+def check_class(optimizer_class: object) -> None:
+    """Refuses what is no optimizer class, or one whose step cannot be called without a closure.
+
+    Raises:
+        TypeError: It is refused.
+    """
     if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, Optimizer)):
         msg = (
             f"optimizer_class is {optimizer_class!r}, not a subclass of torch.optim.Optimizer. "
@@ -102,7 +108,7 @@ def _check_param(param: torch.Tensor) -> None:
             f"{param.grad_fn}. Attach to the tensors that it was computed from."
         )
         raise ValueError(msg)
-    if not (param.is_floating_point() or param.is_complex()):
+    if not can_have_gradient(param):
         msg = (
             f"A parameter of dtype {param.dtype} can never have a gradient, only floating-point and complex tensors "
             f"can. Leave it out: [p for p in params if p.is_floating_point() or p.is_complex()]."

@@ -6,6 +6,7 @@ changes each gradient as the standard loop does, and steps.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,12 +14,13 @@ from torch.optim import Optimizer
 
 from inbackward import _engine
 from inbackward._attachment import Attachment, attachment_of
-from inbackward._handed_over import HandedOver, expect_handed_over, listed_params
+from inbackward._handed_over import HandedOver, expect_handed_over
 from inbackward._measurement import Measurement
+from inbackward._params import can_have_gradient, listed_params
 from inbackward._random_states import random_states_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 
 def backward(
@@ -85,7 +87,7 @@ def backward(
         _refuse_in_common(handed)
     _refuse_reentrant_checkpoints(loss)
     scaled = loss if scaler is None else scaler.scale(loss)
-    measurement = Measurement(None if max_norm is None else norm_type, scaler)
+    measurement = Measurement(norm_type, scaler, with_norms=max_norm is not None)
     with random_states_kept(listed):  # hooks that draw random numbers draw the same again
         measurement.run(scaled, handed, attachments)
     total_norm = None if max_norm is None else measurement.total_norm(error_if_nonfinite=error_if_nonfinite)
@@ -229,36 +231,24 @@ def _attachments_of(handed: list[HandedOver], params: list[torch.Tensor]) -> lis
     return found
 
 
-class _transforming:  # noqa: N801 -- used as a function
-    """Has gradients changed before every step, and the steps of some optimizers skipped, in a `with` block."""
-
-    def __init__(
-        self, handed: list[HandedOver], change: Callable[[list[torch.Tensor]], object], skipped: list[HandedOver]
-    ) -> None:
-        self._handed = handed
-        self._change = change
-        self._skipped = skipped
-
-    def __enter__(self) -> None:
-        for each in self._handed:
-            each.transform = self._change
-        for each in self._skipped:
-            each.skips = True
-
-    def __exit__(self, *_: object) -> None:
-        for each in self._handed:
-            each.transform = None
-            each.skips = False
-
-
-def _has_gradients(param: torch.Tensor) -> bool:
-    return param.is_floating_point() or param.is_complex()
+@contextmanager
+def _transforming(
+    handed: list[HandedOver], change: Callable[[list[torch.Tensor]], object], skipped: list[HandedOver]
+) -> Iterator[None]:
+    """Has gradients changed before every step, and the steps of some optimizers skipped."""
+    for each in handed:
+        each.transform, each.skips = change, each in skipped
+    try:
+        yield
+    finally:
+        for each in handed:
+            each.transform, each.skips = None, False
 
 
 def _note(scaler: torch.amp.GradScaler, optimizer: Optimizer, *, is_finite: bool) -> None:
     """Has a scaler find what was found, so that `update` changes the scale accordingly."""
     params = [param for param in listed_params(optimizer) if param.dtype != torch.float16]
-    param = min(filter(_has_gradients, params), key=torch.Tensor.numel)
+    param = min(filter(can_have_gradient, params), key=torch.Tensor.numel)
     param.grad = torch.full_like(param, 0.0 if is_finite else float("inf"), memory_format=torch.preserve_format)
     try:
         scaler.unscale_(optimizer)

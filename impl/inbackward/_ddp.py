@@ -64,9 +64,7 @@ def attach_to_ddp(ddp: DistributedDataParallel) -> DistributedDataParallel:
     if not isinstance(given, DistributedDataParallel):
         msg = f"Expected a DistributedDataParallel, not {given!r}. For a plain module there is inbackward.wrap_ddp."
         raise TypeError(msg)
-    if _engine.in_backward():
-        msg = "Cannot attach to a DistributedDataParallel while backward runs. Do it before."
-        raise RuntimeError(msg)
+    _engine.refuse_in_backward("attach to a DistributedDataParallel")
     why = _ddp_private.unsupported(ddp)
     if why:
         msg = f"Optimizers cannot step inside the backward of this DistributedDataParallel: {why}."

@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from inbackward import _engine
 from inbackward._attachment import attachment_of
 from inbackward._build import refuse_closure
-from inbackward._handed_over import HandedOver, expect_handed_over, listed_params
+from inbackward._handed_over import HandedOver, expect_handed_over
+from inbackward._params import listed_params
 from inbackward._probe import probe
 from inbackward._ranks import refuse_flattened
 
@@ -27,8 +28,8 @@ BUCKET_BYTES = 4 << 20
 def step_in_backward(optimizer: Optimizer, bucket_bytes: int = BUCKET_BYTES) -> Handle:
     """Makes every `backward()` step this optimizer and free the gradients.
 
-    The optimizer stays an ordinary one: schedulers, `state_dict()`, `load_state_dict()` and step hooks work as ever,
-    and parameter groups added later are followed. A call of its `step()` or `zero_grad()` after backward finds nothing
+    The optimizer stays an ordinary one: schedulers, `state_dict()` and `load_state_dict()` work as ever, and parameter
+    groups added later are followed. A call of its `step()` or `zero_grad()` after backward finds nothing
     to do. Gradients wait until `bucket_bytes` of them are there; then one call of `step()` steps their parameters, and
     the rest is stepped at the end of backward. The result is, bit for bit, that of the standard loop.
 

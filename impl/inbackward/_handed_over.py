@@ -6,17 +6,15 @@ list only those whose gradients are there; nothing else of the optimizer changes
 
 from __future__ import annotations
 
-import itertools
 import operator
 import threading
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from inbackward import _engine
 from inbackward._assignment import Assignment
-from inbackward._attachment import Attachment, attachment_of
+from inbackward._attachment import attachment_of
 from inbackward._bucket import nbytes
-from inbackward._step import step_together
+from inbackward._params import can_have_gradient, listed_params
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch.optim import Optimizer
 
+    from inbackward._attachment import Attachment
     from inbackward._bucket import Bucket
 
 
@@ -46,8 +45,7 @@ class HandedOver(Assignment):
         self.clip: Callable[[list[torch.Tensor]], object] | None = None
         self.transform: Callable[[list[torch.Tensor]], object] | None = None
         self.skips = False
-        self._listed: list[torch.Tensor] = []  # as the groups list them
-        self._sizes: list[int] = []  # how many each group lists
+        self._groups: list[list[torch.Tensor]] = []  # what each parameter group lists
         self._params: list[torch.Tensor] = []  # once each
         self._is_alone: bool | None = None  # whether the optimizer is the only one of each; None: to be found out
         self._places: dict[int, list[tuple[int, int]]] = {}  # by id of the parameter: number of the group, and in it
@@ -83,7 +81,7 @@ class HandedOver(Assignment):
             self.optimizer.add_param_group = self._replaced  # type: ignore[method-assign]
 
     def forget(self, attachment: Attachment) -> None:
-        """Takes note of it that a parameter was detached."""
+        """Forgets a parameter that is detached."""
         super().forget(attachment)
         self._is_alone = None
         if not self._attachments:
@@ -91,23 +89,14 @@ class HandedOver(Assignment):
 
     def follow(self) -> None:
         """Attaches to parameters that the groups list anew, and lets go of those that they dropped."""
-        params = listed_params(self.optimizer)
-        known = {id(param) for param in self._listed}
-        with ExitStack() as undo:
-            for param in params:
-                if id(param) in known or not _can_have_gradient(param):
-                    continue
-                known.add(id(param))
-                attachment = attachment_of(param) or Attachment(param)
-                self.attach(attachment, self.optimizer)
-                undo.callback(attachment.remove, self)
-            undo.pop_all()
-        self._listed = params
-        self._sizes = [len(group["params"]) for group in self.optimizer.param_groups]
-        self._params = [*{id(param): param for param in params}.values()]
+        params = {id(param): param for param in listed_params(self.optimizer)}
+        added = [param for key, param in params.items() if key not in self._places and can_have_gradient(param)]
+        self.attach((param, self.optimizer) for param in added)
+        self._groups = [[*group["params"]] for group in self.optimizer.param_groups]
+        self._params = [*params.values()]
         self._places = {}
-        for number, group in enumerate(self.optimizer.param_groups):
-            for index, param in enumerate(group["params"]):
+        for number, group in enumerate(self._groups):
+            for index, param in enumerate(group):
                 self._places.setdefault(id(param), []).append((number, index))
         for attachment in self.attachments:
             if id(attachment.param) not in self._places:
@@ -118,17 +107,12 @@ class HandedOver(Assignment):
         if self._stepping_thread == threading.get_ident():
             return
         with self._stepping:  # in a step of another thread, the groups list a part of the parameters
-            groups = self.optimizer.param_groups
-            if len(groups) == len(self._sizes) and all(
-                len(group["params"]) == size for group, size in zip(groups, self._sizes, strict=True)
-            ):
-                listed = itertools.chain.from_iterable(group["params"] for group in groups)
-                if all(map(operator.is_, listed, self._listed)):
-                    return
-            self.follow()
+            now = [group["params"] for group in self.optimizer.param_groups]
+            if len(now) != len(self._groups) or not all(map(_same_objects, now, self._groups)):
+                self.follow()
 
     def note_others(self) -> None:
-        """Takes note of it that a parameter's optimizers, of this assignment or others, have changed."""
+        """Called when the optimizers of a parameter have changed, of this assignment or of others."""
         self._is_alone = None
 
     def join(self, run: _engine.Pass) -> Bucket:
@@ -141,22 +125,14 @@ class HandedOver(Assignment):
             self.gate.open(bucket.task, bucket.waiting.append)  # there is nothing else to be done before the end
         return bucket
 
-    @_engine.run_eagerly
-    def finish(self, run: _engine.Pass) -> None:
-        """Steps every parameter that holds a gradient; beside other passes, those that this one has reached."""
-        bucket = self.bucket_in(run)
-        params = self._params
-        if bucket is not None and len(self._open) > 1:
-            # To read a gradient that another thread accumulates meanwhile can crash.
-            params = bucket.not_stepped
-        holding = [param for param in params if param.grad is not None]
-        if not holding:
-            return
+    def _reached_or_not(self) -> list[torch.Tensor]:
+        return self._params
+
+    def _step_at_end(self, params: list[torch.Tensor], run: _engine.Pass) -> None:
         if self._is_alone and not run.is_distributed and len(self._open) == 1:
-            self._step_all(holding)
+            self._step_all(params)
         else:
-            found = map(attachment_of, holding)
-            step_together([each for each in found if each and self in each.optimizers and each.may_step_at_end_of(run)])
+            super()._step_at_end(params, run)
 
     def step_now(self, params: Iterable[torch.Tensor]) -> None:
         """Steps parameters of this optimizer."""
@@ -176,11 +152,9 @@ class HandedOver(Assignment):
     def replace(self, old: Attachment, new: Attachment) -> None:
         """Has another parameter in the place of one."""
         super().replace(old, new)
-        places = self._places.pop(id(old.param), [])
-        self._places[id(new.param)] = places
-        self._listed, self._params = (
-            [new.param if param is old.param else param for param in params] for params in (self._listed, self._params)
-        )
+        self._places[id(new.param)] = self._places.pop(id(old.param), [])
+        self._groups = [[*group["params"]] for group in self.optimizer.param_groups]
+        self._params = [new.param if param is old.param else param for param in self._params]
 
     def step(self, attachments: Sequence[Attachment]) -> None:
         """Steps those of the given parameters that the optimizer has, by one call."""
@@ -224,9 +198,8 @@ class HandedOver(Assignment):
             groups[:] = every_group
 
 
-def listed_params(optimizer: Optimizer) -> list[torch.Tensor]:
-    """The parameters that the groups of an optimizer list, in order."""
-    return [param for group in optimizer.param_groups for param in group["params"]]
+def _same_objects(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    return len(some) == len(others) and all(map(operator.is_, some, others))
 
 
 def expect_handed_over(optimizer: Optimizer) -> HandedOver:
@@ -245,7 +218,3 @@ def expect_handed_over(optimizer: Optimizer) -> HandedOver:
         f"inbackward.step_in_backward(optimizer)."
     )
     raise ValueError(msg)
-
-
-def _can_have_gradient(param: torch.Tensor) -> bool:
-    return param.is_floating_point() or param.is_complex()

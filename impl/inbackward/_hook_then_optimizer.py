@@ -59,9 +59,7 @@ def hook_then_optimizer(
         RuntimeError: Called inside backward.
     """
     _check_kinds(ddp, comm_hook, functional_optimizer)
-    if _engine.in_backward():
-        msg = "Cannot register a hook while backward runs. Do it before."
-        raise RuntimeError(msg)
+    _engine.refuse_in_backward("register a hook")
     why = _ddp_private.unsupported(ddp)
     if why:
         msg = f"An optimizer cannot step behind a hook of this DistributedDataParallel: {why}."

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 class Measurement:
     """The norms of all gradients of one backward, none of which it keeps."""
 
-    def __init__(self, norm_type: float | None, scaler: torch.amp.GradScaler | None) -> None:
-        self._finite: dict[int, torch.Tensor] = {}  # by id of the parameter; a scaler alone asks for it
-        self._norm_type = None if norm_type is None else float(norm_type)  # None: norms are not asked for
+    def __init__(self, norm_type: float, scaler: torch.amp.GradScaler | None, *, with_norms: bool) -> None:
+        self._norm_type = float(norm_type)
+        self._with_norms = with_norms
         self._inverse_scale = None if scaler is None else _inverse_scale(scaler)
-        self._norms: dict[int, torch.Tensor] = {}
+        # By id of the parameter: of all that were measured, and what was asked for of their gradients.
         self._kinds: dict[int, tuple[torch.device, torch.dtype]] = {}
+        self._norms: dict[int, torch.Tensor] = {}
+        self._finite: dict[int, torch.Tensor] = {}  # a scaler alone asks for it
         self._order: list[int] = []
         self._before: dict[int, torch.Tensor | None] = {}
 
@@ -45,7 +47,7 @@ class Measurement:
                 loss.backward(retain_graph=True, inputs=params)
             for attachment in attachments:
                 before = self._before[id(attachment.param)]
-                if before is not None and id(attachment.param) not in self._norms:
+                if before is not None and id(attachment.param) not in self._kinds:
                     self._measure(attachment.param, before.clone())
         finally:
             for attachment in attachments:
@@ -58,7 +60,7 @@ class Measurement:
         return norm_of_norms(
             [self._norms[key] for key in measured],
             [self._kinds[key] for key in measured],
-            2.0 if self._norm_type is None else self._norm_type,
+            self._norm_type,
             error_if_nonfinite=error_if_nonfinite,
         )
 
@@ -69,7 +71,7 @@ class Measurement:
             RuntimeError: There is one.
         """
         for param in params:
-            if param.grad is not None and id(param) not in self._norms:
+            if param.grad is not None and id(param) not in self._kinds:
                 msg = (
                     f"The gradient of a parameter of shape {tuple(param.shape)} came in the second backward alone, so "
                     f"it is no part of the norm. It was not stepped, others may have been stepped already. A custom "
@@ -91,7 +93,7 @@ class Measurement:
 
     def _take(self, attachment: Attachment) -> None:
         param = attachment.param
-        if id(param) in self._norms:
+        if id(param) in self._kinds:
             msg = (
                 f"The gradient of a parameter of shape {tuple(param.shape)} came twice in one backward, so its norm "
                 f"is not known before the second part. Nothing was stepped. Pass use_reentrant=False to "
@@ -101,9 +103,8 @@ class Measurement:
 
         def measure() -> None:
             grad, param.grad = param.grad, None
-            if grad is None:
-                return
-            self._measure(param, grad)
+            if grad is not None:
+                self._measure(param, grad)
 
         attachment.after_hooks(measure)
 
@@ -119,8 +120,8 @@ class Measurement:
                 values = grad.coalesce().values() if grad.is_sparse else grad
                 self._finite[id(param)] = torch.isfinite(values).all()
                 _multiply(grad, self._inverse_scale)
-            norm_type = self._norm_type
-            self._norms[id(param)] = torch.zeros(()) if norm_type is None else norm_of(grad, norm_type)
+            if self._with_norms:
+                self._norms[id(param)] = norm_of(grad, self._norm_type)
             self._kinds[id(param)] = (grad.device, grad.dtype)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from inbackward._params import listed_params
 from inbackward._random_states import random_states, random_states_kept
 from inbackward._small_copy import SmallCopy, few_of_each_kind, tiny_of
 
@@ -30,7 +31,7 @@ def probe(optimizer: Optimizer) -> None:
             gradient, or mixes its parameters.
     """
     name = type(optimizer).__name__
-    params = [param for group in optimizer.param_groups for param in group["params"]]
+    params = listed_params(optimizer)
     with random_states_kept(params):
         together, apart = SmallCopy(optimizer), SmallCopy(optimizer)
         random_before = random_states(params)

@@ -40,13 +40,13 @@ class Assigned(Protocol):
         """What changes gradients before they are stepped."""
 
     def forget(self, attachment: Any) -> None:
-        """Takes note of it that a parameter was detached."""
+        """Forgets a parameter that is detached."""
 
     def replace(self, old: Any, new: Any) -> None:
         """Has another attachment in the place of one."""
 
     def note_others(self) -> None:
-        """Takes note of it that a parameter's optimizers have changed."""
+        """Called when the optimizers of a parameter have changed."""
 
     def follow_edits(self) -> None:
         """Follows what was changed by hand."""
@@ -58,7 +58,7 @@ class Assigned(Protocol):
         """What a pass has reached; None if it has not come by."""
 
     def leave(self, bucket: Any) -> None:
-        """Takes note of it that a pass is over."""
+        """Called when a pass is over."""
 
     def is_claimed_beside(self, bucket: Any, param: torch.Tensor) -> bool:
         """Whether another pass that runs has reached the parameter."""

@@ -5,44 +5,50 @@ from __future__ import annotations
 import random
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 
-def _of_own_generator(params: Iterable[torch.Tensor]) -> list[torch.device]:
-    devices = {param.device for param in params}
-    return [device for device in devices if device.type not in {"cpu", "meta"}]
+class _Generator(NamedTuple):
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
 
 
 def random_states(params: Iterable[torch.Tensor]) -> list[Any]:
-    states: list[Any] = [torch.get_rng_state().tolist(), random.getstate()]
-    states += [torch.get_device_module(each).get_rng_state(each).tolist() for each in _of_own_generator(params)]
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        _, key, position, *others = numpy.random.get_state()
-        states.append((key.tobytes(), position, others))
-    return states
+    """The state of every generator that code on the devices of these parameters may use, to be compared by `==`."""
+    return [_comparable(generator.read()) for generator in _generators(params)]
 
 
 @contextmanager
 def random_states_kept(params: Iterable[torch.Tensor]) -> Iterator[None]:
-    """Puts every random state back at the end."""
-    devices = _of_own_generator(params)
-    of_torch = torch.get_rng_state()
-    of_devices = [torch.get_device_module(device).get_rng_state(device) for device in devices]
-    of_python = random.getstate()
-    numpy = sys.modules.get("numpy")
-    of_numpy = None if numpy is None else numpy.random.get_state()
+    """Puts every such state back at the end."""
+    before = [(generator, generator.read()) for generator in _generators(params)]
     try:
         yield
     finally:
-        torch.set_rng_state(of_torch)
-        for device, state in zip(devices, of_devices, strict=True):
-            torch.get_device_module(device).set_rng_state(state, device)
-        random.setstate(of_python)
-        if numpy is not None:
-            numpy.random.set_state(of_numpy)
+        for generator, state in before:
+            generator.write(state)
+
+
+def _generators(params: Iterable[torch.Tensor]) -> list[_Generator]:
+    found = [_Generator(torch.get_rng_state, torch.set_rng_state), _Generator(random.getstate, random.setstate)]
+    for device in {param.device for param in params}:
+        if device.type not in {"cpu", "meta"}:
+            module = torch.get_device_module(device)
+            read, write = partial(module.get_rng_state, device), partial(module.set_rng_state, device=device)
+            found.append(_Generator(read, write))
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        found.append(_Generator(numpy.random.get_state, numpy.random.set_state))
+    return found
+
+
+def _comparable(state: Any) -> Any:
+    if isinstance(state, tuple):
+        return tuple(map(_comparable, state))
+    return state.tolist() if hasattr(state, "tolist") else state  # a tensor, or an array of NumPy's

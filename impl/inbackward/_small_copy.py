@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from inbackward._params import can_have_gradient
+
 _EXTENT = 3  # of a tiny tensor, in each dimension
 _OF_A_KIND = 2  # parameters of one group, with the same number of dimensions, dtype and device
 _SCALES = (1.0, 1e3, 1e-3)  # of the gradients, one for each step: a class may clip what is large
@@ -143,7 +145,7 @@ def few_of_each_kind(params: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def tiny_of(param: torch.Tensor) -> torch.Tensor:
-    return _values(param, phase=0.0).requires_grad_(param.is_floating_point() or param.is_complex())
+    return _values(param, phase=0.0).requires_grad_(can_have_gradient(param))
 
 
 def _values(like: torch.Tensor, phase: float) -> torch.Tensor:

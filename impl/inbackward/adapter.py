@@ -6,28 +6,26 @@ import weakref
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch.optim import Optimizer
-
 import inbackward
+from inbackward._build import check_class
+from inbackward._hand_over import BUCKET_BYTES
+from inbackward._params import listed_params
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import torch
     from torch import nn
+    from torch.optim import Optimizer
 
     Assignment = tuple[type[Optimizer], Iterable[Any], dict[str, Any], bool]
 
 
-class OneEach:
-    """`apply_optimizer_in_backward`: an optimizer for each parameter."""
+class _Ours:
+    """What both adapters have in common."""
 
     spelling: ClassVar[dict[str, str]] = {
         "import": "import inbackward",
-        "apply": (
-            "inbackward.apply_optimizer_in_backward("
-            "{optimizer_class}, {params}, {optimizer_kwargs}, register_hook={register_hook})"
-        ),
         "optimizers": "inbackward.get_in_backward_optimizers({module})",
         "detach": "inbackward.detach({module})",
         "fully_shard": "inbackward.fully_shard({module}, {options})",
@@ -40,9 +38,6 @@ class OneEach:
     }
     """The lines of a script that reproduces a failure."""
 
-    apply = staticmethod(inbackward.apply_optimizer_in_backward)
-    optimizers = staticmethod(inbackward.get_in_backward_optimizers)
-    detach = staticmethod(inbackward.detach)
     fully_shard = staticmethod(inbackward.fully_shard)
     functional_optimizer = staticmethod(inbackward.functional_optimizer)
     hook_then_optimizer = staticmethod(inbackward.hook_then_optimizer)
@@ -50,13 +45,29 @@ class OneEach:
     wrap_fsdp = staticmethod(inbackward.wrap_fsdp)
 
 
-class HandOver:
-    """`step_in_backward`: an ordinary optimizer for each assignment, handed over at the default size of buckets."""
-
-    bucket_bytes = 4 << 20
+class OneEach(_Ours):
+    """`apply_optimizer_in_backward`: an optimizer for each parameter."""
 
     spelling: ClassVar[dict[str, str]] = {
-        **OneEach.spelling,
+        **_Ours.spelling,
+        "apply": (
+            "inbackward.apply_optimizer_in_backward("
+            "{optimizer_class}, {params}, {optimizer_kwargs}, register_hook={register_hook})"
+        ),
+    }
+
+    apply = staticmethod(inbackward.apply_optimizer_in_backward)
+    optimizers = staticmethod(inbackward.get_in_backward_optimizers)
+    detach = staticmethod(inbackward.detach)
+
+
+class HandOver(_Ours):
+    """`step_in_backward`: an ordinary optimizer for each assignment, handed over at the default size of buckets."""
+
+    bucket_bytes = BUCKET_BYTES
+
+    spelling: ClassVar[dict[str, str]] = {
+        **_Ours.spelling,
         "import": """\
             from contextlib import ExitStack, contextmanager
             import inbackward
@@ -74,12 +85,6 @@ class HandOver:
         "backward_clipped": ("inbackward.backward({loss}, inbackward.get_in_backward_optimizers({module}), {options})"),
     }
 
-    fully_shard = staticmethod(inbackward.fully_shard)
-    functional_optimizer = staticmethod(inbackward.functional_optimizer)
-    hook_then_optimizer = staticmethod(inbackward.hook_then_optimizer)
-    wrap_ddp = staticmethod(inbackward.wrap_ddp)
-    wrap_fsdp = staticmethod(inbackward.wrap_fsdp)
-
     def __init__(self) -> None:
         self._ordinary: weakref.WeakKeyDictionary[nn.Module, list[Optimizer]] = weakref.WeakKeyDictionary()
 
@@ -92,11 +97,11 @@ class HandOver:
             (_make(optimizer_class, params, options), hooked)
             for optimizer_class, params, options, hooked in assignments
         ]
-        stepped = {id(param) for optimizer, hooked in made if hooked for param in _params_of(optimizer)}
+        stepped = {id(param) for optimizer, hooked in made if hooked for param in listed_params(optimizer)}
         ordinary = []
         with ExitStack() as undo:
             for optimizer, _ in made:
-                if stepped.issuperset(map(id, _params_of(optimizer))):
+                if stepped.issuperset(map(id, listed_params(optimizer))):
                     undo.enter_context(self.hand_over(optimizer))
                 else:
                     ordinary.append(optimizer)
@@ -110,7 +115,7 @@ class HandOver:
             optimizer
             for optimizers in self._ordinary.values()
             for optimizer in optimizers
-            if not params.isdisjoint(map(id, _params_of(optimizer)))
+            if not params.isdisjoint(map(id, listed_params(optimizer)))
         ]
         return [*inbackward.get_in_backward_optimizers(module), *ordinary]
 
@@ -149,12 +154,5 @@ class HandOverFew(HandOver):
 
 
 def _make(optimizer_class: type[Optimizer], params: Iterable[Any], options: dict[str, Any]) -> Optimizer:
-    given: object = optimizer_class
-    if not (isinstance(given, type) and issubclass(given, Optimizer)):
-        msg = f"{given!r} is no subclass of torch.optim.Optimizer. Give a class, like torch.optim.SGD."
-        raise TypeError(msg)
+    check_class(optimizer_class)
     return optimizer_class(params, **options)
-
-
-def _params_of(optimizer: Optimizer) -> list[torch.Tensor]:
-    return [param for group in optimizer.param_groups for param in group["params"]]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +41,8 @@ class OnShards(AfterBackward):
 
 
 @fails("fsdp/micro_batches", "FSDP2")
-class AccumulatesTheLastAlone(OnShards):
+class AccumulatesTheLastAlone(of_ddp.AccumulatesTheLastAlone, OnShards):
     """Frees gradients after every micro-batch."""
-
-    @contextmanager
-    def accumulate(self, module: nn.Module) -> Iterator[None]:
-        yield
-        self.free()
 
 
 @fails("fsdp/fully_shard")

@@ -77,6 +77,14 @@ class AtTheEnd:
     ) -> Tensor | None:
         with self.accumulate(module):
             (scaler.scale(loss) if scaler else loss).backward()
+        everything, own = self.handed, self.optimizers(module)
+        self.handed = [handed for handed in everything if handed.optimizer in own]
+        try:
+            return self.step_clipped(max_norm, scaler, **options)
+        finally:
+            self.handed = everything
+
+    def step_clipped(self, max_norm: float | None, scaler: Any, **options: Any) -> Tensor | None:
         if scaler:
             self.unscale(scaler)
         norm = None if max_norm is None else self.clip(max_norm, **options)

@@ -12,6 +12,7 @@ from inbackward_conformance.catalogue.build import build_model
 from inbackward_conformance.catalogue.comm_hooks import POWER_SGD, find_comm_hook
 from inbackward_conformance.catalogue.optimizers import find_optimizer_class, needs_closure
 from inbackward_conformance.plan import ALL, Assignment, Group, Plan
+from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import sources
 from inbackward_conformance.repro.bound_optimizers import import_of
 from inbackward_conformance.repro.call_templates import CannotWrite
@@ -91,8 +92,10 @@ class Script:
         self._dtype = dtype
         self._complex = dtype.startswith("complex")
 
-    def loss(self, skip: tuple[str, ...] = (), forward: str = "") -> str:
-        """Return the loss of `batch`; `forward` is another expression for the output."""
+    def loss(self, skip: tuple[str, ...] = (), forward: str = "", scale: float = 1.0) -> str:
+        """Return the loss of `batch`, times `scale`; `forward` is another expression for the output."""
+        if scale != 1.0:
+            return f"({self.loss(skip, forward)} * {expression(scale)})"
         output = forward or f"{self.forward}(batch{f', skip={skip!r}' if skip else ''})"
         if self._complex:
             return f"((output := {output}) * output.conj()).real.mean()"

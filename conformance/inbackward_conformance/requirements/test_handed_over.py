@@ -66,9 +66,7 @@ class Twins:
         )
         self._steps = 0
         for model, optimizer in ((self.model, self.optimizer), (self.ordinary_model, self.ordinary)):
-            loss_of(model, 1).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            step(model, [optimizer], 1)
         self.handle = implementation.hand_over(self.optimizer)
 
     def train(self, steps: int, after: Callable[[], object] = lambda: None) -> None:
@@ -78,20 +76,12 @@ class Twins:
             skip = ("left",) if self._steps == 2 else ()
             self._implementation.backward(loss_of(self.model, self._steps, skip), self.model)
             after()
-            loss_of(self.ordinary_model, self._steps, skip).backward()
-            self.ordinary.step()
-            self.ordinary.zero_grad()
+            step(self.ordinary_model, [self.ordinary], self._steps, skip)
 
     def require_equal(self, when: str) -> None:
         """Require that parameters, gradients and states are those of the standard loop."""
-        rounding = self._implementation.declared.rounding.size
-        expected, found = (
-            take_snapshot(when, model, [optimizer], self._implementation.state_of)
-            for model, optimizer in ((self.ordinary_model, self.ordinary), (self.model, self.optimizer))
-        )
-        finding = difference(expected, found, rounding)
-        if finding:
-            raise BrokenPromise(finding)
+        ordinary = (self.ordinary_model, [self.ordinary])
+        require_equal(self._implementation, when, ordinary, (self.model, [self.optimizer]))
 
 
 @pytest.mark.must
@@ -144,12 +134,8 @@ def test_checkpoint_for_the_ordinary_loop(implementation: Implementation, device
     optimizer.load_state_dict(saved[1])
     twins.handle.remove()
     twins.model, twins.optimizer = model, optimizer
-    loss_of(model, 4).backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    loss_of(twins.ordinary_model, 4).backward()
-    twins.ordinary.step()
-    twins.ordinary.zero_grad()
+    step(model, [optimizer], 4)
+    step(twins.ordinary_model, [twins.ordinary], 4)
     twins.require_equal("a step of the ordinary loop")
 
 
@@ -261,16 +247,8 @@ def test_mixed_parameters(check: Check, implementation: Implementation, device: 
             implementation.backward(loss_of(model, number, skip), model)
         with torch.random.fork_rng():
             torch.manual_seed(number)
-            loss_of(ordinary_model, number, skip).backward()
-            ordinary.step()
-            ordinary.zero_grad()
-    found = difference(
-        take_snapshot(f"three steps by {what}", ordinary_model, [ordinary]),
-        take_snapshot(f"three steps by {what}", model, [optimizer]),
-        implementation.declared.rounding.size,
-    )
-    if found:
-        raise BrokenPromise(found)
+            step(ordinary_model, [ordinary], number, skip)
+    require_equal(implementation, f"three steps by {what}", (ordinary_model, [ordinary]), (model, [optimizer]))
 
 
 @pytest.mark.must
@@ -289,7 +267,7 @@ def test_two_optimizers(implementation: Implementation, device: str) -> None:
     model, ordinary_model = Branches().to(device), Branches().to(device)
     ordinary_model.load_state_dict(model.state_dict())
     choices = [bind(implementation, assignment) for assignment in (SGD, OTHER_ADAMW)]
-    (first, second), (ordinary_first, ordinary_second) = (
+    handed, ordinary = (
         [
             implementation.standard_optimizer(
                 optimizer_class, [*each.trunk.parameters(), *branch.parameters()], dict(options)
@@ -298,21 +276,34 @@ def test_two_optimizers(implementation: Implementation, device: str) -> None:
         ]
         for each in (model, ordinary_model)
     )
-    for optimizer in (first, second):
+    for optimizer in handed:
         implementation.hand_over(optimizer)
     for number in range(1, 4):
         implementation.backward(loss_of(model, number), model)
-        loss_of(ordinary_model, number).backward()
-        for optimizer in (ordinary_first, ordinary_second):
-            optimizer.step()
-        ordinary_model.zero_grad()
-    found = difference(
-        take_snapshot("two optimizers", ordinary_model, [ordinary_first, ordinary_second], implementation.state_of),
-        take_snapshot("two optimizers", model, [first, second], implementation.state_of),
-        implementation.declared.rounding.size,
-    )
-    if found:
-        raise BrokenPromise(found)
+        step(ordinary_model, ordinary, number)
+    require_equal(implementation, "two optimizers", (ordinary_model, ordinary), (model, handed))
+
+
+def step(model: nn.Module, optimizers: list[torch.optim.Optimizer], number: int, skip: tuple[str, ...] = ()) -> None:
+    """Run one step of the standard loop."""
+    loss_of(model, number, skip).backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+
+
+def require_equal(
+    implementation: Implementation,
+    when: str,
+    ordinary: tuple[nn.Module, list[torch.optim.Optimizer]],
+    handed: tuple[nn.Module, list[torch.optim.Optimizer]],
+) -> None:
+    """Require that parameters, gradients and states of a model are those that the standard loop has."""
+    expected, found = (take_snapshot(when, *each, implementation.state_of) for each in (ordinary, handed))
+    finding = difference(expected, found, implementation.declared.rounding.size)
+    if finding:
+        raise BrokenPromise(finding)
 
 
 def through_a_file(state: Any) -> Any:

@@ -78,9 +78,7 @@ class StandardLoop:
         """Run `loss.backward()`."""
         compute_loss().backward()
 
-    def micro_batch(self, model: nn.Module, compute_loss: Callable[[], Tensor]) -> None:
-        """Run `loss.backward()`."""
-        compute_loss().backward()
+    micro_batch = accumulate  # nothing steps before `step()` is called
 
     def clipped_backward(
         self, model: nn.Module, loss: Tensor, max_norm: float | None, scaler: torch.amp.GradScaler | None

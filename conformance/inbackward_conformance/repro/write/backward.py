@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.plan import events
-from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import sources
 from inbackward_conformance.repro.sources import ANOTHER_OPTIMIZER
 from inbackward_conformance.repro.write.dispatch import write
@@ -24,9 +23,7 @@ def _(event: events.Attach, script: Script) -> None:
 @write.register(events.Backward)
 def _(event: events.Backward, script: Script) -> None:
     script.draw_batch()
-    loss = script.loss(event.skip)
-    if event.scale != 1.0:
-        loss = f"({loss} * {expression(event.scale)})"
+    loss = script.loss(event.skip, scale=event.scale)
     options = ["create_graph=True"] * event.create_graph
     options += [f"inputs={sources.parameters(event.inputs)}"] * bool(event.inputs)
     script.add(*script.loop.backward(loss, ", ".join(options)))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from inbackward_conformance.catalogue.scaler import OPTIONS
 from inbackward_conformance.catalogue.user_hooks import overflow
 from inbackward_conformance.plan import events
-from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro.write.dispatch import write
 
 if TYPE_CHECKING:
@@ -17,9 +16,7 @@ if TYPE_CHECKING:
 @write.register(events.ClippedBackward)
 def _(event: events.ClippedBackward, script: Script) -> None:
     script.draw_batch()
-    loss = script.loss(event.skip)
-    if event.scale != 1.0:
-        loss = f"({loss} * {expression(event.scale)})"
+    loss = script.loss(event.skip, scale=event.scale)
     if event.scaler and not script.scaled:
         options = ", ".join(f"{option}={value!r}" for option, value in OPTIONS.items())
         script.add(f"scaler = torch.amp.GradScaler({script.device!r}, {options})")
