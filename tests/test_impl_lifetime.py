@@ -68,10 +68,3 @@ def test_pickle_gives_a_model_without_optimizers() -> None:
     twin = pickle.loads(pickle.dumps(model))  # noqa: S301
     assert torch.equal(twin.last.weight, model.last.weight)
     assert inbackward.get_in_backward_optimizers(twin) == []
-
-
-def test_swap_tensors_is_refused() -> None:
-    """Torch would drop all hooks without a word, and training would stop."""
-    model = trained()
-    with pytest.raises(RuntimeError, match="weakref"):
-        torch.utils.swap_tensors(model.first.weight, nn.Parameter(torch.zeros(5, 4)))

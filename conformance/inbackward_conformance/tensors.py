@@ -46,12 +46,17 @@ def bits(tensor: Tensor) -> Tensor:
 
 
 def copied(tensor: Tensor) -> Tensor:
-    """Return a copy of the values, without a graph; of a sharded tensor, of the shard of this rank."""
+    """Return a copy of the values, without a graph; of a sharded tensor, of the shard of this rank.
+
+    A tensor on the device `meta` has no values: they count as zeros.
+    """
     # The ragged shapes of two nested tensors are never equal, and few functions support them, so take the values.
     values = tensor.values() if tensor.is_nested else tensor
     if hasattr(values, "to_local"):
         values = values.to_local()
     values = values.detach()
+    if values.is_meta:
+        return torch.zeros_like(values, device="cpu")
     try:
         return values.clone()
     except NotImplementedError:  # integers of less than 8 bits

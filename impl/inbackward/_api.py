@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,14 +49,15 @@ def apply_optimizer_in_backward(
     Args:
         optimizer_class: A subclass of `torch.optim.Optimizer` whose `step()` needs no closure.
         params: Whatever `torch.optim` takes: an iterable of leaf tensors, of `(name, tensor)` pairs, or of dicts,
-            that is groups with options of their own. Frozen parameters may be among them.
+            that is groups with options of their own. Frozen parameters may be among them; integer ones, which can
+            have no gradient, are left alone.
         optimizer_kwargs: The options. They are copied for each optimizer, so a tensor lr is shared with nobody.
         register_hook: False for optimizers that are listed and left to the caller to step. When another call with
             True names the parameter, before or after, all of its optimizers step inside backward.
 
     Raises:
         TypeError: `optimizer_class` is no optimizer class or cannot step without a closure; `optimizer_kwargs` is no
-            mapping; a parameter is no tensor, or of a dtype that has no gradients.
+            mapping; a parameter is no tensor.
         ValueError: A parameter is no leaf, or is in two groups; there is no parameter; one belongs to an FSDP1 module
             that `wrap_fsdp` has not made; a small copy of the optimizer shows that it mixes parameters, draws random
             numbers, keeps state in its groups or attributes, or moves parameters without gradient.
@@ -72,15 +75,29 @@ def get_in_backward_optimizers(module: nn.Module) -> list[Optimizer]:
     """Lists the optimizers attached to a module's parameters, for schedulers and checkpoints.
 
     Returns:
-        The optimizers in the order of `module.parameters()`, those of one parameter in the order in which they were
-        attached. They are always the same objects.
+        The optimizers in the order of `module.parameters()`, those of one parameter in the order in which they step.
+        They are always the same objects.
 
     Raises:
         TypeError: `module` is no module.
     """
     _expect(nn.Module, module, "For one parameter, ask optimizers_of(param).")
-    found = [optimizer for param in module.parameters() for optimizer in optimizers_of(param)]
-    return list({id(optimizer): optimizer for optimizer in found}.values())
+    of_each = [optimizers_of(param) for param in module.parameters()]
+    before: defaultdict[int, list[Optimizer]] = defaultdict(list)
+    for optimizers in of_each:
+        for earlier, later in pairwise(optimizers):
+            before[id(later)].append(earlier)
+    listed: dict[int, Optimizer] = {}
+
+    def add(optimizer: Optimizer) -> None:
+        if id(optimizer) not in listed:
+            for earlier in before[id(optimizer)]:  # another parameter may have one that this one has not
+                add(earlier)
+            listed[id(optimizer)] = optimizer
+
+    for optimizer in chain.from_iterable(of_each):
+        add(optimizer)
+    return [*listed.values()]
 
 
 def optimizers_of(param: torch.Tensor) -> list[Optimizer]:

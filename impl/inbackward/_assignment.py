@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from inbackward import _engine
 from inbackward._attachment import Attachment, attachment_of
 from inbackward._bucket import Bucket, Gate
+from inbackward._stale_graph import explain_stale_graph
 from inbackward._step import step_together, twice
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Assignment:
         bucket: What the last pass has reached; None before the first, and after each.
         accumulating: How many `accumulate` contexts are open.
         intercept: What takes the parameters' gradients, in the place of steps.
+        transform: What unscales and clips gradients before they are stepped, in `inbackward.backward`.
     """
 
     steps_each_alone = True
@@ -49,6 +51,7 @@ class Assignment:
         self.bucket: Bucket | None = None
         self.accumulating = 0
         self.intercept: Callable[[Attachment], None] | None = None
+        self.transform: Callable[[list[torch.Tensor]], object] | None = None
         self._attachments: dict[int, weakref.ref[Attachment]] = {}  # by id
         self._open: tuple[Bucket, ...] = ()  # of every pass that runs, several in nested ones and in threads
 
@@ -125,7 +128,7 @@ class Assignment:
     def may_be_read(self, param: torch.Tensor) -> bool:
         """Whether the running graph may still read the parameter."""
         attachment = attachment_of(param)
-        return not (attachment is not None and attachment.is_sharded) and _engine.shares_memory(param)
+        return not (attachment is not None and attachment.is_gathered) and _engine.shares_memory(param)
 
     def refuse_second_part(self, param: torch.Tensor) -> NoReturn:
         """Refuses a part of a gradient that comes after the parameter was stepped.
@@ -170,6 +173,8 @@ class Assignment:
         holding = [param for param in params if param.grad is not None]
         if holding:
             self._step_at_end(holding, run)
+        if _engine.keeps_graph():
+            explain_stale_graph(self._reached_or_not())
 
     def _reached_or_not(self) -> list[torch.Tensor]:
         return [attachment.param for attachment in self.attachments]

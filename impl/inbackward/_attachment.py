@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING
 
 from inbackward import _engine
 from inbackward._bucket import Gate
+from inbackward._callers import refuse_caller
+from inbackward._hooks import Hooks
+from inbackward._names import name_of
 from inbackward._ranks import is_sharded, reduction_of, refuse_unaccounted
 from inbackward._step import step_together
+from inbackward._torch_calls import note_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
     from torch.optim import Optimizer
-    from torch.utils.hooks import RemovableHandle
 
     from inbackward._bucket import Bucket
     from inbackward._protocols import Assigned
-
-    _Hook = Callable[[torch.Tensor], None]
 
 # By id of the parameter. An attachment holds its parameter, so an id that is found is never that of a newer tensor.
 _attachments: weakref.WeakValueDictionary[int, Attachment] = weakref.WeakValueDictionary()
@@ -43,6 +44,7 @@ class Attachment:
         param: The parameter.
         optimizers: Its optimizers, by the call that attached each, in order.
         is_local: Whether the user has said that this rank trains the parameter on its own gradient.
+        is_gathered: Whether FSDP2 has gathered the parameter for the graph, which never reads this one, a shard.
     """
 
     __torch_unserializable__ = True  # as torch.utils.hooks.unserializable_hook marks a function: no warning on saving
@@ -50,12 +52,10 @@ class Attachment:
         "__weakref__",
         "_assignments",
         "_first",
+        "_hooks",
         "_is_due",
-        "_is_sharded",
-        "_no_swap",
         "_only",
-        "_ownership",
-        "_trigger",
+        "is_gathered",
         "is_local",
         "optimizers",
         "param",
@@ -65,16 +65,13 @@ class Attachment:
         self.param = param
         self.optimizers: dict[Assigned, Optimizer] = {}
         self.is_local = False
-        self._is_sharded = is_sharded(param)
+        self.is_gathered = False
         self._assignments: tuple[Assigned, ...] = ()  # those that step inside backward; gradients wait for the first
         self._first: Assigned | None = None  # it, if there is no other
         self._only: Optimizer | None = None  # the only optimizer, if it has no other parameter
         self._is_due = False
-        self._trigger: RemovableHandle | None = None
-        self._ownership = self._register(param.register_hook, self)
-        # torch.utils.swap_tensors, which some conversions of a module use, would drop the hooks without a word. It
-        # refuses a tensor that has a weak reference.
-        self._no_swap = weakref.ref(param)
+        self._hooks = Hooks(param, self)
+        note_calls(attachment_of)
         _attachments[id(param)] = self
 
     def __call__(self, grad: torch.Tensor) -> None:
@@ -83,7 +80,7 @@ class Attachment:
     @property
     def hooked(self) -> bool:
         """Whether the optimizers step inside backward."""
-        return self._trigger is not None
+        return self._hooks.trigger is not None
 
     @property
     def is_reduced(self) -> bool:
@@ -93,8 +90,8 @@ class Attachment:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether the graph reads a gathered parameter, and never this one, which is a shard of it."""
-        return self._is_sharded
+        """Whether the parameter is a DTensor."""
+        return is_sharded(self.param)
 
     @property
     def is_accumulating(self) -> bool:
@@ -105,10 +102,10 @@ class Attachment:
         """
         waits = {assignment.accumulating > 0 for assignment in self._assignments}
         if len(waits) > 1:
+            name = name_of(self.param, self.optimizers.values())
             msg = (
-                f"A parameter of shape {tuple(self.param.shape)} has several optimizers, of which one accumulates and "
-                f"another steps. It was not stepped. Accumulate with all of them: "
-                f"with first.accumulate(), second.accumulate(): ..."
+                f"Several optimizers have {name}, of which one accumulates and another steps. It was not stepped. "
+                f"Accumulate with all of them: with first.accumulate(), second.accumulate(): ..."
             )
             raise RuntimeError(msg)
         return waits == {True}
@@ -116,6 +113,8 @@ class Attachment:
     def add(self, assignment: Assigned, optimizer: Optimizer) -> None:
         """Attaches one more optimizer, which steps after the others."""
         self.optimizers[assignment] = optimizer
+        by_number = sorted(self.optimizers.items(), key=lambda item: item[0].number)
+        self.optimizers = dict(by_number)  # a parameter group may have been added to an earlier one
         self._follow_assignments()
 
     def remove(self, assignment: Assigned) -> None:
@@ -134,36 +133,24 @@ class Attachment:
         alone = [optimizer for assignment, optimizer in self.optimizers.items() if assignment.steps_each_alone]
         self._only = alone[0] if len(self.optimizers) == len(alone) == 1 else None
         self._first = self._assignments[0] if len(self._assignments) == 1 else None
-        self._unhook()
         if self._assignments:
-            self._hook()
+            # Of several optimizers' gates none says everything.
+            self._hooks.listen(Gate() if self._first is None else self._first.gate)
+        else:
+            self._hooks.listen_no_more()
 
-    def _hook(self) -> None:
-        _engine.references_to_new_node()
-        itself = weakref.ref(self)
-        # Of several optimizers' gates none says everything.
-        gate = Gate() if self._first is None else self._first.gate
-        current_task = _engine.current_task
+    def begin_swap(self) -> None:
+        """Lets the parameter be swapped with another tensor."""
+        self._hooks.begin_swap()
 
-        @_engine.run_eagerly
-        def gradient_is_accumulated(param: torch.Tensor) -> None:
-            if gate.task == current_task():
-                gate.accept(param)
-            elif (attachment := itself()) is not None:
-                attachment.fire()
-
-        self._trigger = self._register(self.param.register_post_accumulate_grad_hook, gradient_is_accumulated)
-
-    def _unhook(self) -> None:
-        if self._trigger is not None:
-            self._trigger.remove()
-            self._trigger = None
+    def end_swap(self, *, swapped: bool) -> None:
+        """Lets it be swapped no more, and follows if it was."""
+        self._hooks.end_swap(swapped=swapped)
 
     def release(self) -> None:
         """Makes the parameter an ordinary one again."""
-        self._unhook()
+        self._hooks.remove()
         self._assignments = ()
-        self._ownership.remove()
         for assignment in self.optimizers:
             assignment.forget(self)
         _attachments.pop(id(self.param), None)
@@ -212,22 +199,24 @@ class Attachment:
         """Gives the bucket of the running pass, prepared for this parameter; None if nothing is to be stepped now."""
         if self.is_accumulating:
             return None
-        for assignment in self._assignments:
-            if assignment.intercept is not None:
-                assignment.intercept(self)
-                return None
-        if not self.is_local and not self._is_sharded:
-            reduction = reduction_of(self.param)
-            if reduction is None:
-                refuse_unaccounted(self.param)
-            elif not reduction.is_local(self.param):
-                reduction.gradient_is_accumulated(self.param)
-                return None
-        by_fsdp = self._is_called_by_fsdp()
-        if not by_fsdp:
+        if intercept := next((each.intercept for each in self._assignments if each.intercept), None):
+            intercept(self)
+            return None
+        self.is_gathered = self._is_called_by_fsdp()
+        if not self.is_gathered:
             _engine.current_node()
         run = _engine.current_pass()
-        if by_fsdp:
+        for assignment in self._assignments:
+            if assignment not in run.callers_known:
+                refuse_caller(self, unscales=assignment.transform is not None)
+                run.callers_known.add(assignment)
+        reduction = None if self.is_local or self.is_gathered else reduction_of(self.param)
+        if reduction is not None and not reduction.is_local(self.param):
+            reduction.gradient_is_accumulated(self.param)
+            return None
+        if reduction is None and not self.is_local:
+            refuse_unaccounted(self.param, self.optimizers.values())
+        if self.is_gathered:
             run.turns_to_wait = 1  # FSDP2 has its own end of backward
         return self._join(run)
 
@@ -240,12 +229,12 @@ class Attachment:
         return self._assignments[0].join(run) if self._assignments else None
 
     def _is_called_by_fsdp(self) -> bool:
-        return self._is_sharded and _engine.in_backward() and not _engine.is_accumulating()
+        return self.is_sharded and _engine.in_backward() and not _engine.is_accumulating()
 
     def step_after_hooks(self, bucket: Bucket) -> None:
         """Steps the parameter once all hooks of the user have seen its gradient, or puts it off."""
-        is_last = _engine.is_last_hook(self.param, self._trigger)
-        if self._is_sharded and self._is_called_by_fsdp():
+        is_last = _engine.is_last_hook(self.param, self._hooks.trigger)
+        if self.is_gathered:
             if is_last:
                 self._step(bucket)
             else:
@@ -292,9 +281,7 @@ class Attachment:
             self.param.grad = None
 
     def _hook_last(self, _: _engine.Pass) -> None:
-        if self.hooked:
-            self._unhook()
-            self._hook()
+        self._hooks.listen_last()
 
     def may_step_at_end_of(self, run: _engine.Pass) -> bool:
         """Whether the parameter is stepped at the end of a pass, should it hold a gradient."""
@@ -305,14 +292,3 @@ class Attachment:
         if run.is_distributed and self.is_reduced:
             return False
         return len(self._assignments) == 1 or not self.is_accumulating
-
-    def _register(self, register: Callable[[_Hook], RemovableHandle], hook: _Hook) -> RemovableHandle:
-        # A frozen parameter is attached like any other, as an ordinary optimizer holds it: it may thaw.
-        frozen = not self.param.requires_grad
-        try:
-            if frozen:
-                self.param.requires_grad_(True)
-            return register(hook)
-        finally:
-            if frozen:
-                self.param.requires_grad_(False)

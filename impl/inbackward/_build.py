@@ -32,7 +32,7 @@ def one_optimizer_each(
 
     Raises:
         TypeError: `optimizer_class` is no optimizer class or cannot step without a closure; `optimizer_kwargs` is no
-            mapping; a parameter is no tensor, or of a dtype that has no gradients.
+            mapping; a parameter is no tensor.
         ValueError: A parameter is no leaf, or is in two groups; there is no parameter.
         Exception: Whatever the optimizer class raises for these options.
     """
@@ -40,12 +40,12 @@ def one_optimizer_each(
     _check_options(optimizer_kwargs)
     groups = _read(params)
     for group in groups:
-        for param in group["params"]:
-            _check_param(param)
+        _check_params(group["params"])
     built = [
         (param, _build(optimizer_class, single, optimizer_kwargs))
         for group in groups
         for param, single in _split(group)
+        if can_have_gradient(param)  # torch's optimizers never step what cannot
     ]
     probe_class(optimizer_class, groups, optimizer_kwargs)
     return built
@@ -101,19 +101,14 @@ def _read(params: ParamsT) -> list[dict[str, Any]]:
     return _Reader(given, {}).param_groups
 
 
-def _check_param(param: torch.Tensor) -> None:
-    if not param.is_leaf:
-        msg = (
-            f"can't optimize a non-leaf Tensor: a parameter of dtype {param.dtype} is the result of "
-            f"{param.grad_fn}. Attach to the tensors that it was computed from."
-        )
-        raise ValueError(msg)
-    if not can_have_gradient(param):
-        msg = (
-            f"A parameter of dtype {param.dtype} can never have a gradient, only floating-point and complex tensors "
-            f"can. Leave it out: [p for p in params if p.is_floating_point() or p.is_complex()]."
-        )
-        raise TypeError(msg)
+def _check_params(params: list[torch.Tensor]) -> None:
+    for param in params:
+        if not param.is_leaf:
+            msg = (
+                f"can't optimize a non-leaf Tensor: a parameter of dtype {param.dtype} is the result of "
+                f"{param.grad_fn}. Attach to the tensors that it was computed from."
+            )
+            raise ValueError(msg)
 
 
 def _split(group: dict[str, Any]) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from inbackward import _ddp_private, _engine
 from inbackward._attachment import attachment_of
 from inbackward._ranks import entrust, reduction_of
+from inbackward._stale_graph import explain_stale_graph
 from inbackward._step import step_together
 
 if TYPE_CHECKING:
@@ -234,6 +235,8 @@ class Buckets:
             self._used.clear()
             raise RuntimeError(_NOT_AVERAGED)
         step_together([attachment for attachment in hooked if not attachment.is_accumulating])
+        if _engine.keeps_graph():
+            explain_stale_graph([attachment.param for attachment in hooked])
 
     def _is_accumulating(self) -> bool:
         ddp = self._ddp()

@@ -8,6 +8,7 @@ are to see a gradient, and whether anything but a parameter itself still uses th
 # ruff: noqa: SLF001 -- this is the one module that may
 from __future__ import annotations
 
+import itertools
 import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -21,7 +22,8 @@ from torch.autograd.graph import _engine_run_backward
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from torch.autograd.graph import Node
     from torch.utils.hooks import RemovableHandle
@@ -65,16 +67,18 @@ class Pass:
             uniqueness. It is not called where backward raises.
         turns_to_wait: How often `at_end` lets go first whatever others have queued for the end of the pass meanwhile.
         waiting: The gradients that wait, by what steps them.
+        callers_known: For which it is known that who runs this pass lets them step inside it.
         over: Whether the pass has ended, and ran in no other.
         is_distributed: Whether there is a process group.
     """
 
-    __slots__ = ("_outer", "at_end", "is_distributed", "over", "turns_to_wait", "waiting")
+    __slots__ = ("_outer", "at_end", "callers_known", "is_distributed", "over", "turns_to_wait", "waiting")
 
     def __init__(self) -> None:
         self.at_end: dict[Callable[[Pass], None], None] = {}
         self.turns_to_wait = 0
         self.waiting: dict[object, Waiting] = {}
+        self.callers_known: set[object] = set()
         self.over = False
         self.is_distributed = distributed.is_available() and distributed.is_initialized()
         self._outer: Pass | None = None
@@ -154,17 +158,24 @@ current_task: Callable[[], int] = torch._C._current_graph_task_id
 class outside_backward:  # noqa: N801 -- used as a function
     """Enables gradients in a `with` block, as they are after backward; optimizers of torch disable them themselves.
 
-    It does what `torch.enable_grad` does, in a fifth of the time.
+    It does what `torch.enable_grad` does, in a fifth of the time. It leaves inference mode too: state that was made in
+    it could not be changed outside.
     """
 
-    __slots__ = ("_before",)
+    __slots__ = ("_before", "_no_inference")
 
     def __enter__(self) -> None:
+        self._no_inference: Any = None
+        if torch.is_inference_mode_enabled():
+            self._no_inference = torch.inference_mode(mode=False)
+            self._no_inference.__enter__()
         self._before = torch._C.is_grad_enabled()
         torch._C._set_grad_enabled(True)
 
     def __exit__(self, *_: object) -> None:
         torch._C._set_grad_enabled(self._before)
+        if self._no_inference is not None:
+            self._no_inference.__exit__(None, None, None)
 
 
 def current_pass() -> Pass:
@@ -211,6 +222,21 @@ def is_last_hook(param: torch.Tensor, handle: RemovableHandle | None) -> bool:
         return True
     hooks: Any = param._post_accumulate_grad_hooks
     return len(hooks) == 1 or next(reversed(hooks)) == handle.id
+
+
+def call_hooks_again(param: Any) -> None:
+    """Has torch call the hooks of a parameter whose tensor was swapped.
+
+    The parameter keeps its dicts of hooks then, but torch calls nothing that is in them, or is added to them.
+    """
+    param._backward_hooks = param._backward_hooks
+    param._post_accumulate_grad_hooks = param._post_accumulate_grad_hooks
+
+
+def forget_hooks(param: Any) -> None:
+    """Removes all hooks of a parameter, also those that torch calls no more since its tensor was swapped."""
+    param._backward_hooks = None
+    param._post_accumulate_grad_hooks = None
 
 
 def may_have_hooks(node: Node) -> bool:
@@ -297,6 +323,43 @@ def _is_nested() -> bool:
         backwards += frame.f_code is _engine_run_backward.__code__
         frame = frame.f_back
     return backwards > 1
+
+
+def keeps_graph() -> bool:
+    """Whether the backward pass that runs in this thread was told to retain the graph."""
+    keeps: bool = torch._C._autograd._get_current_graph_task_keep_graph()
+    return keeps
+
+
+def losses() -> list[torch.Tensor]:
+    """The tensors on which the running `torch.autograd.backward` was called, the outer ones of a nested pass too."""
+    code = torch.autograd.backward.__code__
+    found = (frame.f_locals["tensors"] for frame in _frames() if frame.f_code is code)
+    return [each for given in found for each in ([given] if isinstance(given, torch.Tensor) else given)]
+
+
+def is_called_by(package: str) -> bool:
+    """Whether a module of the package has called the running backward."""
+    return any(frame.f_globals.get("__name__", "").startswith(package) for frame in _frames())
+
+
+def _frames() -> Iterator[FrameType]:
+    """Python's stack around the running backward.
+
+    Where another thread than the caller's runs nodes, as the engine's of an accelerator do, these are the stacks of
+    all threads: whoever waits for it is among them. Nothing here refers to its own frame, which would keep a whole
+    graph until the garbage collector comes by.
+    """
+    code = _engine_run_backward.__code__
+    if any(frame.f_code is code for frame in _stack(sys._getframe())):
+        return _stack(sys._getframe())
+    return itertools.chain.from_iterable(map(_stack, sys._current_frames().values()))
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 _SOLE_USER = _storage_users(torch.empty(0))  # the tensor, and the storage object that the question itself makes

@@ -32,7 +32,6 @@ class HandedOver(Assignment):
     Attributes:
         optimizer: The optimizer.
         clip: What `Handle.clip` has set.
-        transform: What changes gradients before they are clipped and stepped.
         skips: Whether gradients are freed without a step.
         is_taken_back: Whether the optimizer is an ordinary one again.
     """
@@ -43,7 +42,6 @@ class HandedOver(Assignment):
         super().__init__(hooked=True, bucket_bytes=bucket_bytes)
         self.optimizer = optimizer
         self.clip: Callable[[list[torch.Tensor]], object] | None = None
-        self.transform: Callable[[list[torch.Tensor]], object] | None = None
         self.skips = False
         self._groups: list[list[torch.Tensor]] = []  # what each parameter group lists
         self._params: list[torch.Tensor] = []  # once each

@@ -34,6 +34,7 @@ class Assigned(Protocol):
     bucket: Any
     accumulating: int
     intercept: Callable[[Any], None] | None
+    transform: Callable[[list[torch.Tensor]], object] | None
 
     @property
     def changes(self) -> tuple[Callable[[list[torch.Tensor]], object], ...]:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import sys
 import weakref
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from torch import distributed
+
+from inbackward._names import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    import torch
+    from torch.optim import Optimizer
 
 
 class Reduction(Protocol):
@@ -43,22 +47,42 @@ def entrust(params: Iterable[torch.Tensor], reduction: Reduction) -> None:
         _reductions[id(param)] = reduction
 
 
-def refuse_unaccounted(param: torch.Tensor) -> None:
+def refuse_unaccounted(param: torch.Tensor, optimizers: Iterable[Optimizer]) -> None:
     """Refuses to step a parameter for whose gradients nobody has answered.
 
+    Of a DTensor, torch itself brings the gradients together, over the ranks of its mesh.
+
     Raises:
-        RuntimeError: Several ranks are up.
+        RuntimeError: Several ranks are up, and a DTensor's mesh has not all of them.
     """
-    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+    if not distributed.is_available() or not distributed.is_initialized():
         return
-    msg = (
-        f"There are {distributed.get_world_size()} ranks, and nothing says who averages the gradient of a parameter of "
-        f"shape {tuple(param.shape)} over them. If a DistributedDataParallel does, make it by inbackward.wrap_ddp, or "
-        f"give it to inbackward.attach_to_ddp; for FSDP there are inbackward.fully_shard and inbackward.wrap_fsdp. If "
-        f"this rank is to train it on its own gradient, say so: inbackward.declare_local(params). This parameter was "
-        f"not stepped; others may have been stepped already."
-    )
+    size, mesh_size = distributed.get_world_size(), _mesh_size(param)
+    if mesh_size == size:
+        return
+    name = name_of(param, optimizers)
+    what = f"{name} over them" if mesh_size == 1 else f"{name}, whose mesh has {mesh_size} of them, over the others"
+    msg = f"There are {size} ranks, and nothing says who averages the gradient of {what}. {_REMEDIES}"
     raise RuntimeError(msg)
+
+
+def _mesh_size(param: torch.Tensor) -> int:
+    """How many ranks torch itself brings the gradient together from."""
+    if not is_sharded(param):
+        return 1
+    sharded: Any = param
+    size: int = sharded.device_mesh.size()
+    return size
+
+
+_REMEDIES = (
+    "This parameter was not stepped; others may have been stepped already. If a DistributedDataParallel or replicate() "
+    "is to average it, use inbackward.wrap_ddp or inbackward.attach_to_ddp. For FSDP there are inbackward.fully_shard, "
+    "over a mesh of all ranks, and inbackward.wrap_fsdp. If you all-reduce by hand, do it in a hook of the parameter, "
+    "and call inbackward.declare_local(params). Call that too for what needs no average: the stage of a pipeline, a "
+    "LayerNorm beside tensor parallelism whose gradient every rank has (one whose gradients are partial has to be a "
+    "DTensor, as SequenceParallel makes it), or whatever this rank is to train on its own gradient."
+)
 
 
 def is_flattened(param: torch.Tensor) -> bool:

@@ -16,6 +16,7 @@ from mutants import (  # noqa: F401 (they register their mutants)
     of_hook_then_optimizer,
     of_properties,
     of_structure,
+    of_tensor_parallel,
     of_training,
 )
 from mutants.registry import MUTANTS, Mutant, chapters

@@ -115,6 +115,11 @@ class StepsBeforeHooksOfTheUser(Naive):
     """Is the first hook on a shard, and leaves no gradient for those after it."""
 
 
+@fails("fsdp/converted")
+class KeepsItsOptimizersOnTheTensor(Naive):
+    """Keeps them as an attribute of the parameter, which a swap gives away."""
+
+
 @fails("fsdp/frozen_parameters")
 class HooksFrozenParameters(Naive):
     """Hooks whatever it is given, where a frozen parameter takes no hook."""

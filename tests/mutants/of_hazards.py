@@ -27,6 +27,8 @@ fails("gradients/dropped_by_hook", "after")(Naive)
 fails("hazards/detached_use", "UseOfData")(Naive)
 fails("hazards/checkpoint_of_shared_parameter", "ReentrantCheckpointed-Twice")(Naive)
 fails("hazards/checkpoint_of_detached_use")(Naive)
+fails("hazards/grad_scaler")(Naive)
+fails("hazards/stale_graph_explained")(Naive)
 
 
 @fails("attachment/iterables")
@@ -51,6 +53,15 @@ class FrozenThawedForTheirHook(Naive):
         super().attach_to(param, optimizer, hook=hook)
 
 
+@fails("attachment/frozen", "integers")
+class IntegersMadeFloats(Naive):
+    def attach_to(self, param: Any, optimizer: Optimizer, *, hook: bool) -> None:
+        if not param.is_floating_point():
+            param.data = param.data.float()
+        elif param.requires_grad:
+            super().attach_to(param, optimizer, hook=hook)
+
+
 @fails("attachment/thawed")
 class FrozenLeftOut(Naive):
     def attach_to(self, param: Any, optimizer: Optimizer, *, hook: bool) -> None:
@@ -73,6 +84,11 @@ class ClosureRefusedByName(Naive):
             raise TypeError("LBFGS needs a closure")
         for param in params:
             self.attach_to(param, self.build(optimizer_class, [param], optimizer_kwargs), hook=register_hook)
+
+
+@fails("attachment/own_class_with_closure", "LineSearchByDefault")
+class ClosureRefusedBySignature(Naive):
+    """A class whose signature lets the closure be left out is taken, though its step raises without."""
 
 
 @fails("attachment/bad_parameters")

@@ -275,6 +275,21 @@ class DeadEntriesNeverRemoved(Naive):
         self.attached.append(weakref.ref(optimizer))
 
 
+@fails("lifetime/swapped_tensors", "SGD-cast")
+class HooksLostWithTheTensor(Naive):
+    """Hooks are registered on the tensor under the Parameter object, and nobody notices when it is another one."""
+
+
+@fails("lifetime/swapped_tensors", "SGD-cast")
+class BiasesNotSwapped(Naive):
+    """A weak reference blocks the swap of every bias, when the weight before it has been converted."""
+
+    def attach_to(self, param: Any, optimizer: Optimizer, *, hook: bool) -> None:
+        super().attach_to(param, optimizer, hook=hook)
+        if param.dim() == 1:
+            optimizer.__dict__["blocks"] = weakref.ref(param)
+
+
 @fails("lifetime/swapped_parameters")
 @fails("lifetime/replaced_layer")
 @fails("lifetime/replaced_parameter")

@@ -57,6 +57,18 @@ class LineSearch(Optimizer):
                     param.copy_(value)
 
 
+class LineSearchByDefault(LineSearch):
+    """The same, whose signature says that the closure may be left out."""
+
+    needs_closure = True
+
+    def step(self, closure: Callable[[], Tensor] | None = None) -> None:  # type: ignore[override]
+        """Evaluate, step, evaluate."""
+        if closure is None:
+            raise RuntimeError("LineSearchByDefault needs a closure")
+        super().step(closure)
+
+
 class OutOfRange(RuntimeError):
     """The error of `Stumbling`."""
 

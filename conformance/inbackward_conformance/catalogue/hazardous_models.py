@@ -30,6 +30,19 @@ class OneLayer(nn.Module):
         return (torch.randn(6, 4, generator=generator),)
 
 
+class QuantizedBase(OneLayer):
+    """A layer beside a frozen parameter of whole numbers, as quantised weights are, which can have no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codes = nn.Parameter(torch.arange(12, dtype=torch.uint8).reshape(3, 4), requires_grad=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (6, 3)."""
+        output: Tensor = self.layer(features) + features @ (self.codes.to(features.dtype) / 16).t()
+        return output
+
+
 class Growing(nn.Module):
     """A model that is extended while it is in training."""
 

@@ -35,7 +35,12 @@ def bind_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def needs_closure(optimizer_class: Callable[..., Optimizer]) -> bool:
-    """Return whether `step` requires a closure; False for a function that returns an optimizer."""
+    """Return whether `step` requires a closure; False for a function that returns an optimizer.
+
+    A class whose signature does not say so has an attribute `needs_closure`.
+    """
+    if getattr(optimizer_class, "needs_closure", False):
+        return True
     step: Callable[..., object] | None = getattr(optimizer_class, "step", None)
     parameter = inspect.signature(step).parameters.get("closure") if step else None
     return parameter is not None and parameter.default is parameter.empty

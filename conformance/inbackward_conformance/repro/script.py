@@ -163,9 +163,9 @@ class Script:
         self.add(f"wrapped = {wrapped}")
         self.forward = "wrapped"
 
-    def shard(self) -> None:
-        """Treat parameters as DTensors from now on."""
-        self._local = "{0}.to_local()"
+    def shard(self, *, mixed: bool = False) -> None:
+        """Treat parameters as DTensors from now on; only some of them, if `mixed`."""
+        self._local = "({0}.to_local() if hasattr({0}, 'to_local') else {0})" if mixed else "{0}.to_local()"
 
     def local(self, tensor: str) -> str:
         """Return an expression for the local values of `tensor`, a parameter or its gradient, as a plain tensor."""

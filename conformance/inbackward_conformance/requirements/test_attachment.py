@@ -72,9 +72,12 @@ def test_groups(check: Check, assignment: Assignment) -> None:
 
 @pytest.mark.must
 @pytest.mark.may_refuse("at attachment")
-def test_frozen(check: Check) -> None:
-    """Frozen parameters among those attached stay as they are, or are refused; the others train."""
-    check(Plan("MLP", (SGD,), THREE_STEPS, frozen=("0.bias", "2.weight")))
+@pytest.mark.parametrize(
+    ("model", "frozen"), [("MLP", ("0.bias", "2.weight")), ("QuantizedBase", ())], ids=["floats", "integers"]
+)
+def test_frozen(check: Check, model: str, frozen: tuple[str, ...]) -> None:
+    """Frozen parameters among those attached, also of integers, stay as they are, or are refused; the others train."""
+    check(Plan(model, (SGD,), THREE_STEPS, frozen=frozen))
 
 
 @pytest.mark.must
@@ -96,12 +99,14 @@ def test_own_class(check: Check) -> None:
 
 @pytest.mark.must
 @pytest.mark.may_refuse("at attachment")
-def test_own_class_with_closure(check: Check) -> None:
+@pytest.mark.parametrize("name", ["LineSearch", "LineSearchByDefault"])
+def test_own_class_with_closure(check: Check, name: str) -> None:
     """A class of the user's own whose `step` needs a closure is refused at attachment, if it is.
 
-    Inside backward it is too late: other parameters have been stepped by then.
+    Inside backward it is too late: other parameters have been stepped by then. The signature may give the closure a
+    default, and the step raise without one.
     """
-    check(Plan("MLP", (Assignment(f"{OWN_CLASSES}:LineSearch", {"lr": 0.1}, need=EXACTLY),), THREE_STEPS))
+    check(Plan("MLP", (Assignment(f"{OWN_CLASSES}:{name}", {"lr": 0.1}, need=EXACTLY),), THREE_STEPS))
 
 
 def _non_leaf(model: nn.Module) -> Any:

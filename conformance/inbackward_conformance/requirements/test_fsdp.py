@@ -23,12 +23,14 @@ from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import (
     AccumulateUnsynchronised,
     Backward,
+    Cast,
     ClipGradients,
     Event,
     FullyShard,
     LoadSharded,
     MicroBatch,
     SaveSharded,
+    ToEmpty,
     TrainOrdinarily,
     WrapFSDP,
 )
@@ -163,6 +165,19 @@ def test_no_sync(check: Check, shard: WrapFSDP) -> None:
 def test_attached_in_training(check: Check, shard: Event) -> None:
     """Attached after sharding and a first step of another, ordinary optimizer."""
     check(Plan("MLP", (ADAMW,), THREE_STEPS, before=(shard, TrainOrdinarily()), ranks=Ranks(2)))
+
+
+@pytest.mark.must
+@pytest.mark.may_refuse
+@pytest.mark.parametrize(
+    ("before", "conversion"), [((ToEmpty("meta"),), ToEmpty()), ((), Cast("float64"))], ids=["to_empty", "cast"]
+)
+def test_converted(check: Check, before: tuple[Event, ...], conversion: Event) -> None:
+    """Attached after `fully_shard`, parameters train that are then moved from the meta device by `to_empty`, or cast.
+
+    Both swap the tensors under the Parameter objects, and hooks on the tensors are lost.
+    """
+    check(Plan("MLP", (ADAMW,), (conversion, *THREE_STEPS), before=(*before, WHOLE), ranks=Ranks(2)))
 
 
 @pytest.mark.must

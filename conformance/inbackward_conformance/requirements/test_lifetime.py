@@ -22,6 +22,7 @@ from inbackward_conformance.plan.events import (
     Backward,
     Cast,
     Detach,
+    Event,
     Freeze,
     LoadWeights,
     ReplaceByCopy,
@@ -220,6 +221,22 @@ def test_replaced_layer(check: Check, assignment: Assignment) -> None:
 def test_swapped_parameters(check: Check, assignment: Assignment) -> None:
     """Parameters that change places go on training, each with its own state: it is the object that counts."""
     check(Plan("TwoLayers", (assignment,), (*THREE_STEPS, SwapParameters("0.weight", "1.weight"), *THREE_STEPS)))
+
+
+@pytest.mark.must
+@pytest.mark.may_refuse
+@pytest.mark.parametrize(
+    "conversion", [Cast("float64", swap=True), LoadWeights(swap=True)], ids=["cast", "loaded-weights"]
+)
+@with_both
+def test_swapped_tensors(check: Check, assignment: Assignment, conversion: Event) -> None:
+    """After a conversion that swaps the tensors under the Parameter objects, these go on training.
+
+    `torch.__future__.set_swap_module_params_on_conversion(True)` has `Module.to` and `load_state_dict` do so. Hooks
+    on the tensors are lost then. A refusal comes before any parameter was converted.
+    """
+    plan = Plan("TwoLayers", (assignment,), (*THREE_STEPS, conversion, *THREE_STEPS))
+    check(plan, standard_may_raise=isinstance(conversion, Cast))  # AdamW cannot step with states of the old dtype
 
 
 @pytest.mark.must

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     import torch
     from torch import Tensor, nn
+    from torch.distributed import ProcessGroup
     from torch.optim import Optimizer
 
     from inbackward_conformance.adapters.functional import Functional
@@ -56,6 +57,13 @@ class InBackward:
         """Run the implementation's call."""
         return self._implementation.backward_clipped(loss, model, max_norm=max_norm, scaler=scaler)
 
+    def scaled_backward(self, model: nn.Module, loss: Tensor, scaler: torch.amp.GradScaler) -> None:
+        """Run backward of the scaled loss, and what a loop with a scaler goes on with."""
+        self._implementation.backward(scaler.scale(loss), model)
+        for optimizer in self._implementation.optimizers(model):
+            scaler.step(optimizer)
+        scaler.update()
+
     def reattach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
         """Do nothing, since the implementation's own call has sharded the model."""
 
@@ -73,6 +81,9 @@ class InBackward:
         functional.offered("step_param")
         self._implementation.hook_then_optimizer(ddp, comm_hook, state, functional.target, params)
         self._functional.append((functional, all_params))
+
+    def average_by_hand(self, group: ProcessGroup) -> None:
+        """Do nothing, since nothing comes between backward and step."""
 
     def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
         """Shard with the implementation."""

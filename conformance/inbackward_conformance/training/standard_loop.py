@@ -40,6 +40,7 @@ class StandardLoop:
         self._by_hand: list[Optimizer] = []
         self._optimizers: list[Optimizer] = []
         self._hooked: set[int] = set()
+        self._averaged_over: torch.distributed.ProcessGroup | None = None
 
     def attach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
         """Make the optimizers."""
@@ -66,6 +67,8 @@ class StandardLoop:
         """Run `loss.backward()`, `optimizer.step()`, `optimizer.zero_grad()`."""
         loss = compute_loss()
         loss.backward(**kwargs)
+        if self._averaged_over:
+            _average(model, self._averaged_over)
         for optimizer in self._after_backward:
             if needs_closure(type(optimizer)):
                 optimizer.step(functools.partial(closure, optimizer, compute_loss))  # type: ignore[arg-type]
@@ -104,6 +107,10 @@ class StandardLoop:
             optimizer.zero_grad(set_to_none=True)
         return total_norm
 
+    def scaled_backward(self, model: nn.Module, loss: Tensor, scaler: torch.amp.GradScaler) -> None:
+        """Run `clipped_backward`, without clipping."""
+        self.clipped_backward(model, loss, None, scaler)
+
     def reattach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
         """Make new optimizers, as a user does after sharding."""
         self.detach(model)
@@ -119,6 +126,10 @@ class StandardLoop:
         """Register the communication hook, and attach the optimizer as any other."""
         ddp.register_comm_hook(state, comm_hook)
         self.attach(ddp, [optimizer])
+
+    def average_by_hand(self, group: torch.distributed.ProcessGroup) -> None:
+        """Average the gradients of all parameters over a group, between backward and step."""
+        self._averaged_over = group
 
     def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
         """Shard with `fully_shard`."""
@@ -177,6 +188,15 @@ def unusable_plan_error(implementation: Implementation, plan: Plan, raised: Rais
     if declared or (implementation.offers("standard_optimizer") and not raised.attaching):
         return NotOffered(f"the standard loop with its own optimizer class raises {raised.text}")
     return RuntimeError(f"the plan proves nothing, the standard loop itself raises: {raised.text}, in {plan!r}")
+
+
+def _average(model: nn.Module, group: torch.distributed.ProcessGroup) -> None:
+    for param in model.parameters():
+        if param.grad is not None:
+            grad: Any = param.grad
+            local = grad.to_local() if hasattr(grad, "to_local") else grad
+            torch.distributed.all_reduce(local, group=group)
+            local /= group.size()
 
 
 def parameters_of(optimizer: Optimizer) -> set[int]:

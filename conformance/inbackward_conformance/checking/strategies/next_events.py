@@ -128,11 +128,11 @@ def _surgery(draw: Draw, situation: Situation) -> tuple[events.Event, ...]:
             return (events.ReplaceByCopy(one(draw, graph.layers)),)
         case 3 if pairs:
             return (events.SwapParameters(*one(draw, pairs)),)
-    return (events.LoadWeights(draw(st.booleans())),)
+    return (events.LoadWeights(*one(draw, [(False, False), (True, False), (False, True)])),)
 
 
 def _new_data(draw: Draw, situation: Situation) -> tuple[events.Event, ...]:
     """Draw other data or another dtype for the same Parameter objects."""
     if draw(st.booleans()):
-        return (events.Cast(one(draw, ["float64", "bfloat16", "float32"])),)
+        return (events.Cast(one(draw, ["float64", "bfloat16", "float32"]), swap=draw(st.booleans())),)
     return (events.SetData(one(draw, situation.graph.parameters), one(draw, ["data", "set_"])),)

@@ -44,7 +44,7 @@ class Situation:
         dtype: the dtype that the model is cast to; empty for no cast.
         frozen: the frozen parameters.
         frozen_at_start: the frozen parameters of a newly built model.
-        attached_more: number of assignments beside those of the plan.
+        attached_more: assignments beside those of the plan.
         restructured: whether parameters were replaced or swapped after attachment.
         saved: `attached_more` at the last save; None if there was none.
         forwards: number of `Forward`s.
@@ -56,9 +56,9 @@ class Situation:
     dtype: str = ""
     frozen: frozenset[str] = frozenset()
     frozen_at_start: frozenset[str] = frozenset()
-    attached_more: int = 0
+    attached_more: tuple[Assignment, ...] = ()
     restructured: bool = False
-    saved: int | None = None
+    saved: tuple[Assignment, ...] | None = None
     forwards: int = 0
     hooked: bool = False
 
@@ -82,7 +82,7 @@ class Situation:
         in_place: list[events.Event] = [] if self.restructured else [events.Save()]
         if not self.restructured and self.saved == self.attached_more:
             in_place.append(events.Load(rebuild=False))
-        return [*in_place, events.Load()] if self.saved == 0 else in_place
+        return [*in_place, events.Load()] if self.saved == () else in_place
 
     def has_own_groups(self, assignment: Assignment) -> bool:
         """Return whether no parameter group, of any assignment, has parameters of this assignment and others."""
@@ -111,14 +111,14 @@ class Situation:
             case events.Forward():
                 return replace(self, forwards=self.forwards + 1)
             case events.AttachMore():
-                return replace(self, attached_more=self.attached_more + 1)
+                return replace(self, attached_more=(*self.attached_more, event.assignment))
             case events.Attach():
-                return replace(self, restructured=False, attached_more=0)
+                return replace(self, restructured=False, attached_more=())
             case events.Save():
                 return replace(self, saved=self.attached_more)
             case events.Load(rebuild=True):
                 frozen = self.frozen_at_start
-                return replace(self, restructured=False, attached_more=0, frozen=frozen, hooked=False)
+                return replace(self, restructured=False, attached_more=(), frozen=frozen, hooked=False)
             case events.ReplaceByCopy(submodule=""):
                 return replace(self, hooked=False)
             case (

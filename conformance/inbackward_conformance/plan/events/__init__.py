@@ -4,7 +4,7 @@ from inbackward_conformance.plan.events.accumulation import MicroBatch
 from inbackward_conformance.plan.events.attachment import AttachMore, FailToAttach, Grow, TrainOrdinarily
 from inbackward_conformance.plan.events.backward import Accumulate, Attach, Backward, StepAnother, StepByHand
 from inbackward_conformance.plan.events.checkpoint import Load, LoadSharded, Save, SaveSharded
-from inbackward_conformance.plan.events.clipping import ClippedBackward
+from inbackward_conformance.plan.events.clipping import ClippedBackward, ScaledBackward
 from inbackward_conformance.plan.events.distributed import (
     AccumulateUnsynchronised,
     FullyShard,
@@ -36,8 +36,10 @@ from inbackward_conformance.plan.events.model import (
     SetData,
     SwapParameters,
     Thaw,
+    ToEmpty,
 )
 from inbackward_conformance.plan.events.schedule import Power, Scheduler, SetOption, StartSchedule, StepSchedules
+from inbackward_conformance.plan.events.tensor_parallel import AverageByHand, ParallelizeLayers
 
 __all__ = [
     "Accumulate",
@@ -45,6 +47,7 @@ __all__ = [
     "Attach",
     "AttachMore",
     "AutocastBackward",
+    "AverageByHand",
     "Backward",
     "BackwardThrough",
     "Cast",
@@ -67,6 +70,7 @@ __all__ = [
     "LoadSharded",
     "LoadWeights",
     "MicroBatch",
+    "ParallelizeLayers",
     "PenalizedBackward",
     "PerRank",
     "Power",
@@ -75,6 +79,7 @@ __all__ = [
     "ReplaceParameter",
     "Save",
     "SaveSharded",
+    "ScaledBackward",
     "Scheduler",
     "SetData",
     "SetOption",
@@ -84,6 +89,7 @@ __all__ = [
     "StepSchedules",
     "SwapParameters",
     "Thaw",
+    "ToEmpty",
     "TrainOrdinarily",
     "WrapDDP",
     "WrapFSDP",

@@ -26,3 +26,8 @@ class ClippedBackward(Event):
     scale: float = 1.0
     overflow_in: str = ""
     skip: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, repr=False)
+class ScaledBackward(Event):
+    """Run forward, backward of the loss scaled by a `GradScaler`, and `step` and `update` of the scaler."""

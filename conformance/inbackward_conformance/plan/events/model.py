@@ -9,9 +9,15 @@ from inbackward_conformance.plan.events.event import Event
 
 @dataclass(frozen=True, repr=False)
 class Cast(Event):
-    """Cast the model, `model.to(dtype)`, and all later batches."""
+    """Cast the model, `model.to(dtype)`, and all later batches.
+
+    Attributes:
+        dtype: name of the dtype.
+        swap: whether the conversion swaps tensors, `torch.__future__.set_swap_module_params_on_conversion(True)`.
+    """
 
     dtype: str
+    swap: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,9 +53,22 @@ class LoadWeights(Event):
 
     Attributes:
         assign: as in `load_state_dict`; if True, there are new Parameter objects.
+        swap: whether loading swaps tensors, as in `Cast`; there are no new Parameter objects then.
     """
 
     assign: bool = False
+    swap: bool = False
+
+
+@dataclass(frozen=True, repr=False)
+class ToEmpty(Event):
+    """Move the model to new memory, `model.to_empty(device=...)`, and fill it with new values.
+
+    Attributes:
+        device: empty for the device of the run, or `meta`, where there are no values.
+    """
+
+    device: str = ""
 
 
 @dataclass(frozen=True, repr=False)

@@ -52,6 +52,15 @@ class InBackwardSource:
         options = f"max_norm={expression(max_norm)}, scaler={'scaler' if scaler else None}"
         return [self._templates.write("backward_clipped", options, loss=loss, module="model")]
 
+    def scaled_backward(self, loss: str) -> list[str]:
+        """Return the call of backward of the scaled loss, and the calls of `step` and `update` of the scaler."""
+        lines = self.backward(f"scaler.scale({loss})")
+        return [*lines, *for_each(self.optimizers(), "scaler.step(optimizer)"), "scaler.update()"]
+
+    def average_by_hand(self, grad: str) -> list[str]:
+        """Return nothing, since nothing comes between backward and step."""
+        return []
+
     def step_by_hand(self) -> list[str]:
         """Return the loops that step the listed optimizers and free the gradients."""
         return for_each(self.optimizers(), "optimizer.step()", "optimizer.zero_grad()")

@@ -32,6 +32,7 @@ class StandardLoopSource:
         self._templates = templates
         self._alone = alone
         self._assigned: list[AssignmentSource] = []
+        self._averaging: list[str] = []
 
     def attach(self, assignments: Sequence[AssignmentSource], *, more: bool = False) -> list[str]:
         """Return the statements that make the optimizers.
@@ -66,6 +67,7 @@ class StandardLoopSource:
             step = "optimizer.step(closure)"
             lines += ["def closure():", "    optimizer.zero_grad()", f"    loss = {loss}", "    loss.backward()"]
             lines.append("    return loss")
+        lines += self._averaging
         if self._stepped():
             lines += self._each("optimizers", step, "optimizer.zero_grad()")
         return lines
@@ -86,6 +88,19 @@ class StandardLoopSource:
         lines += self._each("optimizers", "scaler.step(optimizer)" if scaler else "optimizer.step()")
         lines += ["scaler.update()"] * scaler
         return [*lines, *self._each("optimizers", "optimizer.zero_grad()")]
+
+    def scaled_backward(self, loss: str) -> list[str]:
+        """Return the same, without clipping."""
+        return self.clipped_backward(loss, None, scaler=True)
+
+    def average_by_hand(self, grad: str) -> list[str]:
+        """Return nothing, and add statements that average gradients to later calls of backward."""
+        self._averaging = [
+            "for param in model.parameters():",
+            f'    dist.all_reduce({grad}, group=mesh["data"].get_group())',
+            f'    {grad}.div_(mesh["data"].size())',
+        ]
+        return []
 
     def step_by_hand(self) -> list[str]:
         """Return the calls of `step` and `zero_grad` for the optimizers in `by_hand`."""

@@ -11,6 +11,7 @@ from inbackward_conformance.repro.write import (  # noqa: F401 (they register th
     hooks,
     model,
     schedule,
+    tensor_parallel,
 )
 from inbackward_conformance.repro.write.dispatch import write
 

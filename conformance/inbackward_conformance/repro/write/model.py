@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @write.register(events.Cast)
 def _(event: events.Cast, script: Script) -> None:
-    script.add(f"model.to(torch.{event.dtype})")
+    script.add(*_swapping(f"model.to(torch.{event.dtype})", event.swap))
     script.cast(event.dtype)
 
 
@@ -41,8 +41,17 @@ def _(event: events.Thaw, script: Script) -> None:
 def _(event: events.LoadWeights, script: Script) -> None:
     halved = "{name: value * 0.5 if value.is_floating_point() else value.clone() for name, value in %s}"
     options = ", assign=True" * event.assign
-    script.add(f"model.load_state_dict({halved % 'model.state_dict().items()'}{options})")
-    script.restructured |= event.assign
+    load = f"model.load_state_dict({halved % 'model.state_dict().items()'}{options})"
+    script.add(*_swapping(load, event.swap))
+    script.restructured |= event.assign and not event.swap
+
+
+@write.register(events.ToEmpty)
+def _(event: events.ToEmpty, script: Script) -> None:
+    script.add(f"model.to_empty(device={event.device or script.device!r})")
+    if not event.device:
+        with script.block("with torch.no_grad():"), script.block("for number, param in enumerate(model.parameters()):"):
+            script.add("param.fill_((-1) ** number * 0.1 * (number + 1))")
 
 
 @write.register(events.ReplaceParameter)
@@ -64,6 +73,11 @@ def _(event: events.ReplaceByCopy, script: Script) -> None:
     part = sources.attribute(event.submodule)
     script.add(f"{part} = copy.deepcopy({part})")
     script.restructured |= bool(event.submodule)
+
+
+def _swapping(conversion: str, swap: bool) -> list[str]:
+    switch = "torch.__future__.set_swap_module_params_on_conversion"
+    return [f"{switch}(True)", conversion, f"{switch}(False)"] if swap else [conversion]
 
 
 @write.register(events.Detach)

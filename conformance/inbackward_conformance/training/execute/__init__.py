@@ -11,6 +11,7 @@ from inbackward_conformance.training.execute import (  # noqa: F401 (they regist
     hooks,
     model,
     schedule,
+    tensor_parallel,
 )
 from inbackward_conformance.training.execute.dispatch import execute
 

@@ -19,3 +19,8 @@ def _(event: events.ClippedBackward, run: TrainingRun) -> None:
     run.method.clipped_backward(run.model, loss, event.max_norm, run.scaler if event.scaler else None)
     if handle:
         handle.remove()
+
+
+@execute.register(events.ScaledBackward)
+def _(_: events.ScaledBackward, run: TrainingRun) -> None:
+    run.method.scaled_backward(run.model, run.loss(run.next_batch()), run.scaler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,13 +13,16 @@ from inbackward_conformance.plan import events
 from inbackward_conformance.training.execute.dispatch import execute
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from inbackward_conformance.training.run import TrainingRun
 
 
 @execute.register(events.Cast)
 def _(event: events.Cast, run: TrainingRun) -> None:
     run.dtype = getattr(torch, event.dtype)
-    run.model.to(run.dtype)
+    with _swapping(event.swap):
+        run.model.to(run.dtype)
 
 
 @execute.register(events.SetData)
@@ -50,7 +54,17 @@ def _(event: events.LoadWeights, run: TrainingRun) -> None:
         name: value * 0.5 if value.is_floating_point() else value.clone()
         for name, value in run.model.state_dict().items()
     }
-    run.model.load_state_dict(halved, assign=event.assign)
+    with _swapping(event.swap):
+        run.model.load_state_dict(halved, assign=event.assign)
+
+
+@execute.register(events.ToEmpty)
+def _(event: events.ToEmpty, run: TrainingRun) -> None:
+    run.model.to_empty(device=event.device or run.device)
+    if not event.device:
+        with torch.no_grad():
+            for number, param in enumerate(run.model.parameters()):
+                param.fill_((-1) ** number * 0.1 * (number + 1))
 
 
 @execute.register(events.ReplaceParameter)
@@ -76,6 +90,16 @@ def _(event: events.ReplaceByCopy, run: TrainingRun) -> None:
         setattr(run.model.get_submodule(owner), attribute, duplicate)
     else:
         run.model = duplicate
+
+
+@contextmanager
+def _swapping(swap: bool) -> Iterator[None]:
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(swap or before)
+    try:
+        yield
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
 
 
 @execute.register(events.Detach)

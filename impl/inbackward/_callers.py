@@ -1,0 +1,68 @@
+"""Refuses to step where whoever called backward goes on to change the gradients, or to add more to them.
+
+Nothing on a parameter or its gradient shows this, but Python's stack does: who runs backward, and on which losses.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, NoReturn
+
+from inbackward import _engine
+from inbackward._names import name_of
+from inbackward._torch_calls import has_marked_losses, is_marked_as_scaled
+
+if TYPE_CHECKING:
+    import torch
+
+    from inbackward._protocols import Attached
+
+_PIPELINES = "torch.distributed.pipelining"
+_NODES_NEAR_A_LOSS = 32
+
+
+def refuse_caller(attached: Attached, *, unscales: bool) -> None:
+    """Refuses to step a parameter in the backward of a pipeline schedule, or of a loss that a GradScaler has scaled.
+
+    Args:
+        attached: The parameter and its optimizers.
+        unscales: Whether its gradient is unscaled before it is stepped.
+
+    Raises:
+        RuntimeError: It is refused.
+    """
+    if _PIPELINES in sys.modules and _engine.is_called_by(_PIPELINES):
+        _refuse(
+            attached,
+            "A pipeline schedule runs backward for each micro-batch, and changes the gradients after the last. Have "
+            "them add up, then step: with handle.accumulate(): schedule.step(...), followed by optimizer.step() and "
+            "optimizer.zero_grad(), where handle = inbackward.step_in_backward(optimizer).",
+        )
+    if not unscales and has_marked_losses() and _is_scaled(_engine.losses()):
+        _refuse(
+            attached,
+            "The loss was scaled by a GradScaler, and so are the gradients. Instead of scaler.scale(loss).backward() "
+            "and scaler.step(optimizer), call inbackward.backward(loss, optimizer, scaler=scaler), where optimizer was "
+            "handed over by inbackward.step_in_backward; or train in bfloat16 without a scaler.",
+        )
+
+
+def _refuse(attached: Attached, why: str) -> NoReturn:
+    name = name_of(attached.param, attached.optimizers.values())
+    msg = f"{why} The optimizer of {name} has stepped nothing in this backward."
+    raise RuntimeError(msg)
+
+
+def _is_scaled(losses: list[torch.Tensor]) -> bool:
+    """Whether a GradScaler has scaled one of the losses, or a part of it."""
+    nodes = deque(loss.grad_fn for loss in losses)
+    for _ in range(_NODES_NEAR_A_LOSS):
+        if not nodes:
+            break
+        node = nodes.popleft()
+        if node is not None:
+            if is_marked_as_scaled(node):
+                return True
+            nodes.extend(following for following, _ in node.next_functions)
+    return False

@@ -1,0 +1,46 @@
+"""What a parameter is called in an error message."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+    from torch.optim import Optimizer
+
+
+def name_of(param: torch.Tensor, optimizers: Iterable[Optimizer] = ()) -> str:
+    """Gives the parameter's name, as far as it has one, and its shape.
+
+    The name is the one that an optimizer was given with it, else that in the outermost module that is alive. To find
+    that takes some milliseconds: it is for errors only.
+    """
+    name = _given(param, optimizers) or _qualified(param)
+    described = f"parameter {name!r}" if name else "a parameter"
+    return f"{described} of shape {tuple(param.shape)}"
+
+
+def _given(param: torch.Tensor, optimizers: Iterable[Optimizer]) -> str:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for name, each in zip(group.get("param_names") or (), group["params"], strict=False):
+                if each is param:
+                    return str(name)
+    return ""
+
+
+def _qualified(param: torch.Tensor) -> str:
+    modules = [each for each in gc.get_objects() if issubclass(type(each), nn.Module)]
+    names = [
+        name
+        for module in modules
+        if "_parameters" in vars(module)  # else its constructor has not run
+        for name, each in module.named_parameters(remove_duplicate=False)
+        if each is param
+    ]
+    return max(names, key=lambda name: name.count("."), default="")

@@ -1,0 +1,100 @@
+"""Two functions of torch that tell nobody what they do, and change what optimizers inside backward need to know.
+
+`torch.utils.swap_tensors` gives a parameter another tensor under it and drops its hooks, without a word. `Module.to`
+and `load_state_dict` call it after `torch.__future__.set_swap_module_params_on_conversion(True)`, and for wrapper
+subclasses always. `GradScaler.scale` returns a product like any other. So from the first attachment on, these are the
+functions here: they call torch's own, and take note of it. Whoever took `swap_tensors` from torch before that is
+refused by it, since attachments keep a weak reference to their parameter: better than to train nothing.
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch.autograd.graph import Node
+
+_SCALED = "inbackward: the loss is scaled"
+
+
+class Swappable(Protocol):
+    """What is attached to a parameter."""
+
+    def begin_swap(self) -> None:
+        """Lets the parameter be swapped."""
+
+    def end_swap(self, *, swapped: bool) -> None:
+        """Lets it be swapped no more, and follows if it was."""
+
+
+class _Noted:
+    """What was noted so far."""
+
+    calls = False
+    scaled_losses = False
+
+
+def note_calls(attachment_of: Callable[[torch.Tensor], Swappable | None]) -> None:
+    """Has swaps of tensors and scaled losses noted from now on; called again, it changes nothing.
+
+    Args:
+        attachment_of: Gives what is attached to a parameter, if anything is.
+    """
+    if not _Noted.calls:
+        _Noted.calls = True
+        torch.utils.swap_tensors = _noting_swaps(torch.utils.swap_tensors, attachment_of)
+        scaler: Any = torch.amp.GradScaler
+        scaler.scale = _marking_losses(scaler.scale)
+
+
+def has_marked_losses() -> bool:
+    """Whether any loss was scaled yet."""
+    return _Noted.scaled_losses
+
+
+def is_marked_as_scaled(node: Node) -> bool:
+    """Whether a node computes what a GradScaler has scaled."""
+    return _SCALED in _metadata(node)
+
+
+def _noting_swaps(
+    swap_tensors: Callable[..., None], attachment_of: Callable[[torch.Tensor], Swappable | None]
+) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    @wraps(swap_tensors)
+    def swap(t1: torch.Tensor, t2: torch.Tensor) -> None:
+        attachments = [each for each in map(attachment_of, (t1, t2)) if each is not None]
+        swapped = False
+        for each in attachments:
+            each.begin_swap()
+        try:
+            swap_tensors(t1, t2)
+            swapped = True
+        finally:
+            for each in attachments:
+                each.end_swap(swapped=swapped)
+
+    return swap
+
+
+def _marking_losses(scale: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(scale)
+    def scale_and_mark(scaler: torch.amp.GradScaler, outputs: Any) -> Any:
+        scaled = scale(scaler, outputs)
+        if scaler.is_enabled():
+            for each in scaled if isinstance(scaled, list | tuple) else [scaled]:
+                if isinstance(each, torch.Tensor) and each.grad_fn is not None:
+                    _metadata(each.grad_fn)[_SCALED] = True
+                    _Noted.scaled_losses = True
+        return scaled
+
+    return scale_and_mark
+
+
+def _metadata(node: Any) -> dict[str, Any]:
+    metadata: dict[str, Any] = node.metadata  # torch declares the property as a method
+    return metadata

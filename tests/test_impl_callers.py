@@ -1,0 +1,184 @@
+"""Who runs backward, and on which losses: pipeline schedules, scaled losses, a second backward over a graph."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from expecttest import assert_expected_inline
+from torch import nn
+from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+
+import inbackward
+from impl_support import assert_untouched, attached, batch, make, on_ranks
+
+
+def message_of(call: Callable[[], object]) -> str:
+    with pytest.raises(RuntimeError) as raised:
+        call()
+    return str(raised.value)
+
+
+@pytest.fixture
+def scaler() -> torch.amp.GradScaler:
+    return torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+
+def test_a_scaled_loss_is_refused(scaler: torch.amp.GradScaler) -> None:
+    model = attached()
+    loss = model(batch()).square().mean()
+    assert_expected_inline(
+        message_of(lambda: scaler.scale(loss).backward()),
+        """\
+The loss was scaled by a GradScaler, and so are the gradients. Instead of scaler.scale(loss).backward() and scaler.step(optimizer), call inbackward.backward(loss, optimizer, scaler=scaler), where optimizer was handed over by inbackward.step_in_backward; or train in bfloat16 without a scaler. The optimizer of parameter 'last.bias' of shape (4,) has stepped nothing in this backward.""",  # noqa: E501
+    )
+    assert_untouched(model)
+
+
+@pytest.mark.parametrize(
+    "total",
+    [
+        lambda scaler, losses: scaler.scale(losses[0]) / 4,
+        lambda scaler, losses: losses[0] + scaler.scale(losses[1]),
+        lambda scaler, losses: sum(scaler.scale(losses)),
+    ],
+    ids=["divided", "one-of-two", "list"],
+)
+def test_a_loss_that_contains_a_scaled_one_is_refused(
+    scaler: torch.amp.GradScaler, total: Callable[[torch.amp.GradScaler, list[torch.Tensor]], torch.Tensor]
+) -> None:
+    model = attached()
+    losses = [model(batch(step)).square().mean() for step in range(2)]
+    assert "scaled by a GradScaler" in message_of(total(scaler, losses).backward)
+    assert_untouched(model)
+
+
+def test_a_scaler_elsewhere_disturbs_nobody(scaler: torch.amp.GradScaler) -> None:
+    """Neither a loss of another model, nor a factor of the same value, nor a scaler that is disabled."""
+    scaler.scale(make()(batch()).sum()).backward()
+    model = attached()
+    (model(batch()).square().mean() * torch.tensor(1024.0)).backward()
+    torch.amp.GradScaler("cpu", enabled=False).scale(model(batch()).square().mean()).backward()
+    assert all(param.grad is None for param in model.parameters())
+
+
+def test_scaled_micro_batches_add_up(scaler: torch.amp.GradScaler) -> None:
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    handle = inbackward.step_in_backward(optimizer)
+    with handle.accumulate():
+        scaler.scale(model(batch()).square().mean()).backward()
+    inbackward.backward(model(batch(1)).square().mean(), optimizer, scaler=scaler)
+    assert all(param.grad is None for param in model.parameters())
+
+
+def test_another_optimizer_steps_nothing_of_a_scaled_loss(scaler: torch.amp.GradScaler) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    given, other = (torch.optim.SGD(layer.parameters(), lr=0.1) for layer in model)
+    inbackward.step_in_backward(given)
+    inbackward.step_in_backward(other)
+    before = copy.deepcopy(model.state_dict())
+    loss = model(batch()).square().mean()
+    assert "scaled by a GradScaler" in message_of(lambda: inbackward.backward(loss, given, scaler=scaler))
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def second_backward(model: nn.Module) -> Callable[[], None]:
+    outputs = model(batch()).square()
+    outputs[0].mean().backward(retain_graph=True)
+    return lambda: outputs[1].mean().backward()
+
+
+@pytest.mark.parametrize("bucket_bytes", [None, 0, 4 << 20], ids=["applied", "each", "bucket"])
+def test_a_second_backward_over_a_graph_tells_of_the_step(bucket_bytes: int | None) -> None:
+    model = make()
+    if bucket_bytes is None:
+        inbackward.apply_optimizer_in_backward(torch.optim.Adam, model.parameters(), {})
+    else:
+        inbackward.step_in_backward(torch.optim.Adam(model.parameters()), bucket_bytes)
+    with pytest.raises(RuntimeError, match=r"parameter 'last\.weight' .* it was stepped .* handle\.accumulate\(\)"):
+        second_backward(model)()
+
+
+def test_a_second_backward_that_needs_no_parameter_steps_twice() -> None:
+    model = nn.Linear(4, 4)
+    inbackward.apply_optimizer_in_backward(torch.optim.SGD, model.parameters(), {"lr": 0.1})
+    second_backward(model)()
+    assert model.weight.grad is None
+
+
+class Squares(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        return weight.square()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        (weight,) = ctx.saved_tensors
+        gradient: torch.Tensor = 2 * weight * grad
+        return gradient
+
+
+def test_what_a_custom_function_saved_is_looked_at() -> None:
+    weight = nn.Parameter(torch.ones(3))
+    inbackward.apply_optimizer_in_backward(torch.optim.SGD, [weight], {"lr": 0.1})
+    loss = Squares.apply(weight).sum()  # type: ignore[no-untyped-call]
+    loss.backward(retain_graph=True)
+    assert "was stepped" in message_of(loss.backward)
+
+
+def test_what_explains_a_stale_graph_does_not_keep_it() -> None:
+    model = attached()
+    features = batch().requires_grad_()
+    loss = model(features).square().mean()
+    loss.backward(retain_graph=True)
+    saved = weakref.ref(features)
+    del features, loss
+    gc.collect()
+    assert saved() is None
+
+
+@on_ranks(1)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_pipeline_schedule_is_refused_before_a_step(layers: int) -> None:
+    model, optimizers = pipeline_of(layers)
+    for optimizer in optimizers:
+        inbackward.step_in_backward(optimizer)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError) as raised:
+        run_schedule(model)
+    assert "A pipeline schedule runs backward for each micro-batch" in str(raised.value.__cause__)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+@on_ranks(1)
+def test_a_pipeline_schedule_trains_while_gradients_accumulate() -> None:
+    ours, expected = pipeline_of(2), pipeline_of(2)
+    (optimizer,) = ours[1]
+    handle = inbackward.step_in_backward(optimizer)
+    for _ in range(3):
+        with handle.accumulate():
+            run_schedule(ours[0])
+        run_schedule(expected[0])
+        for each in (optimizer, *expected[1]):
+            each.step()
+            each.zero_grad()
+    torch.testing.assert_close(ours[0].state_dict(), expected[0].state_dict(), rtol=0, atol=0)
+
+
+def pipeline_of(layers: int) -> tuple[nn.Module, list[torch.optim.Optimizer]]:
+    torch.manual_seed(0)
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(layers)])
+    return model, [torch.optim.Adam(model.parameters(), lr=0.1)]
+
+
+def run_schedule(model: nn.Module) -> None:
+    stage = PipelineStage(model, 0, 1, torch.device("cpu"))
+    schedule = ScheduleGPipe(stage, 2, loss_fn=lambda output, target: (output - target).square().mean())
+    schedule.step(batch().repeat(2, 1)[:4], target=torch.zeros(4, 4))
