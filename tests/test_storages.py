@@ -39,3 +39,11 @@ def test_old_objects_are_neither_counted_nor_collected() -> None:
         new = Kept()
         assert [kept for kept in gc.get_objects() if type(kept) is Kept] == [new]
     assert any(kept is old for kept in gc.get_objects())
+
+
+def test_a_sparse_gradient_has_two_storages() -> None:
+    embedding = nn.Embedding(8, 4, sparse=True)
+    gradients = GradientBytes(embedding.parameters())
+    embedding(torch.tensor([1, 1, 2])).square().sum().backward()
+    indices, values = 3 * 8, 3 * 4 * 4
+    assert gradients.peak == indices + values

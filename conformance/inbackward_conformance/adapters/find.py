@@ -59,17 +59,32 @@ def find_implementation(name: str) -> Any:
             f"implementation {name!r} cannot be imported from {entry.value!r}: {text_of(error)}. "
             f"Check the spelling, and that the module can be imported from here"
         ) from error
+    require_usable(target, f"implementation {name!r} ({entry.value})")
+    return target
+
+
+def require_usable(target: Any, what: str) -> None:
+    """Require that an implementation has a call to attach with, and declarations that can be used.
+
+    Raises:
+        UnusableImplementation: it lacks the call, or a declaration cannot be used. `what` describes it.
+    """
     if not any(callable(getattr(target, call, None)) for call in ("attach", *CALL_NAMES["apply"])):
         raise UnusableImplementation(
-            f"implementation {name!r} ({entry.value}) has no `apply`. Give it "
+            f"{what} has no `apply`. Give it "
             f"apply(optimizer_class, params, optimizer_kwargs, register_hook=True), or attach(module, assignments), "
             f"and optimizers(module)"
         )
     try:
         Declarations.of(target)
     except ValueError as error:
-        raise UnusableImplementation(f"implementation {name!r} ({entry.value}): {error}") from error
-    return target
+        raise UnusableImplementation(f"{what}: {error}") from error
+
+
+def search_current_folder() -> None:
+    """Have modules found in the current folder too, as with `python -m`."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 _distributions_of_packages = cache(packages_distributions)
@@ -100,13 +115,12 @@ def version_of(name: str) -> str:
 
 
 def _importable(name: str, registered: list[str]) -> EntryPoint:
-    """Return an entry point for a name that can be imported, from the current directory too, as with `python -m`.
+    """Return an entry point for a name that can be imported, from the current folder too.
 
     Raises:
         UnusableImplementation: there is no such module, or the name is neither `module` nor `module:attribute`.
     """
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    search_current_folder()
     module, colon, attribute = name.partition(":")
     valid = all(part.isidentifier() for part in [*module.split("."), *(attribute.split(".") if colon else [])])
     if not valid or (not colon and not find_spec(module.partition(".")[0])):

@@ -208,6 +208,11 @@ class Implementation:
         with marking_errors("hook_then_optimizer"):
             own(ddp, comm_hook, state, functional_optimizer, params=params)
 
+    @property
+    def has_own_standard_loop(self) -> bool:
+        """Whether its adapter changes the standard loop, which is that of no other implementation then."""
+        return self.offers("standard_optimizer") or self.offers("state_of")
+
     def offers(self, call: str) -> bool:
         """Return whether the implementation has this optional call."""
         return self._offered(call) is not None

@@ -41,17 +41,13 @@ class StandardRuns:
 
     def remembered(self, plan: Plan, implementation: Implementation) -> list[Trace]:
         """Return the cached traces of a plan, one for each rank; empty if there are none."""
-        if not self._traces or _has_own_standard_loop(implementation):
+        if not self._traces or implementation.has_own_standard_loop:
             return []
         return self._traces.get(repr(plan), [])
 
     def remember(self, plan: Plan, implementation: Implementation, traces: list[Trace]) -> None:
         """Cache the traces of a plan, and drop the oldest if there are too many."""
-        if self._at_most and not _has_own_standard_loop(implementation):
+        if self._at_most and not implementation.has_own_standard_loop:
             self._traces[repr(plan)] = traces
             while len(self._traces) > self._at_most:
                 self._traces.popitem(last=False)
-
-
-def _has_own_standard_loop(implementation: Implementation) -> bool:
-    return implementation.offers("standard_optimizer") or implementation.offers("state_of")

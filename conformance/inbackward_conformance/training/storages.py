@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
+def storages_of(tensor: torch.Tensor) -> list[torch.UntypedStorage]:
+    """Return the storages of a tensor; a sparse one has one for its indices and one for its values."""
+    if tensor.layout is torch.sparse_coo:
+        # `indices()` and `values()` refuse a gradient that is not coalesced.
+        return [tensor._indices().untyped_storage(), tensor._values().untyped_storage()]  # noqa: SLF001
+    return [tensor.untyped_storage()]
+
+
 class Storages:
     """Weak references to storages."""
 
@@ -24,14 +32,13 @@ class Storages:
     def see(self, tensors: Iterable[torch.Tensor | None]) -> None:
         """Add the storages of `tensors`."""
         for tensor in tensors:
-            if tensor is not None:
-                storage = tensor.untyped_storage()
+            for storage in [] if tensor is None else storages_of(tensor):
                 reference = StorageWeakRef(storage)
                 self._seen[reference.cdata] = (reference, storage.nbytes())
 
     def hold(self, tensor: torch.Tensor) -> bool:
         """Return whether the storage of `tensor` was added; weak references keep addresses from being reused."""
-        return StorageWeakRef(tensor.untyped_storage()).cdata in self._seen
+        return all(StorageWeakRef(storage).cdata in self._seen for storage in storages_of(tensor))
 
     def live(self) -> int:
         """Return the number of storages that are alive."""

@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inbackward_conformance.outcome import BrokenPromise, NotOffered, NotRun
 from inbackward_conformance.plan.events import Attach
-from inbackward_conformance.raised_error import is_observation
-from inbackward_conformance.training.classify_error import printable_errors
 from inbackward_conformance.training.execute import execute
 from inbackward_conformance.training.random_numbers import seed_random_numbers
+from inbackward_conformance.training.recording import record
 from inbackward_conformance.training.run import TrainingRun
-from inbackward_conformance.training.trace import Raised, Trace, take_snapshot
+from inbackward_conformance.training.trace import Trace, take_snapshot
 
 if TYPE_CHECKING:
-    from torch import nn
-    from torch.optim import Optimizer
-
     from inbackward_conformance.plan import Plan
     from inbackward_conformance.plan.events import Event
     from inbackward_conformance.training.in_backward import InBackward
@@ -42,17 +37,8 @@ class TracedRun:
         """Execute one more event and add a snapshot; an error of the event is added to the trace, and ends the run."""
         run = self.run
         name = f"event {len(self.trace.snapshots)}, {event!r}"
-        try:
-            execute(event, run)
-        except (BrokenPromise, NotOffered, NotRun):
-            raise
-        except BaseException as error:
-            if not is_observation(error):
-                raise
-            self.trace.raised = Raised.observe(error, name, attaching=len(run.plan.assignments_of(event)))
-        with printable_errors():
-            listed = _listed(run.method, run.model)
-            self.trace.snapshots.append(take_snapshot(name, run.model, listed, run.method.state_of))
+        attaching = len(run.plan.assignments_of(event))
+        record(self.trace, name, lambda: execute(event, run), lambda: run.model, run.method, attaching=attaching)
 
 
 def train(plan: Plan, method: StandardLoop | InBackward, device: str = "cpu", rank: int = 0) -> Trace:
@@ -69,10 +55,3 @@ def train(plan: Plan, method: StandardLoop | InBackward, device: str = "cpu", ra
             if traced.trace.raised:
                 break
     return traced.trace
-
-
-def _listed(method: StandardLoop | InBackward, model: nn.Module) -> list[Optimizer] | None:
-    try:
-        return method.optimizers(model)
-    except NotOffered:
-        return None
