@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inbackward_conformance.own_model.command import add_check
 from inbackward_conformance.ranks import NotUnderTorchrun
 from inbackward_conformance.report.matrix.render import Format, render
 from inbackward_conformance.report.matrix.table import merge
@@ -81,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     repro.add_argument("--implementation", default="", metavar="NAME", help="where the record holds several that fail")
     repro.add_argument("--case", metavar="ID", help="which case; the first one that failed by default")
     repro.set_defaults(run=print_script)
+
+    add_check(commands)
 
     distributed = commands.add_parser(
         "distributed",
