@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from inbackward_conformance.specification import specification
 
 HERE = Path(__file__).parent
 GUIDE = HERE.parent / "conformance" / "README.md"
+SHOWN = re.DOTALL | re.MULTILINE
 LIBRARY = (HERE / "guide" / "my_library.py").read_text(encoding="utf-8")
 
 CHAPTERS = (
@@ -61,7 +63,7 @@ def fuse(optimizer_class, params, *, hook=True, **options):
 
 def block_with(text: str) -> str:
     """Return the Python block of the guide that has this text."""
-    blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), SHOWN)
     (block,) = (block for block in blocks if text in block)
     return str(block)
 
@@ -90,6 +92,21 @@ def test_the_test_of_ones_own_passes(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_conformance=block_with("check_implementation("))
     result = pytester.runpytest_subprocess("test_conformance.py")
     result.assert_outcomes(passed=1)
+
+
+@pytest.mark.usefixtures("suite")
+def test_the_check_of_ones_own_model_prints_what_the_guide_shows(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command and its output stand one after the other; the test below them passes."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # beside other tests, two threads take four times as long
+    pytester.makepyfile(my_model=block_with("def build_model("), test_my_model=block_with("check_training("))
+    guide = GUIDE.read_text(encoding="utf-8").replace("\\\n", "")
+    ((command, shown),) = re.findall(
+        r"^    python -m (inbackward_conformance check [^\n]*)\n+```\n(.*?)^```", guide, SHOWN
+    )
+    assert pytester.run(sys.executable, "-m", *command.split()).outlines == shown.splitlines()
+    pytester.runpytest_subprocess("test_my_model.py").assert_outcomes(passed=1)
 
 
 def test_scripts_by_the_call_templates_show_the_defect_of_a_library(suite: Suite, project: Path) -> None:
