@@ -16,6 +16,7 @@ import pytest
 import torch
 from expecttest import assert_expected_inline
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import inbackward_conformance
 from inbackward_conformance import OwnOptimizer, UnusableModel, check_training
@@ -184,6 +185,31 @@ parameter '0.weight' differs from the standard loop after step 1: largest differ
     assert check(implementation=KeepsGradients).outcome == "fails"
 
 
+class CheckpointedTwice(nn.Module):
+    """A layer that reentrant checkpointing runs twice has its gradient in two parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, values: Tensor) -> Tensor:
+        for _ in range(2):
+            values = checkpoint(self.layer, values, use_reentrant=True)
+        return values
+
+
+def square_of_tracked(model: nn.Module, step: int) -> Tensor:
+    return model(BATCHES[step].clone().requires_grad_()).square().mean()  # type: ignore[no-any-return]
+
+
+def test_a_hazard_that_only_the_graph_shows() -> None:
+    """One implementation trains something else, the other refuses late, and says that it does."""
+    results = [check(CheckpointedTwice, square_of_tracked, name) for name in ("torch", "reference-handed")]
+    assert [result.outcome for result in results] == ["diverges", "refuses"]
+    assert "parameter 'layer.weight' differs from the standard loop after step 0" in results[0].detail
+    assert "the parameter was already stepped with the first part" in results[1].detail
+
+
 class TakesNoAdamW(Naive):
     def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
         raise ValueError(f"{optimizer_class.__name__} is not supported: take SGD")
@@ -290,6 +316,11 @@ def without_a_way_back(model: nn.Module, step: int) -> Tensor:
     return loss
 
 
+def backward_and_loss(model: nn.Module, step: int) -> Tensor:
+    square(model, step).backward()
+    return square(model, step)
+
+
 def raises(*_: Any) -> Any:
     raise FileNotFoundError("no data here\nnor there")
 
@@ -342,6 +373,8 @@ UNUSABLE: dict[str, dict[str, Any]] = {
     "the loss is not one number": {"compute_loss": lambda model, step: model(BATCHES[step])},
     "the loss has no graph": {"compute_loss": lambda model, step: square(model, step).detach()},
     "the loss is of another model": {"compute_loss": lambda _, step: square(OTHER, step)},
+    "the loss is None": {"compute_loss": lambda *_: None},
+    "the loss runs backward": {"compute_loss": backward_and_loss},
     "the loss raises": {"compute_loss": raises},
     "the loss raises later": {"compute_loss": lambda model, step: model(BATCHES[step * 4]).sum()},
     "backward raises": {"compute_loss": without_a_way_back},
@@ -379,6 +412,9 @@ the loss has no graph: compute_loss returned a loss without a graph in step 0: c
     is passed, without torch.no_grad() or detach()
 the loss is of another model: no parameter has a gradient: compute the loss with the model that compute_loss
     is passed
+the loss is None: compute_loss returned None in step 0: expected a loss, a tensor of one number
+the loss runs backward: compute_loss runs backward in step 0: return the loss, for several batches the sum of
+    theirs, and leave backward to the check
 the loss raises: the standard loop itself raises, so nothing can be compared: step 0 raises FileNotFoundError:
     no data here (in compute_loss, test_check_training.py:N)
 the loss raises later: the standard loop itself raises, so nothing can be compared: step 2 raises IndexError:

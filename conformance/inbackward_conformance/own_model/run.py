@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from inbackward_conformance.own_model.place import place_of
+from inbackward_conformance.own_model.task import kind_of
 from inbackward_conformance.own_model.unusable import UnusableModel
 from inbackward_conformance.training.global_state import restored_settings
 from inbackward_conformance.training.random_numbers import restored_random_numbers, seed_all_random_numbers
@@ -81,17 +82,26 @@ class ModelRun:
 
     def _loss(self, step: int) -> Tensor:
         self._phase = "in compute_loss"
+        before = self._with_gradient()
         loss: Any = self.made.compute_loss(self.made.model, step)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else kind_of(loss)
             raise UnusableModel(f"compute_loss returned {what} in step {step}: expected a loss, a tensor of one number")
         if not loss.requires_grad:
             raise UnusableModel(
                 f"compute_loss returned a loss without a graph in step {step}: compute it with the model that is "
                 f"passed, without torch.no_grad() or detach()"
             )
+        if self._with_gradient() - before:
+            raise UnusableModel(
+                f"compute_loss runs backward in step {step}: return the loss, for several batches the sum of theirs, "
+                f"and leave backward to the check"
+            )
         self._phase = "in backward or a step of the optimizer"
         return loss
+
+    def _with_gradient(self) -> set[str]:
+        return {name for name, param in self.made.model.named_parameters() if param.grad is not None}
 
 
 @dataclass(frozen=True)

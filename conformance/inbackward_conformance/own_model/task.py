@@ -113,13 +113,13 @@ def _call(what: str, function: Callable[[], Any]) -> Any:
 
 def _made(returned: Any) -> Made:
     if not isinstance(returned, tuple | list) or not 2 <= len(returned) <= 3:  # noqa: PLR2004
-        raise UnusableModel(f"build returned {_kind(returned)}: {EXPECTED}")
+        raise UnusableModel(f"build returned {kind_of(returned)}: {EXPECTED}")
     made = Made(*returned)
     if not isinstance(returned[0], nn.Module):
-        raise UnusableModel(f"build returned {_kind(returned[0])} as the model: expected a torch.nn.Module")
+        raise UnusableModel(f"build returned {kind_of(returned[0])} as the model: expected a torch.nn.Module")
     if not callable(returned[1]):
         raise UnusableModel(
-            f"build returned {_kind(returned[1])} as compute_loss: expected a function of (model, step)"
+            f"build returned {kind_of(returned[1])} as compute_loss: expected a function of (model, step)"
         )
     try:
         inspect.signature(made.compute_loss).bind(made.model, 0)
@@ -132,7 +132,7 @@ def _made(returned: Any) -> Made:
     return made
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """Return what `value` is, as `a Linear` or `a tuple of 4`."""
     number = f" of {len(value)}" if isinstance(value, tuple | list | dict) else ""
     return "None" if value is None else f"a {type(value).__name__}{number}"
