@@ -35,6 +35,12 @@ def draws():
 
 DRAWN = iter(torch.arange(10.0 * 8).view(10, 1, 8))
 
+BUILT = []
+
+def counted():
+    BUILT.append(build())
+    return BUILT[-1]
+
 def no_data():
     raise FileNotFoundError("data.csv")
 
@@ -47,6 +53,10 @@ class Steps(Naive):
     def step(self, optimizer, param):
         if param.dim() > 1:
             super().step(optimizer, param)
+
+class HasOwnLoop(Naive):
+    def standard_optimizer(self, optimizer_class, params, options):
+        return optimizer_class(params, **options)
 
 class Refuses(Naive):
     def apply(self, optimizer_class, params, optimizer_kwargs, register_hook=True):
@@ -96,6 +106,14 @@ def test_exit_status(implementation: str, status: int) -> None:
     assert main(["check", "models:build", "--implementation", implementation]) == status
 
 
+def test_the_standard_loop_is_run_once_for_all_that_have_none_of_their_own() -> None:
+    """Twice to compare and once to count; then each implementation once to compare and once to count."""
+    sound = ("mutants.naive:Naive", "reference", "models:HasOwnLoop")
+    options = [argument for name in sound for argument in ("--implementation", name)]
+    assert main(["check", "models:counted", *options]) == 0
+    assert len(sys.modules["models"].BUILT) == 2 * 3 + len(sound) * 2
+
+
 def test_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--optimizer", "torch.optim:SGD", "--option", "lr=0.5", "--steps", "7", "--seed", "3", "--device", "cpu")
     assert main(["check", "models:weights_alone", *SOUND, *options]) == 0
@@ -133,7 +151,7 @@ def test_what_cannot_be_checked(capsys: pytest.CaptureFixture[str]) -> None:
         """\
 models:draws cannot be checked: the model is not deterministic, so nothing can be compared. In two runs of the
         standard loop with the same seed, [...]
-models:no_data cannot be checked: build raises FileNotFoundError: data.csv (models.py:23); nothing was compared
+models:no_data cannot be checked: build raises FileNotFoundError: data.csv (models.py:29); nothing was compared
 models:no_tuple cannot be checked: build returned a Linear: expected (model, compute_loss), or (model,
         compute_loss, parameters or groups for the optimizer)
 models:build cannot be checked: the standard loop itself raises, so nothing can be compared: attaching
@@ -176,7 +194,7 @@ implementation 'no.such:Thing' cannot be imported from 'no.such:Thing': ModuleNo
 'models': expected a module and a function in it, as my_module:build
 'models.py:build': expected a module and a function in it, as my_module:build; name the module, not its file
 'modles:build': there is no module 'modles', in /here or installed
-'models:biuld': models has no 'biuld'; its functions: build, weights_alone, draws, no_data, no_tuple
+'models:biuld': models has no 'biuld'; its functions: build, weights_alone, draws, counted, no_data, no_tuple
 'models:number' is of type int: expected a function that returns (model, compute_loss)
 'broken:build': importing broken raises AttributeError: module 'torch' has no attribute 'no_such_thing'
         (broken.py:2)
