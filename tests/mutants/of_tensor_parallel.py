@@ -27,7 +27,7 @@ class RefusesSeveralRanks(AfterBackward):
         return params
 
 
-@fails("tensor_parallel/averaged_by_hand", "alone")
+@fails("tensor_parallel/averaged_by_hand")
 class TakesDTensorsForAveraged(RefusesSeveralRanks):
     """As those of FSDP2 are; that their mesh has other ranks beside it is not asked."""
 

@@ -20,8 +20,8 @@ EVERY_LAYER_ALONE = ParallelizeLayers(1, columns=("0",), rows=("2", "4"))
 @pytest.mark.may_refuse
 @pytest.mark.parametrize(
     ("parallelized", "size", "world_size"),
-    [((), 1, 2), ((EVERY_LAYER_ALONE,), 1, 2), ((TWO_LAYERS,), 2, 4)],
-    ids=["not-parallel", "alone", "two-of-four"],
+    [((EVERY_LAYER_ALONE,), 1, 2), ((TWO_LAYERS,), 2, 4), ((), 1, 2)],
+    ids=["alone", "two-of-four", "not-parallel"],
 )
 def test_averaged_by_hand(
     check: Check, parallelized: tuple[ParallelizeLayers, ...], size: int, world_size: int
