@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inbackward_conformance.training.storages import Allocations, GradientBytes
+from inbackward_conformance.storages import Allocations, GradientBytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ class Peaks:
     """The most bytes that were alive at a time.
 
     Attributes:
-        gradients: In gradients, passed to parameters or accumulated.
+        gradients: In gradients, passed to parameters or accumulated, from their allocation on.
         allocation: In everything that was allocated meanwhile.
     """
 
@@ -34,10 +34,11 @@ def counted(params: list[torch.nn.Parameter], device: str) -> Iterator[Peaks]:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        yield peaks
+        with gradients:
+            yield peaks
         peaks.allocation = torch.cuda.max_memory_allocated() - before
     else:
-        with Allocations() as allocations:
+        with gradients, Allocations() as allocations:
             yield peaks
         peaks.allocation = allocations.peak
     peaks.gradients = gradients.peak

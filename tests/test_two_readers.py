@@ -60,11 +60,13 @@ FAMILIES = [
     "attachments",
     "checkpoints",
     "frozen_parameters",
+    "grad_modes",
     "gradients_from_before",
     "histories",
     "hooked_and_unhooked",
     "new_data",
     "repeated_listings",
+    "shared_storage",
     "steps_by_hand",
     "structures",
 ]

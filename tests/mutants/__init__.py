@@ -14,6 +14,7 @@ from mutants import (  # noqa: F401 (they register their mutants)
     of_handed_over,
     of_hazards,
     of_hook_then_optimizer,
+    of_memory_in_common,
     of_properties,
     of_structure,
     of_tensor_parallel,

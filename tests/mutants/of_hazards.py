@@ -13,7 +13,7 @@ from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.optim import Optimizer
 
 from mutants.naive import Naive
-from mutants.registry import fails
+from mutants.registry import base, fails
 
 fails("attachment/named_parameters")(Naive)
 fails("attachment/groups")(Naive)
@@ -29,6 +29,7 @@ fails("hazards/checkpoint_of_shared_parameter", "ReentrantCheckpointed-Twice")(N
 fails("hazards/checkpoint_of_detached_use")(Naive)
 fails("hazards/grad_scaler")(Naive)
 fails("hazards/stale_graph_explained")(Naive)
+fails("hazards/checkpoint_of_shared_storage", "SameData-nonreentrant")(Naive)
 
 
 @fails("attachment/iterables")
@@ -271,6 +272,51 @@ class KnownNodesFollowed(Naive):
 
     def on_gradient(self, param: Tensor) -> None:
         if id(param) in self.reached:
+            super().on_gradient(param)
+
+
+@fails("hazards/compiled_autograd")
+class GradientsOutsideOfNodesDropped(Naive):
+    """It steps at the end of the node that accumulates a gradient; compiled autograd calls hooks where none runs."""
+
+    def on_gradient(self, param: Tensor) -> None:
+        if torch._C._current_autograd_node() is None:
+            param.grad = None
+        else:
+            super().on_gradient(param)
+
+
+@base
+class OutsideInferenceMode(Naive):
+    def step(self, optimizer: Optimizer, param: Tensor) -> None:
+        with torch.inference_mode(mode=False):
+            optimizer.step()
+
+
+@fails("hazards/grad_mode", "SGD-inference_mode")
+@fails("properties/grad_modes")
+class StateBornInInferenceMode(OutsideInferenceMode):
+    def step(self, optimizer: Optimizer, param: Tensor) -> None:
+        if optimizer.state:
+            super().step(optimizer, param)
+        else:
+            optimizer.step()
+
+
+@fails("hazards/grad_mode", "SGD-no_grad")
+class EvaluationStepsNothing(Naive):
+    """Where gradients are disabled around backward, it frees them."""
+
+    evaluating = False
+
+    def backward(self, loss: Tensor, module: nn.Module, **kwargs: Any) -> None:
+        self.evaluating = not torch.is_grad_enabled()
+        loss.backward(**kwargs)
+
+    def on_gradient(self, param: Tensor) -> None:
+        if self.evaluating:
+            param.grad = None
+        else:
             super().on_gradient(param)
 
 

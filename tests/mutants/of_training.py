@@ -217,6 +217,7 @@ class StepsCountedInABuffer(Naive):
 
 
 @fails("memory/peak_of_gradients")
+@fails("memory/peak_of_compiled_layers")
 class GradientsFreedAtTheEnd(Naive):
     def on_gradient(self, param: Tensor) -> None:
         self.step_all(param)

@@ -19,7 +19,9 @@ SLOW = {
     "functional/compile",
     "functional/compile_by_inductor",
     "hazards/compile",
+    "hazards/compiled_autograd",
     "lifetime/rounds",
+    "memory/peak_of_compiled_layers",
 }
 """Half of the time would be theirs: only mutants that are for them run them."""
 

@@ -11,6 +11,7 @@ from inbackward_conformance.catalogue import (
     hazardous_models,
     layer_graph,
     models,
+    shared_storages,
     tensor_subclasses,
 )
 
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 
     from inbackward_conformance.plan import Plan
 
-MODULES = (models, hazardous_models, checkpointed_models, tensor_subclasses, layer_graph)
+MODULES = (models, hazardous_models, checkpointed_models, shared_storages, tensor_subclasses, layer_graph)
 
 
 def build_model(plan: Plan, device: torch.device) -> nn.Module:
-    """Build the plan's model: cast it, share and freeze its parameters."""
+    """Build the plan's model: cast it, tie, share and freeze its parameters."""
     model = model_class(plan)(*plan.arguments).to(device, dtype_of(plan))
+    if ties_weights(plan):
+        model.tie_weights()  # type: ignore[operator]
     for name, source in plan.shared:
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, model.get_parameter(source))
@@ -38,6 +41,11 @@ def model_class(plan: Plan) -> type[nn.Module]:
     module = next(module for module in MODULES if hasattr(module, plan.model))
     model: type[nn.Module] = getattr(module, plan.model)
     return model
+
+
+def ties_weights(plan: Plan) -> bool:
+    """Return whether parameters of the plan's model share memory, which has to be done on the device."""
+    return hasattr(model_class(plan), "tie_weights")
 
 
 def dtype_of(plan: Plan) -> torch.dtype | None:

@@ -48,3 +48,20 @@ class LayerGraph(nn.Module):
     def batch(generator: Generator) -> tuple[Tensor, ...]:
         """Return (4, 3)."""
         return (torch.randn(4, 3, generator=generator),)
+
+
+class TiedLayerGraph(LayerGraph):
+    """A layer graph with parameters that are views of others' memory.
+
+    Of each pair of names in `tied`, the first parameter has the memory that the second begins with.
+    """
+
+    def __init__(self, calls: tuple[Call, ...] = (), tied: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(calls)
+        self.tied = tied
+
+    def tie_weights(self) -> None:
+        """Have the parameters share their memory."""
+        for name, source in self.tied:
+            param = self.get_parameter(name)
+            param.data = self.get_parameter(source).data.flatten()[: param.numel()].view_as(param)

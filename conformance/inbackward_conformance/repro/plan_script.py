@@ -8,7 +8,7 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
-from inbackward_conformance.catalogue.build import model_class
+from inbackward_conformance.catalogue.build import model_class, ties_weights
 from inbackward_conformance.outcome import Compared, Outcome, Refusal
 from inbackward_conformance.plan.events import (
     Attach,
@@ -156,6 +156,7 @@ class PlanScript:
             f"{plan.model}({', '.join(map(expression, plan.arguments))})",
             *[f"model.to(torch.{plan.dtype})"] * bool(plan.dtype),
             *[f"model.to({self._failure.device!r})"] * (self._failure.device != "cpu"),
+            *["model.tie_weights()"] * ties_weights(plan),
             *(f"{sources.attribute(name)} = {sources.attribute(source)}" for name, source in plan.shared),
             *(f"{sources.attribute(name)}.requires_grad_(False)" for name in plan.frozen),
         ]

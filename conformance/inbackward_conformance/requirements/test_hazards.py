@@ -134,6 +134,19 @@ def test_checkpoint_of_shared_parameter(check: Check, model: str, use: str) -> N
 
 
 @pytest.mark.must
+@pytest.mark.may_refuse("late")
+@pytest.mark.parametrize("reentrant", [False, True], ids=["nonreentrant", "reentrant"])
+@pytest.mark.parametrize("model", ["Chunks", "Overlapping", "SameData", "Transposed", "RealPart", "BufferOfParameter"])
+def test_checkpoint_of_shared_storage(check: Check, model: str, reentrant: bool) -> None:
+    """Checkpointed layers whose parameters are views of one memory train as in the standard loop.
+
+    A layer is computed anew in backward, from the memory as it is then, and has saved nothing that autograd could hold
+    against a step that came too early.
+    """
+    check(Plan(model, (SGD,), THREE_STEPS, arguments=(reentrant,)))
+
+
+@pytest.mark.must
 @pytest.mark.may_refuse
 @pytest.mark.parametrize("model", ["CheckpointedDropout", "ReentrantCheckpointedDropout"])
 @with_both
@@ -167,6 +180,29 @@ def test_compile(check: Check, backend: str, when: str) -> None:
     compiled = (Compile(backend), TrainOrdinarily()) if when == "before" else (Compile(backend),)
     before, first = (compiled, ()) if when == "before" else ((), compiled)
     check(Plan("LayerUsedTwice", (SGD,), (*first, *THREE_STEPS), before=before))
+
+
+@pytest.mark.must
+@pytest.mark.may_refuse
+@pytest.mark.usefixtures("fresh_compiler")
+def test_compiled_autograd(check: Check) -> None:
+    """Under compiled autograd, which captures backward as a graph, a model trains as in the standard loop.
+
+    With SGD: where a step is captured too, classes that count steps do so in tensors, and their bits are others.
+    """
+    check(Plan("LayerUsedTwice", (SGD,), (Backward(), Backward(inside="compiled_autograd"), Backward())))
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("mode", ["inference_mode", "no_grad"])
+@with_both
+def test_grad_mode(check: Check, mode: str, assignment: Assignment) -> None:
+    """Backward inside `torch.inference_mode()` or `torch.no_grad()`, as in evaluation code, trains as anywhere else.
+
+    So does the next one outside: what a step keeps for it has to be no inference tensor.
+    """
+    inside = Backward(inside=mode)
+    check(Plan("MLP", (assignment,), (inside, Backward(), inside, Backward())))
 
 
 @pytest.mark.must

@@ -34,7 +34,7 @@ from inbackward_conformance.plan.events import (
 )
 from inbackward_conformance.plan.need import NOT_COMPARED
 from inbackward_conformance.plugin.optimizer_cases import optimizers
-from inbackward_conformance.training.storages import Storages, gc_new_objects_only
+from inbackward_conformance.storages import Storages, gc_new_objects_only
 from inbackward_conformance.values import tensors_in
 
 ROUNDS = 100

@@ -16,6 +16,10 @@ SIX_STEPS = (Backward(),) * 6
 SGD = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01})
 ADAMW = Assignment("AdamW", {"lr": 0.01})
 
+VIEWS_OF_ONE_MEMORY = [
+    "Chunks", "FlatBuffer", "Overlapping", "SameData", "Transposed", "RealPart", "BufferOfParameter"
+]  # fmt: skip
+
 with_both = optimizers("assignment", [SGD, ADAMW])
 
 
@@ -76,6 +80,30 @@ def test_recurrent(check: Check, assignment: Assignment) -> None:
 def test_tied_transformer(check: Check, assignment: Assignment) -> None:
     """A transformer block with dropout whose embedding is its head as well trains as in the standard loop."""
     check(Plan("TiedTransformer", (assignment,), SIX_STEPS))
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("model", VIEWS_OF_ONE_MEMORY)
+@with_both
+def test_shared_storage(check: Check, assignment: Assignment, model: str) -> None:
+    """Parameters that are views of one memory train as in the standard loop, even where they overlap.
+
+    They may be chunks of one tensor, views of a flat buffer, of the same data by `.data`, transposed, or of another
+    dtype; a buffer may have the memory of a parameter. An optimizer that steps one of them while backward still has to
+    read another changes what that reads, and in most of these cases autograd cannot tell.
+    """
+    check(Plan(model, (assignment,), SIX_STEPS))
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("model", ["Overlapping", "SameData"])
+def test_shared_storage_of_two_optimizers(check: Check, model: str) -> None:
+    """Where two optimizers have parameters in one memory, it is stepped in the order of attachment.
+
+    The parameters of the first are those that backward reaches last.
+    """
+    first = replace(ADAMW, params=("entry.weight", "entry.bias", "first", "second"))
+    check(Plan(model, (first, replace(SGD, params=("third",))), SIX_STEPS))
 
 
 @pytest.mark.must

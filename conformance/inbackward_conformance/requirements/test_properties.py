@@ -24,6 +24,18 @@ def test_structures(drawn: Drawn) -> None:
 
 
 @pytest.mark.must
+def test_shared_storage(drawn: Drawn) -> None:
+    """Whichever parameters are views of others' memory, and whatever happens in training, it trains alike."""
+    drawn(plans.shared_storage())
+
+
+@pytest.mark.must
+def test_grad_modes(drawn: Drawn) -> None:
+    """Whichever backwards run inside `torch.inference_mode()` or `torch.no_grad()`, it trains alike."""
+    drawn(plans.grad_modes())
+
+
+@pytest.mark.must
 @pytest.mark.may_refuse("at attachment")
 def test_frozen_parameters(drawn: Drawn) -> None:
     """Whichever of the attached parameters are frozen, and thawed later, it trains alike, or is refused."""

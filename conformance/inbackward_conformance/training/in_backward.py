@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from inbackward_conformance.outcome import NotOffered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     import torch
     from torch import Tensor, nn
@@ -35,9 +37,17 @@ class InBackward:
         """Attach with the implementation."""
         self._implementation.attach(model, assignments)
 
-    def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor], **kwargs: Any) -> None:
-        """Run backward, and free the gradients that optimizers after communication hooks leave."""
-        self._implementation.backward(compute_loss(), model, **kwargs)
+    def backward(
+        self,
+        model: nn.Module,
+        compute_loss: Callable[[], Tensor],
+        inside: Callable[[], AbstractContextManager[None]] = nullcontext,
+        **kwargs: Any,
+    ) -> None:
+        """Run backward `inside` a context, and free the gradients that optimizers after communication hooks leave."""
+        loss = compute_loss()
+        with inside():
+            self._implementation.backward(loss, model, **kwargs)
         for _, params in self._functional:
             for param in params:
                 param.grad = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from inbackward_conformance.outcome import NotOffered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -63,10 +65,17 @@ class StandardLoop:
                     "an assignment without a hook must have all of its parameters hooked by others, or none"
                 )
 
-    def backward(self, model: nn.Module, compute_loss: Callable[[], Tensor], **kwargs: Any) -> None:
-        """Run `loss.backward()`, `optimizer.step()`, `optimizer.zero_grad()`."""
+    def backward(
+        self,
+        model: nn.Module,
+        compute_loss: Callable[[], Tensor],
+        inside: Callable[[], AbstractContextManager[None]] = nullcontext,
+        **kwargs: Any,
+    ) -> None:
+        """Run `loss.backward()`, `optimizer.step()`, `optimizer.zero_grad()`; the first of them `inside` a context."""
         loss = compute_loss()
-        loss.backward(**kwargs)
+        with inside():
+            loss.backward(**kwargs)
         if self._averaged_over:
             _average(model, self._averaged_over)
         for optimizer in self._after_backward:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +33,12 @@ class Graph:
     Attributes:
         calls: the argument of `LayerGraph`.
         shared: as in `Plan`.
+        tied: the argument of `TiedLayerGraph`.
     """
 
     calls: tuple[Call, ...] = ()
     shared: tuple[tuple[str, str], ...] = ()
+    tied: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -101,6 +103,19 @@ def graph(draw: Draw) -> Graph:
     """Draw a graph of layers, which may be used several times, in branches or not at all, and may share parameters."""
     calls = tuple(_calls(draw))
     return Graph(calls, tuple(_shared(draw, Graph(calls).names)))
+
+
+def tied_graph(draw: Draw) -> Graph:
+    """Draw a graph with parameters that are views of others' memory: the whole of it, or a part."""
+    drawn = graph(draw)
+    return replace(drawn, tied=tuple(_tied(draw, drawn.parameters)))
+
+
+def _tied(draw: Draw, parameters: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for number, name in enumerate(parameters):
+        sources = [other for other in parameters[:number] if dimensions_of(other) >= dimensions_of(name)]
+        if sources and draw(st.booleans()):
+            yield name, one(draw, sources)
 
 
 def _calls(draw: Draw) -> Iterator[Call]:

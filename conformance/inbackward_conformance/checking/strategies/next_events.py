@@ -37,6 +37,7 @@ def next_events(draw: Draw, situation: Situation, kind: EventKind) -> tuple[even
         EventKind.ATTACHMENT: _attachment,
         EventKind.SURGERY: _surgery,
         EventKind.NEW_DATA: _new_data,
+        EventKind.GRAD_MODE: _grad_mode,
     }[kind](draw, situation)
 
 
@@ -136,3 +137,8 @@ def _new_data(draw: Draw, situation: Situation) -> tuple[events.Event, ...]:
     if draw(st.booleans()):
         return (events.Cast(one(draw, ["float64", "bfloat16", "float32"]), swap=draw(st.booleans())),)
     return (events.SetData(one(draw, situation.graph.parameters), one(draw, ["data", "set_"])),)
+
+
+def _grad_mode(draw: Draw, situation: Situation) -> tuple[events.Event, ...]:
+    """Draw a backward inside another grad mode."""
+    return (events.Backward(some(draw, situation.graph.layers), inside=one(draw, ["inference_mode", "no_grad"])),)

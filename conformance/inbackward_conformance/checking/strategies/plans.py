@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from inbackward_conformance.checking.strategies.assignments import assignments
 from inbackward_conformance.checking.strategies.choice import one, shuffled, some
-from inbackward_conformance.checking.strategies.graphs import OFFSET, Graph, graph
+from inbackward_conformance.checking.strategies.graphs import OFFSET, Graph, graph, tied_graph
 from inbackward_conformance.checking.strategies.next_events import next_events
 from inbackward_conformance.checking.strategies.situation import EventKind, Situation
-from inbackward_conformance.plan import Plan
+from inbackward_conformance.plan import ALL, Plan
 from inbackward_conformance.plan.events import Accumulate, Backward, Load, Save, StepByHand, TrainOrdinarily
 
 if TYPE_CHECKING:
@@ -48,6 +48,28 @@ def structures(draw: st.DrawFn) -> Plan:
         model, assignments(draw, model, among=among), one(draw, DTYPES), frozenset(frozen), frozenset(frozen)
     )
     return plan_of(situation, (*_events(draw, situation, BACKWARDS), Backward()))
+
+
+@st.composite
+def shared_storage(draw: st.DrawFn) -> Plan:
+    """Draw models with parameters that are views of others' memory, and sequences of events without user's hooks."""
+    model = tied_graph(draw)
+    situation = Situation(model, assignments(draw, model), one(draw, DTYPES))
+    kinds = [kind for kind in HISTORY if kind is not EventKind.HOOK]
+    return plan_of(situation, (*_events(draw, situation, kinds), Backward()))
+
+
+@st.composite
+def grad_modes(draw: st.DrawFn) -> Plan:
+    """Draw backwards inside other grad modes, and outside.
+
+    All parameters have an optimizer: to the gradient that others accumulate in inference mode, autograd adds no more.
+    """
+    model = graph(draw)
+    *others, last = assignments(draw, model)
+    situation = Situation(model, shuffled(draw, (*others, replace(last, params=ALL))), one(draw, DTYPES))
+    kinds = (*BACKWARDS, EventKind.GRAD_MODE, EventKind.OPTION, EventKind.CHECKPOINT)
+    return plan_of(situation, (*_events(draw, situation, kinds), Backward()))
 
 
 @st.composite
@@ -155,9 +177,12 @@ def initial_situation(draw: Draw) -> Situation:
 def plan_of(situation: Situation, events: tuple[Event, ...], before: tuple[Event, ...] = ()) -> Plan:
     """Return the plan that starts in a situation."""
     model = situation.graph
-    arguments: tuple[Any, ...] = (model.calls,) if model.calls else ()
+    arguments: tuple[Any, ...] = (model.calls,) if model.calls or model.tied else ()
+    if model.tied:
+        arguments = (*arguments, model.tied)
     frozen = tuple(sorted(situation.frozen_at_start))
-    return Plan("LayerGraph", situation.assignments, events, before, model.shared, frozen, situation.dtype, arguments)
+    name = "TiedLayerGraph" if model.tied else "LayerGraph"
+    return Plan(name, situation.assignments, events, before, model.shared, frozen, situation.dtype, arguments)
 
 
 def _frozen(draw: Draw, model: Graph) -> tuple[str, ...]:

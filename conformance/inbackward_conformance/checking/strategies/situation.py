@@ -32,6 +32,7 @@ class EventKind(StrEnum):
     SURGERY = "surgery"
     NEW_DATA = "new data"
     STEP_BY_HAND = "step by hand"
+    GRAD_MODE = "grad mode"
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,15 @@ class Backward(Event):
         scale: factor of the loss; 0 gives zero gradients, `inf` and `nan` give non-finite ones.
         inputs: parameters to compute gradients for, as in `loss.backward(inputs=…)`; empty for all.
         create_graph: as in `loss.backward(create_graph=…)`.
+        inside: what backward runs inside of: `no_grad`, `inference_mode` or `compiled_autograd`; empty for nothing.
+            Forward and the step of the standard loop are outside.
     """
 
     skip: tuple[str, ...] = ()
     scale: float = 1.0
     inputs: tuple[str, ...] = ()
     create_graph: bool = False
+    inside: str = ""
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from inbackward_conformance.catalogue.surroundings import SURROUNDINGS
 from inbackward_conformance.plan import events
 from inbackward_conformance.repro import sources
 from inbackward_conformance.repro.sources import ANOTHER_OPTIMIZER
@@ -26,7 +27,14 @@ def _(event: events.Backward, script: Script) -> None:
     loss = script.loss(event.skip, scale=event.scale)
     options = ["create_graph=True"] * event.create_graph
     options += [f"inputs={sources.parameters(event.inputs)}"] * bool(event.inputs)
-    script.add(*script.loop.backward(loss, ", ".join(options)))
+    if not event.inside:
+        script.add(*script.loop.backward(loss, ", ".join(options)))
+        return
+    script.add(f"loss = {loss}")
+    backward, *after = script.loop.backward("loss", ", ".join(options))
+    with script.block(f"with {_surroundings(script, event.inside)}:"):
+        script.add(backward)
+    script.add(*after)
 
 
 @write.register(events.Accumulate)
@@ -43,3 +51,8 @@ def _(event: events.StepByHand, script: Script) -> None:
 @write.register(events.StepAnother)
 def _(event: events.StepAnother, script: Script) -> None:
     script.add(f"{ANOTHER_OPTIMIZER}.step()")
+
+
+def _surroundings(script: Script, name: str) -> str:
+    context: Any = SURROUNDINGS[name]
+    return f"torch.{name}()" if context.__module__.startswith("torch.") else f"{script.name_of(context)}()"

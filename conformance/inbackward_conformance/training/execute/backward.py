@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from inbackward_conformance.catalogue.surroundings import SURROUNDINGS
 from inbackward_conformance.plan import events
 from inbackward_conformance.training.execute.dispatch import execute
 
@@ -23,7 +25,8 @@ def _(event: events.Backward, run: TrainingRun) -> None:
     kwargs: dict[str, Any] = {"create_graph": True} if event.create_graph else {}
     if event.inputs:
         kwargs["inputs"] = [run.model.get_parameter(name) for name in event.inputs]
-    run.method.backward(run.model, lambda: run.loss(batch, skip=event.skip) * event.scale, **kwargs)
+    inside = SURROUNDINGS[event.inside] if event.inside else nullcontext
+    run.method.backward(run.model, lambda: run.loss(batch, skip=event.skip) * event.scale, inside, **kwargs)
 
 
 @execute.register(events.Accumulate)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,24 +87,70 @@ def _tensors(*values: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
-class GradientBytes:
-    """Records the gradients of `params` during backward, with a tensor hook on each parameter.
+class GradientBytes(TorchDispatchMode):
+    """A context manager that counts the gradients of `params`, which a tensor hook on each parameter tells.
 
-    Attributes:
-        peak: the largest number of bytes in gradients, passed to hooks or accumulated, at any time.
-        storages: the recorded storages.
+    A gradient counts from its allocation, not from the hook that sees it first: compiled code returns the gradients of
+    all its parameters at once, before one of them is accumulated.
     """
 
     def __init__(self, params: Iterable[torch.nn.Parameter]) -> None:
-        self.peak = 0
-        self.storages = Storages()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._params = list(params)
+        self._now = 0
+        self._living: dict[int, _Lifetime] = {}
+        self._gradients: set[_Lifetime] = set()
         for param in self._params:
-            param.register_hook(self._record)
+            param.register_hook(self._see_gradients)
 
-    def _record(self, grad: torch.Tensor) -> None:
-        self.storages.see([grad, *(param.grad for param in self._params)])
-        self.peak = max(self.peak, self.storages.live_bytes())
+    @property
+    def peak(self) -> int:
+        """The largest number of bytes in gradients, passed to hooks or accumulated, at any time."""
+        self._see_gradients()
+        changes = [(lifetime.born, lifetime.nbytes) for lifetime in self._gradients]
+        changes += [(lifetime.died, -lifetime.nbytes) for lifetime in self._gradients if lifetime.died]
+        return max(accumulate((nbytes for _, nbytes in sorted(changes)), initial=0))
+
+    @property
+    def live_bytes(self) -> int:
+        """The number of bytes in gradients that are alive."""
+        self._see_gradients()
+        return sum(lifetime.nbytes for lifetime in self._gradients if not lifetime.died)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operator, and record the storages of its results."""
+        result = func(*args, **(kwargs or {}))
+        self._record(_tensors(result))
+        return result
+
+    def _see_gradients(self, grad: torch.Tensor | None = None) -> None:
+        seen = [each for each in (grad, *(param.grad for param in self._params)) if each is not None]
+        self._gradients.update(self._record(seen))
+
+    def _record(self, tensors: Iterable[torch.Tensor]) -> list[_Lifetime]:
+        """Return the lifetimes of the storages of some tensors, after those of all others are brought up to date."""
+        self._now += 1
+        for address, lifetime in list(self._living.items()):
+            if lifetime.storage.expired():
+                lifetime.died = self._now
+                del self._living[address]
+        found = []
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            reference = StorageWeakRef(storage)
+            new = _Lifetime(reference, storage.nbytes(), self._now)
+            found.append(self._living.setdefault(reference.cdata, new))
+        return found
+
+
+@dataclass(eq=False)
+class _Lifetime:
+    """When a storage was allocated, and freed; 0 if it is alive. The weak reference keeps its address from others."""
+
+    storage: StorageWeakRef
+    nbytes: int
+    born: int
+    died: int = 0
 
 
 @contextmanager
