@@ -16,6 +16,7 @@ from inbackward_conformance.binding import bind_plan
 from inbackward_conformance.checking.drawn import Drawn
 from inbackward_conformance.checking.profiles import QUICK, drawing
 from inbackward_conformance.checking.strategies import plans
+from inbackward_conformance.checking.strategies.graphs import dimensions_of
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome, OutOfTime
 from inbackward_conformance.plan import Plan
 from inbackward_conformance.plan.events import Backward, Detach, Load, Save
@@ -25,6 +26,8 @@ from inbackward_conformance.training.train import train
 
 FAMILIES = [
     plans.structures,
+    plans.shared_storage,
+    plans.grad_modes,
     plans.frozen_parameters,
     plans.histories,
     plans.checkpoints,
@@ -38,6 +41,31 @@ FAMILIES = [
 
 SGD = "Assignment('SGD', options={'lr': 0.1})"
 FEW = settings(drawing(QUICK), max_examples=25)
+
+
+IN_HISTORIES: dict[str, Callable[[Plan], bool]] = {
+    "three-optimizers": lambda plan: len(plan.assignments) == 3,
+    "sharing": lambda plan: bool(plan.shared),
+    "dtype": lambda plan: plan.dtype == "bfloat16",
+    "skipped-branch": lambda plan: any(each.skip for each in backwards(plan)),
+    "detached": lambda plan: any(isinstance(event, Detach) for event in plan.events),
+    "resumed": lambda plan: any(isinstance(event, Save) for event in plan.events) and Load() in plan.events,
+}
+
+
+def backwards(plan: Plan) -> list[Backward]:
+    return [event for event in plan.events if isinstance(event, Backward)]
+
+
+def tied(plan: Plan) -> tuple[tuple[str, str], ...]:
+    """The parameters that share memory, in pairs."""
+    pairs: tuple[tuple[str, str], ...] = plan.arguments[1] if plan.model == "TiedLayerGraph" else ()
+    return pairs
+
+
+def overlaps_partly(pair: tuple[str, str]) -> bool:
+    name, source = pair
+    return dimensions_of(name) < dimensions_of(source)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -54,20 +82,18 @@ def test_the_standard_loop_can_follow_what_is_drawn(family: Callable[[], SearchS
 
 
 @pytest.mark.parametrize(
-    "has",
+    ("family", "has"),
     [
-        lambda plan: len(plan.assignments) == 3,
-        lambda plan: bool(plan.shared),
-        lambda plan: plan.dtype == "bfloat16",
-        lambda plan: any(isinstance(event, Backward) and event.skip for event in plan.events),
-        lambda plan: any(isinstance(event, Detach) for event in plan.events),
-        lambda plan: any(isinstance(event, Save) for event in plan.events) and Load() in plan.events,
+        *((plans.histories, has) for has in IN_HISTORIES.values()),
+        (plans.shared_storage, lambda plan: any(map(overlaps_partly, tied(plan)))),
+        (plans.shared_storage, lambda plan: not all(map(overlaps_partly, tied(plan)))),
+        (plans.grad_modes, lambda plan: {"no_grad", "inference_mode"} <= {each.inside for each in backwards(plan)}),
     ],
-    ids=["three-optimizers", "sharing", "dtype", "skipped-branch", "detached", "resumed"],
+    ids=[*IN_HISTORIES, "partly-overlapping", "same-memory", "grad-modes"],
 )
-def test_histories_have_what_they_should(has: object) -> None:
+def test_families_have_what_they_should(family: Callable[[], SearchStrategy[Plan]], has: object) -> None:
     try:
-        find(plans.histories(), has, settings=settings(FEW, max_examples=2000))  # type: ignore[arg-type]
+        find(family(), has, settings=settings(FEW, max_examples=2000))  # type: ignore[arg-type]
     except NoSuchExample:
         pytest.fail("none of 2000")
 

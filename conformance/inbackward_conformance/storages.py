@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -143,14 +142,14 @@ class GradientBytes(TorchDispatchMode):
         return found
 
 
-@dataclass(eq=False)
 class _Lifetime:
     """When a storage was allocated, and freed; 0 if it is alive. The weak reference keeps its address from others."""
 
-    storage: StorageWeakRef
-    nbytes: int
-    born: int
-    died: int = 0
+    def __init__(self, storage: StorageWeakRef, nbytes: int, born: int) -> None:
+        self.storage = storage
+        self.nbytes = nbytes
+        self.born = born
+        self.died = 0
 
 
 @contextmanager
