@@ -8,10 +8,32 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inbackward_conformance.storages import Allocations, GradientBytes
+from inbackward_conformance.storages import Allocations, Storages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+
+class PassedGradients:
+    """Counts the gradients that backward has passed to parameters, by a tensor hook on each.
+
+    What autograd holds back is not counted: the other gradients that a node has computed at the same time, and the part
+    of a gradient that waits for another part. `GradientBytes` of the suite counts that too.
+
+    Attributes:
+        peak: The most bytes that were alive at a time.
+    """
+
+    def __init__(self, params: Iterable[torch.nn.Parameter]) -> None:
+        self.peak = 0
+        self._storages = Storages()
+        self._params = list(params)
+        for param in self._params:
+            param.register_hook(self._record)
+
+    def _record(self, grad: torch.Tensor) -> None:
+        self._storages.see([grad, *(param.grad for param in self._params)])
+        self.peak = max(self.peak, self._storages.live_bytes())
 
 
 @dataclass
@@ -19,7 +41,7 @@ class Peaks:
     """The most bytes that were alive at a time.
 
     Attributes:
-        gradients: In gradients, passed to parameters or accumulated, from their allocation on.
+        gradients: In gradients, passed to parameters or accumulated.
         allocation: In everything that was allocated meanwhile.
     """
 
@@ -30,15 +52,14 @@ class Peaks:
 @contextmanager
 def counted(params: list[torch.nn.Parameter], device: str) -> Iterator[Peaks]:
     """Count in a `with` block around one step. The peaks are there when it is left; hooks stay on the parameters."""
-    peaks, gradients = Peaks(), GradientBytes(params)
+    peaks, gradients = Peaks(), PassedGradients(params)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        with gradients:
-            yield peaks
+        yield peaks
         peaks.allocation = torch.cuda.max_memory_allocated() - before
     else:
-        with gradients, Allocations() as allocations:
+        with Allocations() as allocations:
             yield peaks
         peaks.allocation = allocations.peak
     peaks.gradients = gradients.peak

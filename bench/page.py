@@ -34,8 +34,9 @@ METHOD = """\
 - Rounds: {rounds}, each on new copies, after {warm_up} steps to warm up. A ratio is that of the medians of a
   round, and of all rounds the median.
 - Python's garbage collector runs before each round, and not during it.
-- Peak gradient bytes are counted by weak references to the storages of gradients, each from its allocation until it
-  is freed. The peak allocation is everything that operators allocate in a step, and not what was
+- Peak gradient bytes are counted by weak references to the storages of gradients, whenever backward passes one to a
+  parameter. The embedding of GPT-2 small is used twice: what waits in autograd for the other part of its gradient is
+  not counted, in no variant. The peak allocation is everything that operators allocate in a step, and not what was
   there before: parameters and optimizer state.
 - Models: *200 small* is 100 Linear layers of width 16, with bias; *96 of 256²* and *12 of 1024²* are Linear layers
   without bias; *GPT-2 small* has 12 layers of width 768, a vocabulary of 8,192, a context of 16 tokens, batch 1, and
