@@ -1,7 +1,7 @@
 """The project's sessions: `nox -l` lists them, `nox -s NAME` runs one, CI calls nothing else.
 
-All but `wheel`, `third_party`, `browser` and `recipes` share one environment, which the session `dev-…` makes: torch is
-installed once.
+Most share one environment, which the session `dev-…` makes: torch is installed once. Those that need other libraries
+have their own: `architectures`, `browser`, `matrix`, `recipes`, `third_party` and `wheel`.
 """
 
 import os
@@ -60,10 +60,13 @@ def note_of_dev(session: nox.Session) -> Path:
 
 
 def suite_arguments(
-    report: Path, posargs: list[str], implementations: tuple[str, ...] = ("reference", "reference-handed", "torch")
+    report: Path,
+    posargs: list[str],
+    implementations: tuple[str, ...] = ("reference", "reference-handed", "torch"),
+    chapter: str = "inbackward_conformance",
 ) -> list[str]:
-    """Say how pytest runs the suite: these implementations, unless the caller names others."""
-    args = ["--pyargs", "inbackward_conformance", "-p", "no:randomly", "-n", "2"]
+    """Say how pytest runs the suite, or a chapter: these implementations, unless the caller names others."""
+    args = ["--pyargs", chapter, "-p", "no:randomly", "-n", "2"]
     args += ["--case-seconds", "300"]  # on a busy machine inductor's first compilation takes more than a minute
     given = {arg.partition("=")[0] for arg in posargs}
     if "--implementation" not in given:
@@ -184,6 +187,17 @@ def matrix(session: nox.Session, implementations: list[str], requirements: list[
     finally:
         there = [str(record) for record in records if record.exists()]
         session.run("python", "-m", "inbackward_conformance", "matrix", *there, "-o", str(ROOT / "build/matrix.html"))
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)
+def architectures(session: nox.Session) -> None:
+    """Run the chapter of models of other libraries, and its mutants; what follows `--` goes to pytest."""
+    of_extra = ROOT / "ci" / "constraints-architectures.txt"
+    session.install("-c", str(CONSTRAINTS), "-c", str(of_extra), "-e", ".[conformance,architectures]")
+    report = ROOT / "build" / "architectures.jsonl"
+    chapter = "inbackward_conformance.requirements.test_architectures"
+    session.run("python", "-m", "pytest", *suite_arguments(report, session.posargs, chapter=chapter))
+    session.run("python", str(ROOT / "tests" / "score.py"), "--extra", "architectures")  # fails if nothing could run
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)

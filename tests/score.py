@@ -5,6 +5,7 @@ score by chapter and the mutants of each requirement stand in `conformance/SPEC.
 
     python tests/score.py             prints the score; an error if a mutant escapes, or a file is not up to date
     python tests/score.py --accept    the same, and writes the files
+    python tests/score.py --extra architectures    runs the mutants of requirements that need an extra, and no other
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inbackward_conformance.__main__ import score, specification_text
+from inbackward_conformance.extras import EXTRAS, missing, why_not_run
 from inbackward_conformance.report.read_record import read_record
 from inbackward_conformance.specification import DISTRIBUTED, specification
 from mutants import MUTANTS, Mutant, chapters
-from mutants.selection import selection
+from mutants.selection import OF_EXTRAS, selection
 
 if TYPE_CHECKING:
     from inbackward_conformance.report.record import CaseRecord
@@ -42,7 +44,8 @@ CAUGHT = HERE / "mutants" / "caught.txt"
 TRACES = HERE / "mutants" / "traces.json"
 SPEC = ROOT / "conformance" / "SPEC.md"
 
-RUN_HERE = [mutant for mutant in MUTANTS if specification()[mutant.requirement].applies_to("cpu")]
+EXTRA_OF = {mutant: specification()[mutant.requirement].extra for mutant in MUTANTS}
+RUN_HERE = [mutant for mutant in MUTANTS if specification()[mutant.requirement].is_on("cpu") and not EXTRA_OF[mutant]]
 WORKERS = 3
 """One more than cores: the ranks of the first run wait for each other half of the time."""
 PARTS = 4
@@ -83,7 +86,8 @@ class Seen:
     def departures(self, name: str, made_from: str) -> dict[tuple[str, str], Failure | None]:
         """Return what a mutant comes to where its base comes to something else, by requirement and case."""
         base = self._failures.get(made_from, {})
-        return {key: failure for key, failure in self._failures[name].items() if failure != base.get(key)}
+        own = self._failures.get(name, {})  # none, if it was not run here
+        return {key: failure for key, failure in own.items() if failure != base.get(key)}
 
     def is_caught(self, mutant: Mutant) -> bool:
         """Whether its requirement fails, and not as it does for the base."""
@@ -96,13 +100,20 @@ def main() -> int:
     """Run, print, compare, and write if that is wanted."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--accept", action="store_true", help="write what was found into the files")
-    accept = parser.parse_args().accept
+    parser.add_argument("--extra", choices=EXTRAS, help="run the mutants of requirements that need it; write nothing")
+    arguments = parser.parse_args()
+    if arguments.extra:
+        return score_extra(arguments.extra)
+    accept = arguments.accept
     started = time.monotonic()
     with ThreadPoolExecutor(WORKERS) as pool:
         seen, cases = run_all(pool)
     print(score(traces(seen, cases)))
     print(f"{sum(map(seen.is_caught, RUN_HERE))} of {len(RUN_HERE)} caught, in {time.monotonic() - started:.0f} s")
-    print(f"{len(MUTANTS) - len(RUN_HERE)} are for requirements that take an accelerator")
+    of_extras = Counter(filter(None, EXTRA_OF.values()))
+    print(f"{len(MUTANTS) - len(RUN_HERE) - of_extras.total()} are for requirements that take an accelerator")
+    for extra, number in of_extras.items():
+        print(f"{number} are for requirements that need the extra {extra}: nox -s {extra}")
     escaped = [mutant for mutant in RUN_HERE if not seen.is_caught(mutant)]
     wrong = [f"escaped: {mutant.name}, which is for {mutant.requirement}" for mutant in escaped]
     wrong += [line for mutant in RUN_HERE if mutant.only_drawn for line in named_that_catch(mutant, seen)]
@@ -111,14 +122,32 @@ def main() -> int:
     return int(bool(wrong or stale))
 
 
+def score_extra(extra: str) -> int:
+    """Run the mutants of requirements that need an extra, and say which are not caught."""
+    if missing(extra):
+        print(f"nothing was run: {why_not_run(extra)}")
+        return 1
+    mutants = [mutant for mutant in MUTANTS if EXTRA_OF[mutant] == extra]
+    names = dict.fromkeys(name for mutant in mutants for name in (mutant.name, mutant.made_from))
+    with TemporaryDirectory(prefix="mutants-") as folder:
+        report = Path(folder, "record.jsonl")
+        run(report, list(filter(None, names)), [], extra)
+        seen = Seen([report])
+    escaped = [mutant for mutant in mutants if not seen.is_caught(mutant)]
+    print(f"{len(mutants) - len(escaped)} of {len(mutants)} caught")
+    for mutant in escaped:
+        print(f"escaped: {mutant.name}, which is for {mutant.requirement}")
+    return int(bool(escaped))
+
+
 def run_all(pool: ThreadPoolExecutor) -> tuple[Seen, Counter[str]]:
     """Run mutants and what they are made from, and count all cases; say so, since it takes minutes."""
     chapters_of = chapters()
     on_ranks = [name for name in chapters_of if chapters_of[name] <= DISTRIBUTED]
-    here = [name for name in chapters_of if name not in on_ranks]
+    here = [name for name in chapters_of if name not in on_ranks and not chapters_of[name] <= OF_EXTRAS]
     jobs = [(on_ranks, ["--distributed"]), *((here[number::PARTS], []) for number in range(PARTS))]
     started = time.monotonic()
-    print(f"{len(chapters_of)} implementations, in {len(jobs)} runs", flush=True)
+    print(f"{len(on_ranks) + len(here)} implementations, in {len(jobs)} runs", flush=True)
     with TemporaryDirectory(prefix="mutants-") as folder:
         reports = [Path(folder, f"{number}.jsonl") for number in range(len(jobs))]
         running = [pool.submit(run, report, *job) for report, job in zip(reports, jobs, strict=True)]
@@ -129,10 +158,10 @@ def run_all(pool: ThreadPoolExecutor) -> tuple[Seen, Counter[str]]:
         return Seen(reports), sum((counted.result() for counted in counting), Counter())
 
 
-def run(report: Path, names: list[str], options: list[str]) -> None:
-    """Run the suite on mutants."""
+def run(report: Path, names: list[str], options: list[str], extra: str = "") -> None:
+    """Run the suite on mutants, the requirements that need an extra or those that need none."""
     chosen = report.with_suffix(".selection.json")
-    chosen.write_text(json.dumps(selection(names)), encoding="utf-8")
+    chosen.write_text(json.dumps(selection(names, extra)), encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "--pyargs", "inbackward_conformance", "-q", "--tb=no"]
     command += [f"-pno:{plugin}" for plugin in ("logging", "randomly", "xdist")]
     command += ["--case-seconds", "300"]  # a first compilation by inductor takes its time

@@ -153,7 +153,8 @@ def list_requirements() -> None:
         refusal = f"  may refuse {requirement.may_refuse}" if requirement.may_refuse else ""
         needs = f"  needs {requirement.needs}" if requirement.needs else ""
         accelerator = "  on an accelerator" if requirement.accelerator else ""
-        print(f"{requirement.level:<6} {requirement.id}{refusal}{needs}{accelerator}")
+        extra = f"  with the extra {requirement.extra}" if requirement.extra else ""
+        print(f"{requirement.level:<6} {requirement.id}{refusal}{needs}{accelerator}{extra}")
 
 
 def print_specification(args: argparse.Namespace) -> None:
@@ -182,7 +183,8 @@ def specification_text(traces: Mapping[str, Mapping[str, Any]]) -> str:
             parts += [f"## {chapter}", chapter_text(chapter)]
         refusal = f", may refuse {requirement.may_refuse}" if requirement.may_refuse else ""
         accelerator = ", on an accelerator" if requirement.accelerator else ""
-        parts += [f"### {requirement.id} ({requirement.level}{refusal}{accelerator})", requirement.text]
+        extra = f", with the extra {requirement.extra}" if requirement.extra else ""
+        parts += [f"### {requirement.id} ({requirement.level}{refusal}{accelerator}{extra})", requirement.text]
         if trace := traces.get(requirement.id):
             names = ", ".join(f"`{name}`" for name in trace["mutants"])
             parts.append(f"*Cases: {trace['cases']}. Mutants that it catches: {names}.*")

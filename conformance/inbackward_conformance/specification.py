@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inbackward_conformance.extras import missing
 from inbackward_conformance.outcome import Level, Refusal
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Requirement:
         may_refuse: the latest moment at which a refusal passes; None if a refusal does not pass.
         needs: the optional call of the adapter that it tests; empty if none.
         accelerator: whether it tests a feature that torch has on an accelerator only.
+        extra: the extra of this distribution whose libraries it needs; empty if none.
     """
 
     id: str
@@ -38,6 +40,7 @@ class Requirement:
     may_refuse: Refusal | None = None
     needs: str = ""
     accelerator: bool = False
+    extra: str = ""
 
     @property
     def chapter(self) -> str:
@@ -50,7 +53,14 @@ class Requirement:
         return self.chapter in DISTRIBUTED
 
     def applies_to(self, device: str) -> bool:
-        """Return whether torch has the tested feature on `device`; if not, it does not count for the verdict."""
+        """Return whether it can be tested on `device`, with the libraries that are installed.
+
+        If torch lacks the feature on the device, or its extra is not installed, it does not count for the verdict.
+        """
+        return self.is_on(device) and not missing(self.extra)
+
+    def is_on(self, device: str) -> bool:
+        """Return whether torch has the tested feature on `device`."""
         return not self.accelerator or not device.startswith("cpu")
 
 
@@ -86,6 +96,7 @@ def _requirements_in(path: Path) -> Iterator[Requirement]:
                 may_refuse=None if may_refuse is None else Refusal(may_refuse or Refusal.BEFORE_ANY_CHANGE),
                 needs=marks.get("needs", ""),
                 accelerator="accelerator" in marks,
+                extra=marks.get("with_extra", ""),
             )
 
 

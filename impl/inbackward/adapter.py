@@ -87,6 +87,8 @@ class HandOver(_Ours):
 
     def __init__(self) -> None:
         self._ordinary: weakref.WeakKeyDictionary[nn.Module, list[Optimizer]] = weakref.WeakKeyDictionary()
+        self._order: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
+        """When each optimizer was handed over: the total norm depends on it, by rounding."""
 
     def attach(self, module: nn.Module, assignments: Sequence[Assignment]) -> None:
         """Makes all optimizers of a model, and hands them over.
@@ -121,7 +123,9 @@ class HandOver(_Ours):
 
     def hand_over(self, optimizer: Optimizer) -> inbackward.Handle:
         """Hands over an optimizer."""
-        return inbackward.step_in_backward(optimizer, self.bucket_bytes)
+        handle = inbackward.step_in_backward(optimizer, self.bucket_bytes)
+        self._order[optimizer] = max(self._order.values(), default=0) + 1  # some may be gone
+        return handle
 
     @contextmanager
     def accumulate(self, module: nn.Module) -> Iterator[None]:
@@ -133,7 +137,8 @@ class HandOver(_Ours):
 
     def backward_clipped(self, loss: torch.Tensor, module: nn.Module, **kwargs: Any) -> torch.Tensor | None:
         """Clips by the norm of all gradients of the module's optimizers."""
-        return inbackward.backward(loss, inbackward.get_in_backward_optimizers(module), **kwargs)
+        optimizers = sorted(inbackward.get_in_backward_optimizers(module), key=self._order.__getitem__)
+        return inbackward.backward(loss, optimizers, **kwargs)
 
     def detach(self, module: nn.Module) -> None:
         """Makes the module an ordinary one."""

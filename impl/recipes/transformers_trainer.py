@@ -10,7 +10,7 @@ import tempfile
 from typing import Any
 
 import torch
-import transformers  # type: ignore[import-not-found]
+import transformers
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 import inbackward

@@ -7,6 +7,7 @@ the case that shows it best, where the first one does not.
 from __future__ import annotations
 
 from mutants import (  # noqa: F401 (they register their mutants)
+    of_architectures,
     of_ddp,
     of_equivalence,
     of_fsdp,

@@ -7,8 +7,11 @@ from collections import defaultdict
 from inbackward_conformance.specification import DISTRIBUTED, specification
 from mutants.registry import MUTANTS, chapters
 
-APART = DISTRIBUTED | {"accumulation", "clipping", "functional", "handed_over"}
-"""Chapters of calls that the others do not make: their mutants run them alone, and no other mutant does."""
+OF_EXTRAS = {requirement.chapter for requirement in specification().values() if requirement.extra}
+"""Chapters that need the libraries of an extra, which have a session of their own."""
+
+APART = DISTRIBUTED | OF_EXTRAS | {"accumulation", "clipping", "functional", "handed_over"}
+"""Chapters of calls that the others do not make, or of an extra: their own mutants run them alone, and no others do."""
 
 SLOW = {
     "ddp/early_step",
@@ -41,9 +44,16 @@ for mutant in MUTANTS:
         _CASES[mutant.requirement][name].append(mutant.case)
 
 
-def selection(names: list[str]) -> dict[str, dict[str, list[str]]]:
-    """Return the cases of these mutants and bases, by name and requirement, for `--conformance-select`."""
-    return {name: {each: cases for each in specification() if (cases := cases_for(name, each))} for name in names}
+def selection(names: list[str], extra: str = "") -> dict[str, dict[str, list[str]]]:
+    """Return the cases of these mutants and bases, by name and requirement, for `--conformance-select`.
+
+    They are of requirements that need no extra; or of one that needs this extra, for mutants of this one alone.
+    """
+    known = [name for name, requirement in specification().items() if requirement.extra == extra]
+    return {
+        name: {each: cases for each in known if (cases := _CASES[each].get(name) if extra else cases_for(name, each))}
+        for name in names
+    }
 
 
 def cases_for(name: str, requirement: str) -> list[str]:

@@ -9,7 +9,9 @@ import torch
 from inbackward_conformance.catalogue import (
     checkpointed_models,
     hazardous_models,
+    language_architectures,
     layer_graph,
+    media_architectures,
     models,
     shared_storages,
     tensor_subclasses,
@@ -20,7 +22,16 @@ if TYPE_CHECKING:
 
     from inbackward_conformance.plan import Plan
 
-MODULES = (models, hazardous_models, checkpointed_models, shared_storages, tensor_subclasses, layer_graph)
+MODULES = (
+    models,
+    hazardous_models,
+    checkpointed_models,
+    shared_storages,
+    tensor_subclasses,
+    layer_graph,
+    language_architectures,
+    media_architectures,
+)
 
 
 def build_model(plan: Plan, device: torch.device) -> nn.Module:

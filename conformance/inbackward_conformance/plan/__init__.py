@@ -5,8 +5,8 @@ numbers, but no model, tensor or optimizer. `inbackward_conformance.training` ru
 writes it as a script. Importing this package does not import torch.
 """
 
-from inbackward_conformance.plan.assignment import ALL, Assignment, Group, TensorOption
+from inbackward_conformance.plan.assignment import ALL, MATRICES, OTHERS, TRAINED, Assignment, Group, TensorOption
 from inbackward_conformance.plan.need import Need
 from inbackward_conformance.plan.plan import Plan, Ranks
 
-__all__ = ["ALL", "Assignment", "Group", "Need", "Plan", "Ranks", "TensorOption"]
+__all__ = ["ALL", "MATRICES", "OTHERS", "TRAINED", "Assignment", "Group", "Need", "Plan", "Ranks", "TensorOption"]

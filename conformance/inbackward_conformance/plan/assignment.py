@@ -11,6 +11,18 @@ from inbackward_conformance.plan.need import ANY, Need
 ALL = "model.parameters()"
 """All parameters of the model, passed as the generator that `model.parameters()` returns."""
 
+TRAINED = "[param for param in model.parameters() if param.requires_grad]"
+"""The parameters that require gradients."""
+
+MATRICES = "[param for param in model.parameters() if param.requires_grad and param.dim() == 2]"
+"""Of these the matrices, for an optimizer that takes nothing else."""
+
+OTHERS = "[param for param in model.parameters() if param.requires_grad and param.dim() != 2]"
+"""The others that require gradients."""
+
+SELECTIONS = frozenset({ALL, TRAINED, MATRICES, OTHERS})
+"""What may stand in the place of parameter names: the source of an expression."""
+
 
 @dataclass(frozen=True, repr=False)
 class TensorOption(Printable):
@@ -34,8 +46,8 @@ class Assignment(Printable):
     Attributes:
         optimizer: name of a class in `torch.optim`, or `package.module:Class`.
         options: keyword arguments of the class.
-        params: `ALL`, parameter groups, or an ordered list of parameter names. A name may be repeated, and a shared
-            parameter may have any of its names.
+        params: one of `SELECTIONS`, parameter groups, or an ordered list of parameter names. A name may be repeated,
+            and a shared parameter may have any of its names.
         hook: whether the optimizer steps inside backward; if not, it is stepped by hand.
         named: whether the parameters are passed as `(name, parameter)` pairs.
         need: what the plan needs of an optimizer. `optimizer` and `options` meet it; an implementation with optimizer
@@ -51,7 +63,7 @@ class Assignment(Printable):
 
     def __post_init__(self) -> None:
         """Reject a bare name, which would be read as the whole model or as its letters."""
-        if isinstance(self.params, str) and self.params != ALL:
+        if isinstance(self.params, str) and self.params not in SELECTIONS:
             msg = f"params={self.params!r}: expected ALL or a tuple of parameter names; write ({self.params!r},)"
             raise TypeError(msg)
         if self.named and self.params != ALL:

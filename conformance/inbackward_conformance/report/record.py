@@ -92,7 +92,8 @@ class RequirementRecord:
         expected: whether all its failures were expected.
         ran: whether it ran completely: no case was `not run`, and not all were `not offered` unless it tests an
             optional call.
-        applies: whether torch has the tested feature on this device; if not, it does not count for the verdict.
+        applies: whether it can be tested on this device, with the libraries that are installed; if not, it does not
+            count for the verdict.
         tested: the number of its cases that were neither `not offered` nor `not run`.
     """
 
@@ -191,11 +192,17 @@ def describe_rounding(rounding: Mapping[str, Any]) -> str:
 
 
 def reasons_not_run(requirements: Iterable[RequirementRecord], cases: Iterable[CaseRecord]) -> dict[str, int]:
-    """Return why requirements that apply to the device were not run, with the number of requirements."""
-    missing = {each.requirement for each in requirements if each.applies and each.outcome is Outcome.NOT_RUN}
+    """Return why requirements were not run, with the number of requirements; those that torch lacks are left out."""
+    missing = {each.requirement for each in requirements if _is_missed(each) and each.outcome is Outcome.NOT_RUN}
     told = {(case.detail, case.requirement) for case in cases if case.outcome is Outcome.NOT_RUN}
     counts = Counter(reason for reason, requirement in sorted(told) if requirement in missing)
     return dict(counts.most_common())
+
+
+def _is_missed(requirement: RequirementRecord) -> bool:
+    """Return whether another run on the same device could test a requirement."""
+    known = specification().get(requirement.requirement)
+    return requirement.applies or bool(known and known.extra)
 
 
 class RecordFile:

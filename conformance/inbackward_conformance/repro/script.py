@@ -11,7 +11,8 @@ import torch
 from inbackward_conformance.catalogue.build import build_model
 from inbackward_conformance.catalogue.comm_hooks import POWER_SGD, find_comm_hook
 from inbackward_conformance.catalogue.optimizers import find_optimizer_class, needs_closure
-from inbackward_conformance.plan import ALL, Assignment, Group, Plan
+from inbackward_conformance.catalogue.selected import is_selected
+from inbackward_conformance.plan import Assignment, Group, Plan
 from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import sources
 from inbackward_conformance.repro.bound_optimizers import import_of
@@ -97,6 +98,8 @@ class Script:
         if scale != 1.0:
             return f"({self.loss(skip, forward)} * {expression(scale)})"
         output = forward or f"{self.forward}(batch{f', skip={skip!r}' if skip else ''})"
+        if getattr(self._model, "returns_loss", False):
+            return output
         if self._complex:
             return f"((output := {output}) * output.conj()).real.mean()"
         return f"{output}.square().mean()"
@@ -183,8 +186,10 @@ class Script:
         """Yield the first name of each parameter, except those of layers that the model adds later."""
         names = {id(param): name for name, param in self._model.named_parameters()}
         known = dict(self._model.named_parameters(remove_duplicate=False))
-        if assignment.params == ALL:
-            yield from names.values()
+        if isinstance(assignment.params, str):
+            for name, param in self._model.named_parameters():
+                if is_selected(param, assignment.params):
+                    yield name
             return
         for item in assignment.params:
             for name in item.params if isinstance(item, Group) else (str(item),):

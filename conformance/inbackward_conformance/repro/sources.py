@@ -30,6 +30,8 @@ def assigned_parameters(assignment: Assignment) -> str:
     """Return the source of the parameters to pass to the optimizer class."""
     if assignment.params == ALL:
         return "model.named_parameters()" if assignment.named else "model.parameters()"
+    if isinstance(assignment.params, str):
+        return assignment.params
     return "[" + ", ".join(map(_item, assignment.params)) + "]"
 
 

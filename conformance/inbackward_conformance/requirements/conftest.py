@@ -17,6 +17,7 @@ from inbackward_conformance.checking.check import Check
 from inbackward_conformance.checking.drawn import Drawn
 from inbackward_conformance.checking.profiles import QUICK, drawing
 from inbackward_conformance.checking.standard_runs import StandardRuns
+from inbackward_conformance.extras import missing, why_not_run
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotRun, Outcome
 from inbackward_conformance.plugin.case import attach_case, mark_expected, mark_finding, with_script, worst_finding
 from inbackward_conformance.plugin.crash_note import CrashNote
@@ -51,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "may_refuse(latest): a refusal passes: 'before any change' (the default), 'at attachment' or 'late'",
         "needs(call): the optional call of an adapter that the requirement is about",
         "optimizers(argument, choices, ids, variants): a case for each of these, or for each class of an adapter's own",
+        "with_extra(name): needs the libraries of this extra: without them not run, and no verdict rests on it",
         "accelerator: about what torch itself has on an accelerator only: on a CPU not run, and no verdict rests on it",
     ):
         config.addinivalue_line("markers", mark)
@@ -138,7 +140,9 @@ def check(
 ) -> Check:
     """Return the check of the implementation under test against the standard loop."""
     requirement = specification()[requirement_id(request.path, request.node.name)]
-    if not requirement.applies_to(device):
+    if missing(requirement.extra):
+        raise NotRun(why_not_run(requirement.extra))
+    if not requirement.is_on(device):
         raise NotRun(f"torch itself has this on an accelerator only, and the run is on {device}")
     option = request.config.getoption
     on_ranks = OnRanks(ranks, request.node.callspec.params["implementation"], device, option("case_seconds"))

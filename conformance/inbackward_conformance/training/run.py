@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from inbackward_conformance.catalogue.build import build_model, dtype_of
 from inbackward_conformance.catalogue.optimizers import bind_options, find_optimizer_class
 from inbackward_conformance.catalogue.scaler import build_scaler
+from inbackward_conformance.catalogue.selected import is_selected
 from inbackward_conformance.plan import ALL, Assignment, Group, Plan
 
 if TYPE_CHECKING:
@@ -60,8 +61,13 @@ class TrainingRun:
     def loss(
         self, batch: tuple[Tensor, ...], skip: tuple[str, ...] = (), forward: Callable[..., Tensor] | None = None
     ) -> Tensor:
-        """Return the mean squared absolute value of the output of the model, or of `forward`."""
+        """Return the mean squared absolute value of the output of the model, or of `forward`.
+
+        A model with the attribute `returns_loss` returns its own loss.
+        """
         output: Tensor = (forward or self.wrapper or self.model)(*batch, **({"skip": skip} if skip else {}))
+        if getattr(self.model, "returns_loss", False):
+            return output
         return (output * output.conj()).real.mean() if output.is_complex() else output.square().mean()
 
     def bind(self, assignment: Assignment) -> BoundAssignment:
@@ -87,6 +93,8 @@ class TrainingRun:
     def _params(self, assignment: Assignment) -> Iterable[Any]:
         if assignment.params == ALL:
             return self.model.named_parameters() if assignment.named else self.model.parameters()
+        if isinstance(assignment.params, str):
+            return [param for param in self.model.parameters() if is_selected(param, assignment.params)]
         return [
             {"params": self._lookup(item.params), **bind_options(item.options)}
             if isinstance(item, Group)

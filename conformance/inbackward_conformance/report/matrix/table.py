@@ -183,8 +183,8 @@ def _cells(implementation: str, runs: Iterable[RecordedRun]) -> dict[str, Cell]:
         records = [record for record in run.requirements if record.implementation == implementation]
         for chapter, rows in groupby(records, lambda record: _chapter(record.requirement)):
             cells = {row.requirement: Cell(row, tuple(cases.get(row.requirement, ())), run) for row in rows}
-            # A run of selected cases lists unselected chapters as `not run`; they must not replace results.
-            if chapter not in chapters or any(cell.cases for cell in cells.values()):
+            # Chapters that were not selected, or whose extra was not installed, must not replace results.
+            if chapter not in chapters or any(cell.cases and cell.requirement.applies for cell in cells.values()):
                 chapters[chapter] = cells
     return {name: cell for cells in chapters.values() for name, cell in cells.items()}
 
