@@ -198,6 +198,7 @@ def architectures(session: nox.Session) -> None:
     chapter = "inbackward_conformance.requirements.test_architectures"
     session.run("python", "-m", "pytest", *suite_arguments(report, session.posargs, chapter=chapter))
     session.run("python", str(ROOT / "tests" / "score.py"), "--extra", "architectures")  # fails if nothing could run
+    session.run("python", "-m", "pytest", "-n", "2", "-p", "no:randomly", str(ROOT / "tests" / "test_architectures.py"))
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)

@@ -27,7 +27,7 @@ from inbackward_conformance.checking.drawn import temporary_home
 from inbackward_conformance.checking.profiles import QUICK, drawing
 from inbackward_conformance.checking.strategies import plans as plans_to_draw
 from inbackward_conformance.outcome import Compared
-from inbackward_conformance.plan import Assignment, Group, Plan, Ranks, events
+from inbackward_conformance.plan import MATRICES, OTHERS, TRAINED, Assignment, Group, Plan, Ranks, events
 from inbackward_conformance.plan.events import Event, LoadSharded, PerRank, SaveSharded
 from inbackward_conformance.plan.literals import read
 from inbackward_conformance.ranks.job import Job, Rank, values_of
@@ -89,6 +89,19 @@ FURTHER_PLANS: list[tuple[str, Plan]] = [
                 events.StepSchedules(),
                 events.Backward(),
             ),
+        ),
+    ),
+    (
+        "multiple_optimizers/same_class",
+        Plan(
+            "MLP",
+            (
+                Assignment("Muon", {"lr": 0.1}, MATRICES),
+                Assignment("SGD", {"lr": 0.1}, OTHERS),
+                Assignment("AdamW", {"lr": 0.01}, TRAINED),
+            ),
+            (events.Backward(), events.Backward()),
+            frozen=("0.bias", "2.weight"),
         ),
     ),
     (

@@ -96,7 +96,7 @@ def count_styles(column: Column) -> list[tuple[CellStyle, int]]:
 
 
 def render(matrix: Matrix, output_format: Format, *, may_refuse_only: bool = False) -> str:
-    """Return the matrix in a format; `may_refuse_only` keeps only the requirements that accept a refusal.
+    """Return the matrix in a format; `may_refuse_only` keeps the requirements that accept a refusal and could be run.
 
     Raises:
         BadRecord: if a badge is asked for and there is not exactly one column.
@@ -144,7 +144,7 @@ def _markdown(text: str) -> str:
 
 def _may_refuse(row: RequirementRecord) -> bool:
     requirement = specification().get(row.requirement)
-    return bool(requirement and requirement.may_refuse)
+    return bool(requirement and requirement.may_refuse and row.applies)
 
 
 def _details(matrix: Matrix) -> list[dict[str, Any]]:
