@@ -32,8 +32,8 @@ the case is `not offered`, and the reason says which need it is."""
 ABOUT_MUTANTS = """\
 `nox -s mutants` runs broken implementations, mutants, over the suite: at least one for each requirement, each made from
 a sound implementation with one defect. A mutant is caught if its requirement fails, and not for what the implementation
-that it is made from does as well. The mutants of requirements that need the libraries of an extra are run by the session
-of that name, such as `nox -s architectures`, which fails if one is not caught; the table does not count them."""
+that it is made from does as well. The mutants of requirements that need the libraries of an extra are run by a session
+of its name, such as `nox -s architectures`, which fails if one is not caught. The table does not count them."""
 
 
 class BadOutput(ValueError):

@@ -137,7 +137,7 @@ class HandOver(_Ours):
 
     def backward_clipped(self, loss: torch.Tensor, module: nn.Module, **kwargs: Any) -> torch.Tensor | None:
         """Clips by the norm of all gradients of the module's optimizers."""
-        optimizers = sorted(inbackward.get_in_backward_optimizers(module), key=self._order.__getitem__)
+        optimizers = sorted(inbackward.get_in_backward_optimizers(module), key=lambda each: self._order.get(each, 0))
         return inbackward.backward(loss, optimizers, **kwargs)
 
     def detach(self, module: nn.Module) -> None:

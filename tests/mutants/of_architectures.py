@@ -72,17 +72,25 @@ class EndsWithTheFirstBackward(LeavesFrozen):
 
 
 @fails("architectures/mixtral")
-@fails("architectures/dit")
-class LazyRows(LeavesFrozen):
-    """Experts and rows of embeddings without a gradient stay, though weight decay and momentum would move them."""
+class LazyExperts(LeavesFrozen):
+    """Experts without a gradient stay, though weight decay and momentum would move them."""
+
+    dimensions = 3
 
     def step(self, optimizer: Optimizer, param: Tensor) -> None:
         grad, before = param.grad, param.detach().clone()
         super().step(optimizer, param)
-        if grad is not None and grad.dim() > 1:
+        if grad is not None and grad.dim() == self.dimensions:
             lazy = grad.flatten(1).eq(0).all(1)
             with torch.no_grad():
                 param[lazy] = before[lazy]
+
+
+@fails("architectures/dit")
+class LazyRows(LazyExperts):
+    """The same of an embedding: rows that no batch reaches stay."""
+
+    dimensions = 2
 
 
 @fails("architectures/mamba")
