@@ -22,7 +22,7 @@ from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import BrokenPromise, NotOffered, Outcome
 from inbackward_conformance.plan import Assignment, Plan
-from inbackward_conformance.plan.events import Backward
+from inbackward_conformance.plan.events import Backward, ClippedBackward
 from inbackward_conformance.specification import specification
 
 ROOT = Path(__file__).parents[1]
@@ -140,3 +140,13 @@ def test_what_cannot_be_imported_is_recorded_as_not_run(tmp_path: Path) -> None:
     here, on_ranks = chapters
     assert "ddp" in on_ranks - here
     assert "sharing" in here - on_ranks
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_norm_of_several_optimizers_adds_up_in_the_order_of_hand_over(seed: int) -> None:
+    """Not in the order in which they are listed, that of the model's parameters: another order rounds otherwise."""
+    later = Assignment("SGD", {"lr": 0.05}, params=("0.bias", "2.bias", "4.bias"))
+    earlier = Assignment("AdamW", {"lr": 0.01}, params=("0.weight", "2.weight", "4.weight"))
+    check = check_of(find_implementation("reference-handed"))
+    check(Plan("MLP", (later, earlier), (ClippedBackward(0.01),) * 3, seed=seed))
+    assert [finding.outcome for finding in check.findings] == [Outcome.CONFORMS]

@@ -7,7 +7,6 @@ the case that shows it best, where the first one does not.
 from __future__ import annotations
 
 from mutants import (  # noqa: F401 (they register their mutants)
-    of_architectures,
     of_ddp,
     of_equivalence,
     of_fsdp,
@@ -16,6 +15,7 @@ from mutants import (  # noqa: F401 (they register their mutants)
     of_hazards,
     of_hook_then_optimizer,
     of_memory_in_common,
+    of_other_libraries,
     of_properties,
     of_structure,
     of_tensor_parallel,
