@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from itertools import count
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Generator, Tensor, nn
 
 from conftest import Suite
 from inbackward_conformance import extras, specification
 from inbackward_conformance.__main__ import main
+from inbackward_conformance.adapters.find import find_implementation
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.catalogue import language_architectures
+from inbackward_conformance.catalogue.architecture import Architecture
+from inbackward_conformance.checking.check import Check
 from inbackward_conformance.extras import EXTRAS, missing, why_not_run
+from inbackward_conformance.outcome import NotRun
+from inbackward_conformance.plan import Assignment, Plan
+from inbackward_conformance.plan.events import Backward
 from inbackward_conformance.report.record import reasons_not_run, summarize, verdict
 from records import case, write_record
 
@@ -93,3 +105,50 @@ def test_a_run_without_it_says_what_to_install(suite: Suite) -> None:
     assert {line["detail"] for line in suite.cases()} == {why_not_run("architectures")}
     told = f"not run: {why_not_run('architectures')} ({len(suite.outcomes())} requirements)"
     assert told in " ".join(result.stdout.str().split())
+
+
+class BuiltByNone(Architecture):
+    def build(self) -> nn.Module:
+        raise ImportError("no name 'GPT6' in its library")
+
+
+class Renamed(Architecture):
+    def build(self) -> nn.Module:
+        return nn.Linear(2, 2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        loss: Tensor = self.model(features).loss
+        return loss
+
+    @staticmethod
+    def batch(generator: Generator) -> tuple[Tensor, ...]:
+        return (torch.randn(2, 2, generator=generator),)
+
+
+class Atomic(Renamed):
+    """Some kernels of accelerators add up in any order."""
+
+    calls = count()
+
+    def forward(self, features: Tensor) -> Tensor:
+        loss: Tensor = self.model(features).sum() * (1 + next(self.calls))
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (BuiltByNone, "the versions of libraries here do not build BuiltByNone: ImportError: no name 'GPT6'"),
+        (Renamed, "the versions of libraries here do not train Renamed: AttributeError: 'Tensor' object has no"),
+        (Atomic, "the standard loop itself trains Atomic otherwise each time: parameter 'model.weight' differs"),
+    ],
+    ids=["build", "train", "repeat"],
+)
+def test_what_a_library_does_wrong_is_not_run(
+    model: type[nn.Module], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An implementation has no part in it."""
+    monkeypatch.setattr(language_architectures, model.__name__, model, raising=False)
+    check = Check(Implementation(find_implementation("reference")), specification.specification()[GPT2], "cpu")
+    with pytest.raises(NotRun, match=re.escape(reason)):
+        check(Plan(model.__name__, (Assignment("SGD", {"lr": 0.1}),), (Backward(),)))

@@ -16,6 +16,9 @@ from inbackward_conformance.catalogue import (
     shared_storages,
     tensor_subclasses,
 )
+from inbackward_conformance.catalogue.architecture import Architecture
+from inbackward_conformance.outcome import NotRun
+from inbackward_conformance.raised_error import text_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,8 +38,12 @@ MODULES = (
 
 
 def build_model(plan: Plan, device: torch.device) -> nn.Module:
-    """Build the plan's model: cast it, tie, share and freeze its parameters."""
-    model = model_class(plan)(*plan.arguments).to(device, dtype_of(plan))
+    """Build the plan's model: cast it, tie, share and freeze its parameters.
+
+    Raises:
+        NotRun: it is of another library, whose version here does not build it.
+    """
+    model = _new_model(plan).to(device, dtype_of(plan))
     if ties_weights(plan):
         model.tie_weights()  # type: ignore[operator]
     for name, source in plan.shared:
@@ -59,6 +66,20 @@ def ties_weights(plan: Plan) -> bool:
     return hasattr(model_class(plan), "tie_weights")
 
 
+def is_of_a_library(plan: Plan) -> bool:
+    """Return whether the model is of another library, so that what it does depends on the library's version."""
+    return issubclass(model_class(plan), Architecture)
+
+
 def dtype_of(plan: Plan) -> torch.dtype | None:
     """Return the dtype to cast the model and its batches to; None for no cast."""
     return getattr(torch, plan.dtype) if plan.dtype else None
+
+
+def _new_model(plan: Plan) -> nn.Module:
+    try:
+        return model_class(plan)(*plan.arguments)
+    except Exception as error:
+        if is_of_a_library(plan):
+            raise NotRun(f"the versions of libraries here do not build {plan.model}: {text_of(error)}") from error
+        raise

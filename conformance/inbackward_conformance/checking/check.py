@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.binding import bind_plan
+from inbackward_conformance.catalogue.build import is_of_a_library
 from inbackward_conformance.checking.raising import rejection
 from inbackward_conformance.checking.standard_runs import StandardRuns
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
@@ -15,7 +16,7 @@ from inbackward_conformance.training.compare import compare, difference
 from inbackward_conformance.training.compare_ranks import compare_ranks
 from inbackward_conformance.training.in_backward import InBackward
 from inbackward_conformance.training.lockstep import Lockstep
-from inbackward_conformance.training.standard_loop import unusable_plan_error
+from inbackward_conformance.training.standard_loop import StandardLoop, unusable_plan_error
 from inbackward_conformance.training.trace import PLAN_ERRORS, Raised
 from inbackward_conformance.training.train import train
 
@@ -119,6 +120,8 @@ class Check:
         observed = train(plan, InBackward(self._implementation), self._device)
         rounding = self._implementation.declared.rounding.size
         finding = compare(standard, observed, self._requirement.may_refuse, rounding)
+        if finding.outcome is Outcome.DIVERGES and is_of_a_library(plan):
+            self._require_repeatable(plan, standard)
         if never_stopped is None or observed.raised or standard.raised:
             return finding
         expected = self._standard_runs.here(never_stopped, self._implementation, self._device)
@@ -177,6 +180,16 @@ class Check:
     def _require_usable(self, plan: Plan, raised: Raised | None, standard_may_raise: bool) -> None:
         if raised and (not standard_may_raise or raised.text.startswith(PLAN_ERRORS)):
             raise unusable_plan_error(self._implementation, plan, raised)
+
+    def _require_repeatable(self, plan: Plan, standard: Trace) -> None:
+        """Require that the standard loop gives the same again: a model of another library may do what it likes.
+
+        Raises:
+            NotRun: it does not.
+        """
+        again = train(plan, StandardLoop(self._implementation), self._device)
+        if not (finding := compare(standard, again)).passed:
+            raise NotRun(f"the standard loop itself trains {plan.model} otherwise each time: {finding.detail}")
 
     def _run_standard_alone(self, plan: Plan) -> None:
         assert plan.ranks

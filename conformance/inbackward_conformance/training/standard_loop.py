@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from inbackward_conformance.catalogue.build import is_of_a_library
 from inbackward_conformance.catalogue.optimizers import needs_closure
 from inbackward_conformance.catalogue.schedulers import build_scheduler
-from inbackward_conformance.outcome import NotOffered
+from inbackward_conformance.outcome import NotOffered, NotRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -191,8 +192,10 @@ def unusable_plan_error(implementation: Implementation, plan: Plan, raised: Rais
 
     The implementation's own optimizer classes need not support every plan that torch's do. Where an adapter declares
     none, and makes the standard optimizer of another class itself, it should have raised `NotOffered` instead of making
-    one that cannot be constructed.
+    one that cannot be constructed. A model of another library may not work with the versions that are installed.
     """
+    if is_of_a_library(plan):
+        return NotRun(f"the versions of libraries here do not train {plan.model}: {raised.text}")
     declared = bool(implementation.declared.own_optimizers)
     if declared or (implementation.offers("standard_optimizer") and not raised.attaching):
         return NotOffered(f"the standard loop with its own optimizer class raises {raised.text}")
