@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -134,8 +134,7 @@ class GradientBytes(TorchDispatchMode):
                 lifetime.died = self._now
                 del self._living[address]
         found = []
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
+        for storage in chain.from_iterable(map(storages_of, tensors)):
             reference = StorageWeakRef(storage)
             new = _Lifetime(reference, storage.nbytes(), self._now)
             found.append(self._living.setdefault(reference.cdata, new))

@@ -15,10 +15,10 @@ from torch import Tensor
 from inbackward_conformance.own_model.place import place_of
 from inbackward_conformance.own_model.task import kind_of
 from inbackward_conformance.own_model.unusable import UnusableModel
+from inbackward_conformance.storages import GradientBytes
 from inbackward_conformance.training.global_state import restored_settings
 from inbackward_conformance.training.random_numbers import restored_random_numbers, seed_all_random_numbers
 from inbackward_conformance.training.recording import record
-from inbackward_conformance.training.storages import GradientBytes
 from inbackward_conformance.training.trace import Trace, take_snapshot
 
 if TYPE_CHECKING:
@@ -151,8 +151,9 @@ def peak_of_gradients(task: Task, method: StandardLoop | InBackward) -> int:
         run.attach()
         gradients = GradientBytes(param for param in run.made.model.parameters() if param.requires_grad)
         _seed(task)
-        for number in range(task.steps):
-            run.step(number)
+        with gradients:
+            for number in range(task.steps):
+                run.step(number)
     return gradients.peak
 
 
