@@ -10,6 +10,8 @@ from __future__ import annotations
 import itertools
 import weakref
 from contextlib import ExitStack
+from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, NoReturn
 
 from inbackward import _engine
@@ -164,21 +166,48 @@ class Assignment:
             if optimizer is not None:
                 optimizer.step()
 
+    @staticmethod
     @_engine.run_eagerly
-    def finish(self, run: _engine.Pass) -> None:
-        """Steps every parameter that holds a gradient; beside other passes, those that this one has reached."""
-        bucket = self.bucket_in(run)
-        # To read a gradient that another thread accumulates meanwhile can crash.
-        params = self._reached_or_not() if bucket is None or len(self._open) == 1 else bucket.not_stepped
-        holding = [param for param in params if param.grad is not None]
-        if holding:
-            self._step_at_end(holding, run)
-        if _engine.keeps_graph():
-            explain_stale_graph(self._reached_or_not())
+    def finish(run: _engine.Pass) -> None:
+        """Steps every parameter of the assignments that a pass has reached, as far as they hold a gradient.
 
-    def _reached_or_not(self) -> list[torch.Tensor]:
+        As in the standard loop, an assignment steps all of its parameters before the next one does: parameters of two
+        may have one memory.
+        """
+        joined = sorted(run.joined, key=attrgetter("number"))
+        holding = {assignment: params for assignment in joined if (params := assignment.holding_in(run))}
+        if all(assignment.is_alone for assignment in holding) or len(holding) == 1:
+            for assignment, params in holding.items():
+                assignment.step_at_end(params, run)
+        else:
+            due = (assignment.due_of(params, run) for assignment, params in holding.items())
+            step_together([*dict.fromkeys(chain.from_iterable(due))])
+        if _engine.keeps_graph():
+            for assignment in joined:
+                explain_stale_graph(assignment.params)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is known that no other assignment has any of the parameters."""
+        return False
+
+    @property
+    def params(self) -> list[torch.Tensor]:
+        """The parameters, once each."""
         return [attachment.param for attachment in self.attachments]
 
-    def _step_at_end(self, params: list[torch.Tensor], run: _engine.Pass) -> None:
+    def holding_in(self, run: _engine.Pass) -> list[torch.Tensor]:
+        """The parameters that hold a gradient at the end of a pass; beside other passes, those that it has reached."""
+        bucket = self.bucket_in(run)
+        # To read a gradient that another thread accumulates meanwhile can crash.
+        params = self.params if bucket is None or len(self._open) == 1 else bucket.not_stepped
+        return [param for param in params if param.grad is not None]
+
+    def due_of(self, params: list[torch.Tensor], run: _engine.Pass) -> list[Attachment]:
+        """What is attached to those of the parameters that are to be stepped at the end of the pass."""
         found = map(attachment_of, params)
-        step_together([each for each in found if each and self in each.optimizers and each.may_step_at_end_of(run)])
+        return [each for each in found if each and self in each.optimizers and each.may_step_at_end_of(run)]
+
+    def step_at_end(self, params: list[torch.Tensor], run: _engine.Pass) -> None:
+        """Steps parameters at the end of a pass, with all of their optimizers."""
+        step_together(self.due_of(params, run))

@@ -222,8 +222,9 @@ class Attachment:
 
     def _join(self, run: _engine.Pass) -> Bucket | None:
         for assignment in self._assignments:
-            if assignment.finish not in run.at_end:
+            if assignment not in run.joined:
                 assignment.follow_edits()
+                run.joined[assignment] = None
                 run.at_end[assignment.finish] = None
         # No optimizer is left where all groups have dropped the parameter.
         return self._assignments[0].join(run) if self._assignments else None

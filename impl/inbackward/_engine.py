@@ -67,17 +67,19 @@ class Pass:
             uniqueness. It is not called where backward raises.
         turns_to_wait: How often `at_end` lets go first whatever others have queued for the end of the pass meanwhile.
         waiting: The gradients that wait, by what steps them.
+        joined: What steps parameters that the pass has reached, a dict for its order.
         callers_known: For which it is known that who runs this pass lets them step inside it.
         over: Whether the pass has ended, and ran in no other.
         is_distributed: Whether there is a process group.
     """
 
-    __slots__ = ("_outer", "at_end", "callers_known", "is_distributed", "over", "turns_to_wait", "waiting")
+    __slots__ = ("_outer", "at_end", "callers_known", "is_distributed", "joined", "over", "turns_to_wait", "waiting")
 
     def __init__(self) -> None:
         self.at_end: dict[Callable[[Pass], None], None] = {}
         self.turns_to_wait = 0
         self.waiting: dict[object, Waiting] = {}
+        self.joined: dict[Any, None] = {}
         self.callers_known: set[object] = set()
         self.over = False
         self.is_distributed = distributed.is_available() and distributed.is_initialized()
@@ -104,11 +106,13 @@ class Pass:
                 waiting.drop()
         else:
             outer.at_end.update(self.at_end)
+            outer.joined.update(self.joined)
             outer.turns_to_wait = max(outer.turns_to_wait, self.turns_to_wait)
             for key, waiting in self.waiting.items():
                 outer.waiting[key] = waiting.move_to(outer, outer.waiting.get(key))
         self._outer = outer
         self.at_end = {}
+        self.joined = {}
         self.waiting = {}
 
 

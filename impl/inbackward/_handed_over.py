@@ -123,14 +123,22 @@ class HandedOver(Assignment):
             self.gate.open(bucket.task, bucket.waiting.append)  # there is nothing else to be done before the end
         return bucket
 
-    def _reached_or_not(self) -> list[torch.Tensor]:
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is known that no other assignment has any of the parameters."""
+        return bool(self._is_alone)
+
+    @property
+    def params(self) -> list[torch.Tensor]:
+        """The parameters, once each."""
         return self._params
 
-    def _step_at_end(self, params: list[torch.Tensor], run: _engine.Pass) -> None:
+    def step_at_end(self, params: list[torch.Tensor], run: _engine.Pass) -> None:
+        """Steps parameters at the end of a pass, with all of their optimizers."""
         if self._is_alone and not run.is_distributed and len(self._open) == 1:
             self._step_all(params)
         else:
-            super()._step_at_end(params, run)
+            super().step_at_end(params, run)
 
     def step_now(self, params: Iterable[torch.Tensor]) -> None:
         """Steps parameters of this optimizer."""

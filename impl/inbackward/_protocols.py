@@ -82,5 +82,6 @@ class Assigned(Protocol):
     def step(self, attachments: Sequence[Any]) -> None:
         """Steps those of the given parameters that this assignment has."""
 
-    def finish(self, run: Pass) -> None:
+    @staticmethod
+    def finish(run: Pass) -> None:
         """Steps every parameter that holds a gradient, at the end of a pass."""
