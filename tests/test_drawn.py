@@ -37,7 +37,7 @@ FAMILIES = [
     plans.repeated_listings,
     plans.gradients_from_before,
 ]
-"""All but new data, some of which the standard loop cannot follow."""
+"""All but new data and swapped tensors, some of which the standard loop cannot follow."""
 
 SGD = "Assignment('SGD', options={'lr': 0.1})"
 FEW = settings(drawing(QUICK), max_examples=25)

@@ -69,6 +69,7 @@ FAMILIES = [
     "shared_storage",
     "steps_by_hand",
     "structures",
+    "swapped_tensors",
 ]
 
 MOMENTUM = (Assignment("SGD", {"lr": 0.1, "momentum": 0.9}),)

@@ -160,7 +160,10 @@ class Assignment:
             change(params)
 
     def step(self, attachments: Sequence[Attachment]) -> None:
-        """Steps those of the given parameters that this assignment has."""
+        """Steps those of the given parameters that this assignment has, in the order in which it was given them."""
+        if len(attachments) > 1:
+            given = set(map(id, attachments))
+            attachments = [attachment for attachment in self.attachments if id(attachment) in given]
         for attachment in attachments:
             optimizer = attachment.optimizers.get(self)
             if optimizer is not None:

@@ -27,6 +27,7 @@ fails("gradients/dropped_by_hook", "after")(Naive)
 fails("hazards/detached_use", "UseOfData")(Naive)
 fails("hazards/checkpoint_of_shared_parameter", "ReentrantCheckpointed-Twice")(Naive)
 fails("hazards/checkpoint_of_detached_use")(Naive)
+fails("attachment/own_class_with_closure", "LineSearchByDefault")(Naive)
 fails("hazards/grad_scaler")(Naive)
 fails("hazards/stale_graph_explained")(Naive)
 fails("hazards/checkpoint_of_shared_storage", "SameData-nonreentrant")(Naive)
@@ -85,11 +86,6 @@ class ClosureRefusedByName(Naive):
             raise TypeError("LBFGS needs a closure")
         for param in params:
             self.attach_to(param, self.build(optimizer_class, [param], optimizer_kwargs), hook=register_hook)
-
-
-@fails("attachment/own_class_with_closure", "LineSearchByDefault")
-class ClosureRefusedBySignature(Naive):
-    """A class whose signature lets the closure be left out is taken, though its step raises without."""
 
 
 @fails("attachment/bad_parameters")

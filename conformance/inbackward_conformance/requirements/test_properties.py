@@ -80,6 +80,16 @@ def test_new_data(drawn: Drawn) -> None:
 
 
 @pytest.mark.must
+@pytest.mark.may_refuse
+def test_swapped_tensors(drawn: Drawn) -> None:
+    """Whichever conversions swap the tensors under Parameter objects in training, it trains alike, or is refused.
+
+    Where the standard loop raises, backward raises.
+    """
+    drawn(plans.swapped_tensors(), standard_may_raise=True)
+
+
+@pytest.mark.must
 def test_steps_by_hand(drawn: Drawn) -> None:
     """Optimizers without a hook, stepped by hand now and then, train alike beside parameters that are hooked."""
     drawn(plans.steps_by_hand())

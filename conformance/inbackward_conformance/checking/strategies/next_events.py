@@ -38,6 +38,7 @@ def next_events(draw: Draw, situation: Situation, kind: EventKind) -> tuple[even
         EventKind.SURGERY: _surgery,
         EventKind.NEW_DATA: _new_data,
         EventKind.GRAD_MODE: _grad_mode,
+        EventKind.SWAP: _swap,
     }[kind](draw, situation)
 
 
@@ -129,16 +130,22 @@ def _surgery(draw: Draw, situation: Situation) -> tuple[events.Event, ...]:
             return (events.ReplaceByCopy(one(draw, graph.layers)),)
         case 3 if pairs:
             return (events.SwapParameters(*one(draw, pairs)),)
-    return (events.LoadWeights(*one(draw, [(False, False), (True, False), (False, True)])),)
+    return (events.LoadWeights(draw(st.booleans())),)
 
 
 def _new_data(draw: Draw, situation: Situation) -> tuple[events.Event, ...]:
     """Draw other data or another dtype for the same Parameter objects."""
     if draw(st.booleans()):
-        return (events.Cast(one(draw, ["float64", "bfloat16", "float32"]), swap=draw(st.booleans())),)
+        return (events.Cast(one(draw, ["float64", "bfloat16", "float32"])),)
     return (events.SetData(one(draw, situation.graph.parameters), one(draw, ["data", "set_"])),)
 
 
 def _grad_mode(draw: Draw, situation: Situation) -> tuple[events.Event, ...]:
     """Draw a backward inside another grad mode."""
     return (events.Backward(some(draw, situation.graph.layers), inside=one(draw, ["inference_mode", "no_grad"])),)
+
+
+def _swap(draw: Draw, _: Situation) -> tuple[events.Event, ...]:
+    """Draw a conversion that swaps the tensors under the Parameter objects."""
+    dtype = one(draw, ["", "float64", "bfloat16", "float32"])
+    return (events.Cast(dtype, swap=True) if dtype else events.LoadWeights(swap=True),)

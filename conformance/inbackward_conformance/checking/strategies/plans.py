@@ -115,6 +115,15 @@ def new_data(draw: st.DrawFn) -> Plan:
 
 
 @st.composite
+def swapped_tensors(draw: st.DrawFn) -> Plan:
+    """Draw conversions that swap tensors during training."""
+    model = graph(draw)
+    situation = Situation(model, assignments(draw, model))
+    kinds = (EventKind.SWAP, EventKind.BACKWARD, EventKind.OPTION)
+    return plan_of(situation, (*_events(draw, situation, kinds), Backward()))
+
+
+@st.composite
 def steps_by_hand(draw: st.DrawFn) -> Plan:
     """Draw optimizers that are stepped by hand, and others that step inside backward."""
     model = graph(draw)

@@ -33,6 +33,7 @@ class EventKind(StrEnum):
     NEW_DATA = "new data"
     STEP_BY_HAND = "step by hand"
     GRAD_MODE = "grad mode"
+    SWAP = "swapped tensors"
 
 
 @dataclass(frozen=True)
