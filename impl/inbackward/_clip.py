@@ -16,6 +16,7 @@ from inbackward import _engine
 from inbackward._attachment import Attachment, attachment_of
 from inbackward._handed_over import HandedOver, expect_handed_over
 from inbackward._measurement import Measurement
+from inbackward._names import name_of
 from inbackward._params import can_have_gradient, listed_params
 from inbackward._random_states import random_states_kept
 
@@ -224,8 +225,8 @@ def _attachments_of(handed: list[HandedOver], params: list[torch.Tensor]) -> lis
         others = [each for each in attachment.optimizers if each.hooked and each not in handed]
         if others:
             msg = (
-                f"A parameter of shape {tuple(attachment.param.shape)} has another optimizer that steps inside "
-                f"backward. Give both: inbackward.backward(loss, [first, second], ...)."
+                f"Another optimizer steps {name_of(attachment.param, attachment.optimizers.values())} inside backward. "
+                f"Give both: inbackward.backward(loss, [first, second], ...)."
             )
             raise ValueError(msg)
     return found

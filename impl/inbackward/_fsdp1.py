@@ -17,6 +17,7 @@ import torch
 
 from inbackward import _engine
 from inbackward._attachment import attachment_of
+from inbackward._names import name_of
 from inbackward._ranks import entrust, is_flattened
 from inbackward._step import step_together
 
@@ -78,8 +79,8 @@ class Shards:
             RuntimeError: Always.
         """
         msg = (
-            f"A parameter of shape {tuple(param.shape)} that FSDP1 manages got a gradient past it. It was not stepped. "
-            f"Use the parameter in the forward of its module only."
+            f"FSDP1 manages {name_of(param)}, which got a gradient past it. It was not stepped. Use the parameter in "
+            f"the forward of its module only."
         )
         raise RuntimeError(msg)
 

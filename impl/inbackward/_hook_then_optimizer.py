@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from inbackward import _ddp_private, _engine
 from inbackward._attachment import attachment_of
+from inbackward._names import name_of
 from inbackward._ranks import entrust
 
 if TYPE_CHECKING:
@@ -108,8 +109,8 @@ class _StepsBehindHook:
             RuntimeError: Always.
         """
         msg = (
-            f"An optimizer was attached to a parameter of shape {tuple(param.shape)} that steps behind a communication "
-            f"hook already. It was not stepped. Use one of the two: inbackward.detach takes the attached one off."
+            f"An optimizer was attached to {name_of(param)}, which steps behind a communication hook already. It was "
+            f"not stepped. Use one of the two: inbackward.detach takes the attached one off."
         )
         raise RuntimeError(msg)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from inbackward._names import name_of
 from inbackward._norms import norm_of, norm_of_norms
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Measurement:
         for param in params:
             if param.grad is not None and id(param) not in self._kinds:
                 msg = (
-                    f"The gradient of a parameter of shape {tuple(param.shape)} came in the second backward alone, so "
+                    f"The gradient of {name_of(param)} came in the second backward alone, so "
                     f"it is no part of the norm. It was not stepped, others may have been stepped already. A custom "
                     f"autograd Function that runs backward itself does this: use an ordinary optimizer."
                 )
@@ -95,7 +96,7 @@ class Measurement:
         param = attachment.param
         if id(param) in self._kinds:
             msg = (
-                f"The gradient of a parameter of shape {tuple(param.shape)} came twice in one backward, so its norm "
+                f"The gradient of {name_of(param)} came twice in one backward, so its norm "
                 f"is not known before the second part. Nothing was stepped. Pass use_reentrant=False to "
                 f"torch.utils.checkpoint.checkpoint."
             )

@@ -36,11 +36,12 @@ def _given(param: torch.Tensor, optimizers: Iterable[Optimizer]) -> str:
 
 def _qualified(param: torch.Tensor) -> str:
     modules = [each for each in gc.get_objects() if issubclass(type(each), nn.Module)]
-    names = [
-        name
-        for module in modules
-        if "_parameters" in vars(module)  # else its constructor has not run
-        for name, each in module.named_parameters(remove_duplicate=False)
-        if each is param
-    ]
+    names = [name for module in modules for name, each in _named_parameters(module) if each is param]
     return max(names, key=lambda name: name.count("."), default="")
+
+
+def _named_parameters(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    try:
+        return [*module.named_parameters(remove_duplicate=False)]
+    except Exception:  # noqa: BLE001 -- somebody's module, half constructed perhaps; the error to be raised is another
+        return []

@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from inbackward import _engine
+from inbackward._names import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,13 +44,10 @@ def step_together(attachments: Sequence[Attached]) -> None:
 
 def twice(param: torch.Tensor, optimizers: Sequence[Optimizer]) -> str:
     """What is said of a parameter whose gradient comes in two parts."""
-    names = optimizers[0].param_groups[0].get("param_names") if optimizers else None
-    alone = names is not None and len(names) == 1
-    what = f"parameter {names[0]!r}" if names and alone else f"a parameter with {param.numel()} elements, {param.dtype}"
     return (
-        f"The gradient of {what} came twice in one backward, and the parameter was already stepped with the first "
-        f"part, as others may have been: the optimizer in backward cannot give the standard result here. Reentrant "
-        f"activation checkpointing of a parameter that is used more than once does this: pass use_reentrant=False to "
-        f"torch.utils.checkpoint.checkpoint. So does a backward() inside a hook or a custom autograd Function, or in "
-        f"another thread: use an ordinary optimizer for this parameter (inbackward.detach)."
+        f"The gradient of {name_of(param, optimizers)} came twice in one backward, and the parameter was already "
+        f"stepped with the first part, as others may have been: the optimizer in backward cannot give the standard "
+        f"result here. Reentrant activation checkpointing of a parameter that is used more than once does this: pass "
+        f"use_reentrant=False to torch.utils.checkpoint.checkpoint. So does a backward() inside a hook or a custom "
+        f"autograd Function, or in another thread: use an ordinary optimizer for this parameter (inbackward.detach)."
     )
