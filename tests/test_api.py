@@ -65,7 +65,7 @@ def test_what_no_other_process_can_import(adapter: Any, message: str) -> None:
 
 
 def test_unknown_chapter() -> None:
-    with pytest.raises(ValueError, match="no such chapter: no_such; there are accumulation, attachment, "):
+    with pytest.raises(ValueError, match="no such chapter: no_such; there are accumulation, architectures, "):
         check_implementation(Naive, chapters=["no_such"])
 
 

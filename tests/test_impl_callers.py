@@ -35,7 +35,7 @@ def test_a_scaled_loss_is_refused(scaler: torch.amp.GradScaler) -> None:
     assert_expected_inline(
         message_of(lambda: scaler.scale(loss).backward()),
         """\
-The loss was scaled by a GradScaler, and so are the gradients. Instead of scaler.scale(loss).backward() and scaler.step(optimizer), call inbackward.backward(loss, optimizer, scaler=scaler), where optimizer was handed over by inbackward.step_in_backward; or train in bfloat16 without a scaler. The optimizer of parameter 'last.bias' of shape (4,) has stepped nothing in this backward.""",  # noqa: E501
+The loss was scaled by a GradScaler, and so are the gradients. Instead of scaler.scale(loss).backward() and scaler.step(optimizer), call inbackward.backward(loss, optimizer, scaler=scaler), where optimizer was handed over by inbackward.step_in_backward; or train in bfloat16 without a scaler. The optimizer of parameter 'last.bias' of shape (4,) has stepped nothing in this backward. Gradients may be there: call optimizer.zero_grad() before you go on.""",  # noqa: E501
     )
     assert_untouched(model)
 
@@ -65,6 +65,19 @@ def test_a_scaler_elsewhere_disturbs_nobody(scaler: torch.amp.GradScaler) -> Non
     (model(batch()).square().mean() * torch.tensor(1024.0)).backward()
     torch.amp.GradScaler("cpu", enabled=False).scale(model(batch()).square().mean()).backward()
     assert all(param.grad is None for param in model.parameters())
+
+
+@pytest.mark.parametrize("options", [{}, {"max_norm": 1.0}, {"scaler": True}], ids=["plain", "clipped", "scaled"])
+def test_a_loss_that_is_scaled_already_is_refused_by_backward(
+    scaler: torch.amp.GradScaler, options: dict[str, Any]
+) -> None:
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    inbackward.step_in_backward(optimizer)
+    loss = scaler.scale(model(batch()).square().mean())
+    with pytest.raises((RuntimeError, ValueError), match="scaled by a GradScaler"):
+        inbackward.backward(loss, optimizer, **{**options, **({"scaler": scaler} if "scaler" in options else {})})
+    assert_untouched(model)
 
 
 def test_scaled_micro_batches_add_up(scaler: torch.amp.GradScaler) -> None:
@@ -112,25 +125,37 @@ def test_a_second_backward_that_needs_no_parameter_steps_twice() -> None:
     assert model.weight.grad is None
 
 
-class Squares(torch.autograd.Function):
+class Straight(torch.autograd.Function):
+    """Saves what its backward does not read."""
+
     @staticmethod
     def forward(ctx: Any, weight: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(weight)
-        return weight.square()
+        return weight.sign()
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        (weight,) = ctx.saved_tensors
-        gradient: torch.Tensor = 2 * weight * grad
-        return gradient
+    def backward(_: Any, grad: torch.Tensor) -> torch.Tensor:
+        return grad
 
 
-def test_what_a_custom_function_saved_is_looked_at() -> None:
+def test_what_a_custom_function_does_not_read_is_nobodys_affair() -> None:
     weight = nn.Parameter(torch.ones(3))
     inbackward.apply_optimizer_in_backward(torch.optim.SGD, [weight], {"lr": 0.1})
-    loss = Squares.apply(weight).sum()  # type: ignore[no-untyped-call]
+    loss = Straight.apply(weight).sum()  # type: ignore[no-untyped-call]
     loss.backward(retain_graph=True)
-    assert "was stepped" in message_of(loss.backward)
+    loss.backward()
+    torch.testing.assert_close(weight.detach(), torch.full((3,), 0.8))
+
+
+def test_a_third_backward_gets_torchs_own_error() -> None:
+    """The graph is freed; that is no matter of steps."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight.requires_grad_(False)
+    inbackward.step_in_backward(torch.optim.SGD(model.parameters(), lr=0.1))
+    loss = model(batch()).sum()
+    loss.backward(retain_graph=True)
+    loss.backward()
+    assert "backward through the graph a second time" in message_of(loss.backward)
 
 
 def test_what_explains_a_stale_graph_does_not_keep_it() -> None:

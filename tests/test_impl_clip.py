@@ -349,3 +349,21 @@ def test_other_parameters_than_those_of_the_optimizers_are_refused(
     inbackward.step_in_backward(optimizer)
     with pytest.raises(error, match=message):
         inbackward.backward(square(model, 0), optimizer, max_norm=1.0, params=params(model))
+
+
+@pytest.mark.parametrize("bucket_bytes", [0, 4 << 20])
+def test_clipping_inside_inference_mode(bucket_bytes: int) -> None:
+    """There the gradients are inference tensors, which nothing outside may change."""
+    ours, expected = make(), make()
+    handle = inbackward.step_in_backward(torch.optim.SGD(ours.parameters(), lr=0.1, momentum=0.9), bucket_bytes)
+    handle.clip(value=0.01)
+    standard = torch.optim.SGD(expected.parameters(), lr=0.1, momentum=0.9)
+    for step in range(3):
+        loss = ours(batch(step)).square().mean()
+        with torch.inference_mode():
+            loss.backward()
+        expected(batch(step)).square().mean().backward()
+        torch.nn.utils.clip_grad_value_(expected.parameters(), 0.01)
+        standard.step()
+        standard.zero_grad()
+    torch.testing.assert_close(ours.state_dict(), expected.state_dict(), rtol=0, atol=0)

@@ -186,8 +186,8 @@ class Assignment:
             due = (assignment.due_of(params, run) for assignment, params in holding.items())
             step_together([*dict.fromkeys(chain.from_iterable(due))])
         if _engine.keeps_graph():
-            for assignment in joined:
-                explain_stale_graph(assignment.params)
+            early = (assignment.stepped_in(run) for assignment in joined)
+            explain_stale_graph(chain(chain.from_iterable(holding.values()), chain.from_iterable(early)))
 
     @property
     def is_alone(self) -> bool:
@@ -205,6 +205,11 @@ class Assignment:
         # To read a gradient that another thread accumulates meanwhile can crash.
         params = self.params if bucket is None or len(self._open) == 1 else bucket.not_stepped
         return [param for param in params if param.grad is not None]
+
+    def stepped_in(self, run: _engine.Pass) -> list[torch.Tensor]:
+        """The parameters that the pass has stepped before its end."""
+        bucket = self.bucket_in(run)
+        return [] if bucket is None else [param for param in self.params if id(param) in bucket.stepped]
 
     def due_of(self, params: list[torch.Tensor], run: _engine.Pass) -> list[Attachment]:
         """What is attached to those of the parameters that are to be stepped at the end of the pass."""

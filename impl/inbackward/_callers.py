@@ -15,11 +15,12 @@ from inbackward._torch_calls import has_marked_losses, is_marked_as_scaled
 
 if TYPE_CHECKING:
     import torch
+    from torch.autograd.graph import Node
 
     from inbackward._protocols import Attached
 
 _PIPELINES = "torch.distributed.pipelining"
-_NODES_NEAR_A_LOSS = 32
+_NODES_NEAR_A_LOSS = 256
 
 
 def refuse_caller(attached: Attached, *, unscales: bool) -> None:
@@ -39,7 +40,7 @@ def refuse_caller(attached: Attached, *, unscales: bool) -> None:
             "them add up, then step: with handle.accumulate(): schedule.step(...), followed by optimizer.step() and "
             "optimizer.zero_grad(), where handle = inbackward.step_in_backward(optimizer).",
         )
-    if not unscales and has_marked_losses() and _is_scaled(_engine.losses()):
+    if not unscales and is_scaled(_engine.losses()):
         _refuse(
             attached,
             "The loss was scaled by a GradScaler, and so are the gradients. Instead of scaler.scale(loss).backward() "
@@ -50,19 +51,24 @@ def refuse_caller(attached: Attached, *, unscales: bool) -> None:
 
 def _refuse(attached: Attached, why: str) -> NoReturn:
     name = name_of(attached.param, attached.optimizers.values())
-    msg = f"{why} The optimizer of {name} has stepped nothing in this backward."
+    msg = (
+        f"{why} The optimizer of {name} has stepped nothing in this backward. Gradients may be there: call "
+        f"optimizer.zero_grad() before you go on."
+    )
     raise RuntimeError(msg)
 
 
-def _is_scaled(losses: list[torch.Tensor]) -> bool:
-    """Whether a GradScaler has scaled one of the losses, or a part of it."""
+def is_scaled(losses: list[torch.Tensor]) -> bool:
+    """Whether a GradScaler has scaled one of the losses, or a part of it that is not far from it in the graph."""
+    if not has_marked_losses():
+        return False
     nodes = deque(loss.grad_fn for loss in losses)
-    for _ in range(_NODES_NEAR_A_LOSS):
-        if not nodes:
-            break
+    seen: set[Node] = set()
+    while nodes and len(seen) < _NODES_NEAR_A_LOSS:
         node = nodes.popleft()
-        if node is not None:
+        if node is not None and node not in seen:
             if is_marked_as_scaled(node):
                 return True
+            seen.add(node)
             nodes.extend(following for following, _ in node.next_functions)
     return False

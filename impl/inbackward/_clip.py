@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from inbackward import _engine
 from inbackward._attachment import Attachment, attachment_of
+from inbackward._callers import is_scaled
 from inbackward._handed_over import HandedOver, expect_handed_over
 from inbackward._measurement import Measurement
 from inbackward._names import name_of
@@ -69,9 +70,9 @@ def backward(
 
     Raises:
         TypeError: `loss` is no tensor, or `optimizer` is none.
-        ValueError: An optimizer was not handed over; `max_norm` is negative; `params` are others; the gradients of a
-            parameter are averaged by DistributedDataParallel or FSDP, which run a graph once; with a scaler, optimizers
-            have a parameter in common, or, as in torch, a gradient is of dtype float16.
+        ValueError: An optimizer was not handed over; `loss` is scaled; `max_norm` is negative; `params` are others; the
+            gradients of a parameter are averaged by DistributedDataParallel or FSDP, which run a graph once; with a
+            scaler, optimizers have a parameter in common, or, as in torch, a gradient is of dtype float16.
         RuntimeError: Called inside backward; the graph has reentrant activation checkpointing; or with
             `error_if_nonfinite`, the total norm is not finite. Nothing has been stepped then.
     """
@@ -84,6 +85,9 @@ def backward(
         loss.backward()
         return None
     attachments = _attachments_of(handed, listed)
+    if is_scaled([loss]):
+        msg = "The loss was scaled by a GradScaler already. Give the loss itself, and the scaler as scaler=."
+        raise ValueError(msg)
     if scaler is not None:
         _refuse_in_common(handed)
     _refuse_reentrant_checkpoints(loss)

@@ -335,6 +335,16 @@ def keeps_graph() -> bool:
     return keeps
 
 
+def mark(node: Any, mark: str) -> bool:
+    """Marks a node of a graph; returns False if it has the mark already."""
+    return not (mark in node.metadata or node.metadata.update({mark: True}))
+
+
+def is_marked(node: Any, mark: str) -> bool:
+    """Whether a node has the mark."""
+    return mark in node.metadata
+
+
 def losses() -> list[torch.Tensor]:
     """The tensors on which the running `torch.autograd.backward` was called, the outer ones of a nested pass too."""
     code = torch.autograd.backward.__code__

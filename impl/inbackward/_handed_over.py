@@ -148,9 +148,9 @@ class HandedOver(Assignment):
             super().step_now(params)
 
     def _step_all(self, params: list[torch.Tensor]) -> None:
+        for change in self.changes:
+            change(params)  # in the mode of backward, as gradients were made: inference mode, perhaps
         with _engine.outside_backward():
-            for change in self.changes:
-                change(params)
             self._step_params(params)
         for param in params:
             param.grad = None

@@ -42,6 +42,6 @@ def _qualified(param: torch.Tensor) -> str:
 
 def _named_parameters(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
     try:
-        return [*module.named_parameters(remove_duplicate=False)]
+        return [*nn.Module.named_parameters(module, remove_duplicate=False)]
     except Exception:  # noqa: BLE001 -- somebody's module, half constructed perhaps; the error to be raised is another
         return []

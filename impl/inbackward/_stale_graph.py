@@ -6,9 +6,11 @@ written, and tells nothing of steps.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.function import BackwardCFunction
 
 from inbackward import _engine
 from inbackward._names import name_of
@@ -16,34 +18,32 @@ from inbackward._names import name_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from torch.autograd.graph import Node
-
 _RAW = "_raw_saved_"
+_STALE = "modified by an inplace operation"
 
 
-def explain_stale_graph(params: Iterable[torch.Tensor]) -> None:
+def explain_stale_graph(stepped: Iterable[torch.Tensor]) -> None:
     """Has a further backward over the graph of the running one explain what it cannot compute any more.
 
-    Call it at the end of a pass that retains its graph.
+    Call it at the end of a pass that retains its graph, with the parameters that were stepped. Custom autograd
+    Functions are left out: they need not read all that they have saved.
     """
-    by_address = {address: param for param in params if (address := _address(param))}
-    for node in _nodes(_engine.losses()):
-        for name in dir(node):
-            if name.startswith(_RAW):
-                for tensor in _saved(node, name):
-                    if (address := _address(tensor)) in by_address:
-                        node.register_prehook(_explain(by_address[address], name))
+    by_address = {address: param for param in stepped if (address := _address(param))}
+    for node in _nodes(_engine.losses()) if by_address else ():
+        for name in () if isinstance(node, BackwardCFunction) else _raw_names(node.__class__):
+            address = _address_of_saved(node, name)
+            if address in by_address and _engine.mark(node, f"inbackward explains {name}"):
+                node.register_prehook(_explain(by_address[address], name.removeprefix("_raw")))
 
 
-def _explain(param: torch.Tensor, name: str) -> Callable[[tuple[torch.Tensor, ...]], None]:
-    # A custom autograd Function calls it `saved_tensors`.
-    unpacked = name.removeprefix("_raw_" if name == f"{_RAW}tensors" else "_raw")
-
+def _explain(param: torch.Tensor, saved: str) -> Callable[[tuple[torch.Tensor, ...]], None]:
     @_engine.run_eagerly
     def explain(_: tuple[torch.Tensor, ...]) -> None:
         try:
-            getattr(_engine.current_node(), unpacked)
+            getattr(_engine.current_node(), saved)
         except RuntimeError as error:
+            if _STALE not in str(error):
+                return  # the node itself raises it
             msg = (
                 f"A second backward over a graph needs {name_of(param)} as it was in forward, but it was stepped in "
                 f"the first one, as the standard loop steps it between the two. To add up the gradients of several "
@@ -55,9 +55,14 @@ def _explain(param: torch.Tensor, name: str) -> Callable[[tuple[torch.Tensor, ..
     return explain
 
 
-def _nodes(losses: Iterable[torch.Tensor]) -> Iterator[Node]:
+@cache
+def _raw_names(kind: Any) -> list[str]:
+    return [name for name in dir(kind) if name.startswith(_RAW)]
+
+
+def _nodes(losses: Iterable[torch.Tensor]) -> Iterator[Any]:
     following = [loss.grad_fn for loss in losses]
-    seen: set[Node] = set()
+    seen: set[Any] = set()
     while following:
         node = following.pop()
         if node is not None and node not in seen:
@@ -66,14 +71,16 @@ def _nodes(losses: Iterable[torch.Tensor]) -> Iterator[Node]:
             following += [each for each, _ in node.next_functions]
 
 
-def _saved(node: Node, name: str) -> list[torch.Tensor]:
-    """What a node has saved, but for what hooks have packed: to unpack that may compute it anew."""
+def _address_of_saved(node: Any, name: str) -> int:
+    """Where the tensor is that a node has saved; 0 for several, and for what hooks have packed.
+
+    To unpack that may compute it anew.
+    """
     try:
-        found: Any = getattr(node, name)
-        each = found if isinstance(found, list | tuple) else [found]
-        return [saved.data for saved in each if saved is not None and isinstance(saved.data, torch.Tensor)]
-    except (RuntimeError, AttributeError):  # freed; an older torch, which does not tell what was packed
-        return []
+        saved: Any = getattr(node, name)
+        return _address(saved.data) if isinstance(saved.data, torch.Tensor) else 0
+    except (RuntimeError, AttributeError):  # freed; a list; an older torch, which does not tell what was packed
+        return 0
 
 
 def _address(tensor: torch.Tensor) -> int:

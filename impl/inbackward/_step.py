@@ -32,10 +32,10 @@ def step_together(attachments: Sequence[Attached]) -> None:
     else:
         found = {assignment for attachment in holding for assignment in attachment.optimizers}
         assignments = sorted(found, key=attrgetter("number"))
+    for assignment in assignments:
+        if assignment.changes:
+            assignment.change(holding)  # in the mode of backward, as gradients were made: inference mode, perhaps
     with _engine.outside_backward():
-        for assignment in assignments:
-            if assignment.changes:
-                assignment.change(holding)
         for assignment in assignments:
             assignment.step(holding)
     for attachment in holding:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from inbackward import _engine
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -59,7 +61,7 @@ def has_marked_losses() -> bool:
 
 def is_marked_as_scaled(node: Node) -> bool:
     """Whether a node computes what a GradScaler has scaled."""
-    return _SCALED in _metadata(node)
+    return _engine.is_marked(node, _SCALED)
 
 
 def _noting_swaps(
@@ -88,13 +90,8 @@ def _marking_losses(scale: Callable[..., Any]) -> Callable[..., Any]:
         if scaler.is_enabled():
             for each in scaled if isinstance(scaled, list | tuple) else [scaled]:
                 if isinstance(each, torch.Tensor) and each.grad_fn is not None:
-                    _metadata(each.grad_fn)[_SCALED] = True
+                    _engine.mark(each.grad_fn, _SCALED)
                     _Noted.scaled_losses = True
         return scaled
 
     return scale_and_mark
-
-
-def _metadata(node: Any) -> dict[str, Any]:
-    metadata: dict[str, Any] = node.metadata  # torch declares the property as a method
-    return metadata

@@ -49,8 +49,9 @@ class OneByOne(Optimizer):
 
 def step_and_free(param: Tensor, optimizers: Iterable[OneByOne]) -> None:
     """Step a parameter by those that hold it, in order, and free its gradient."""
-    for optimizer in optimizers:
-        optimizer.step_parameter(param)
+    with torch.inference_mode(mode=False), torch.no_grad():  # state made in inference mode could not be changed later
+        for optimizer in optimizers:
+            optimizer.step_parameter(param)
     param.grad = None
 
 

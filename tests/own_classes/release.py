@@ -110,6 +110,8 @@ def _optimizers_of(param: Tensor) -> list[OneByOne]:
 
 def _register_hook(param: Tensor) -> None:
     """Register the hook, on a frozen parameter as well: it may thaw."""
+    if not (param.is_floating_point() or param.is_complex()):
+        return
     frozen = not param.requires_grad
     param.requires_grad_(True)
     param.register_post_accumulate_grad_hook(_accumulated)

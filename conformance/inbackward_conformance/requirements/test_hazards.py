@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -190,7 +191,8 @@ def test_compiled_autograd(check: Check) -> None:
 
     With SGD: where a step is captured too, classes that count steps do so in tensors, and their bits are others.
     """
-    check(Plan("LayerUsedTwice", (SGD,), (Backward(), Backward(inside="compiled_autograd"), Backward())))
+    assignment = replace(SGD, need=EXACTLY)
+    check(Plan("LayerUsedTwice", (assignment,), (Backward(), Backward(inside="compiled_autograd"), Backward())))
 
 
 @pytest.mark.must
