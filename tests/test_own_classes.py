@@ -71,11 +71,20 @@ def test_rounding_is_declared_where_there_is_some(suite: Suite) -> None:
             },
         ),
         ("CountsTheUnreached", "models", {"models/skipped_branches"}),
-        ("KeepsGradients", "memory", {"memory/peak_of_gradients", "memory/gradients_freed", "memory/no_second_copy"}),
+        (
+            "KeepsGradients",
+            "memory",
+            {
+                "memory/peak_of_gradients",
+                "memory/peak_of_compiled_layers",
+                "memory/gradients_freed",
+                "memory/no_second_copy",
+            },
+        ),
     ],
 )
 def test_a_defect_is_caught_by_the_requirements_that_name_it(
     suite: Suite, twin: str, chapter: str, caught_by: set[str]
 ) -> None:
     suite.run("--implementation", f"{DEFECTIVE}:{twin}", "--tb=no", chapter=chapter)
-    assert failing(suite) == caught_by
+    assert failing(suite) - UNNOTICED == caught_by

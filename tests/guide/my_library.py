@@ -21,7 +21,8 @@ def fuse(optimizer_class: type[Optimizer], params: Any, *, hook: bool = True, **
     """Make an optimizer for each parameter; with `hook`, it steps inside backward."""
     given = params if isinstance(params, Tensor) else list(params)
     apply_optimizer_in_backward(optimizer_class, given, options, register_hook=hook)
-    return [optimizers_of(param)[-1] for param in dict.fromkeys(_tensors(given))]
+    # What can have no gradient gets none.
+    return [attached[-1] for param in dict.fromkeys(_tensors(given)) if (attached := optimizers_of(param))]
 
 
 def _tensors(params: Iterable[Any]) -> Iterator[Tensor]:
