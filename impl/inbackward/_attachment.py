@@ -37,12 +37,18 @@ def attachment_of(param: torch.Tensor) -> Attachment | None:
     return _attachments.get(id(param))
 
 
+def _hooks_of(param: torch.Tensor) -> Hooks | None:
+    attachment = attachment_of(param)
+    return None if attachment is None else attachment.hooks
+
+
 class Attachment:
     """The optimizers of one parameter, in the order in which they were attached and step.
 
     Attributes:
         param: The parameter.
         optimizers: Its optimizers, by the call that attached each, in order.
+        hooks: The parameter's hooks.
         is_local: Whether the user has said that this rank trains the parameter on its own gradient.
         is_gathered: Whether FSDP2 has gathered the parameter for the graph, which never reads this one, a shard.
     """
@@ -52,9 +58,9 @@ class Attachment:
         "__weakref__",
         "_assignments",
         "_first",
-        "_hooks",
         "_is_due",
         "_only",
+        "hooks",
         "is_gathered",
         "is_local",
         "optimizers",
@@ -70,8 +76,8 @@ class Attachment:
         self._first: Assigned | None = None  # it, if there is no other
         self._only: Optimizer | None = None  # the only optimizer, if it has no other parameter
         self._is_due = False
-        self._hooks = Hooks(param, self)
-        note_calls(attachment_of)
+        self.hooks = Hooks(param, self)
+        note_calls(_hooks_of)
         _attachments[id(param)] = self
 
     def __call__(self, grad: torch.Tensor) -> None:
@@ -80,7 +86,7 @@ class Attachment:
     @property
     def hooked(self) -> bool:
         """Whether the optimizers step inside backward."""
-        return self._hooks.trigger is not None
+        return self.hooks.trigger is not None
 
     @property
     def is_reduced(self) -> bool:
@@ -135,21 +141,13 @@ class Attachment:
         self._first = self._assignments[0] if len(self._assignments) == 1 else None
         if self._assignments:
             # Of several optimizers' gates none says everything.
-            self._hooks.listen(Gate() if self._first is None else self._first.gate)
+            self.hooks.listen(Gate() if self._first is None else self._first.gate)
         else:
-            self._hooks.listen_no_more()
-
-    def begin_swap(self) -> None:
-        """Lets the parameter be swapped with another tensor."""
-        self._hooks.begin_swap()
-
-    def end_swap(self, *, swapped: bool) -> None:
-        """Lets it be swapped no more, and follows if it was."""
-        self._hooks.end_swap(swapped=swapped)
+            self.hooks.listen_no_more()
 
     def release(self) -> None:
         """Makes the parameter an ordinary one again."""
-        self._hooks.remove()
+        self.hooks.remove()
         self._assignments = ()
         for assignment in self.optimizers:
             assignment.forget(self)
@@ -234,7 +232,7 @@ class Attachment:
 
     def step_after_hooks(self, bucket: Bucket) -> None:
         """Steps the parameter once all hooks of the user have seen its gradient, or puts it off."""
-        is_last = _engine.is_last_hook(self.param, self._hooks.trigger)
+        is_last = _engine.is_last_hook(self.param, self.hooks.trigger)
         if self.is_gathered:
             if is_last:
                 self._step(bucket)
@@ -282,7 +280,7 @@ class Attachment:
             self.param.grad = None
 
     def _hook_last(self, _: _engine.Pass) -> None:
-        self._hooks.listen_last()
+        self.hooks.listen_last()
 
     def may_step_at_end_of(self, run: _engine.Pass) -> bool:
         """Whether the parameter is stepped at the end of a pass, should it hold a gradient."""

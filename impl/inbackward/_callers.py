@@ -6,7 +6,7 @@ Nothing on a parameter or its gradient shows this, but Python's stack does: who 
 from __future__ import annotations
 
 import sys
-from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, NoReturn
 
 from inbackward import _engine
@@ -15,7 +15,6 @@ from inbackward._torch_calls import has_marked_losses, is_marked_as_scaled
 
 if TYPE_CHECKING:
     import torch
-    from torch.autograd.graph import Node
 
     from inbackward._protocols import Attached
 
@@ -60,15 +59,4 @@ def _refuse(attached: Attached, why: str) -> NoReturn:
 
 def is_scaled(losses: list[torch.Tensor]) -> bool:
     """Whether a GradScaler has scaled one of the losses, or a part of it that is not far from it in the graph."""
-    if not has_marked_losses():
-        return False
-    nodes = deque(loss.grad_fn for loss in losses)
-    seen: set[Node] = set()
-    while nodes and len(seen) < _NODES_NEAR_A_LOSS:
-        node = nodes.popleft()
-        if node is not None and node not in seen:
-            if is_marked_as_scaled(node):
-                return True
-            seen.add(node)
-            nodes.extend(following for following, _ in node.next_functions)
-    return False
+    return has_marked_losses() and any(map(is_marked_as_scaled, islice(_engine.nodes_of(losses), _NODES_NEAR_A_LOSS)))

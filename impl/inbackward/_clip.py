@@ -191,20 +191,12 @@ def _refuse_reentrant_checkpoints(loss: torch.Tensor) -> None:
     Raises:
         RuntimeError: It is one.
     """
-    nodes = [loss.grad_fn]
-    seen: set[object] = set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        if node.name() == "CheckpointFunctionBackward":
-            msg = (
-                "The graph has reentrant activation checkpointing, in which gradients cannot be measured before they "
-                "are stepped. Nothing was stepped. Pass use_reentrant=False to torch.utils.checkpoint.checkpoint."
-            )
-            raise RuntimeError(msg)
-        seen.add(node)
-        nodes += [following for following, _ in node.next_functions]
+    if any(node.name() == "CheckpointFunctionBackward" for node in _engine.nodes_of([loss])):
+        msg = (
+            "The graph has reentrant activation checkpointing, in which gradients cannot be measured before they are "
+            "stepped. Nothing was stepped. Pass use_reentrant=False to torch.utils.checkpoint.checkpoint."
+        )
+        raise RuntimeError(msg)
 
 
 def _attachments_of(handed: list[HandedOver], params: list[torch.Tensor]) -> list[Attachment]:

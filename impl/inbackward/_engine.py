@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections import deque
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -22,7 +23,7 @@ from torch.autograd.graph import _engine_run_backward
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
     from torch.autograd.graph import Node
@@ -350,6 +351,18 @@ def losses() -> list[torch.Tensor]:
     code = torch.autograd.backward.__code__
     found = (frame.f_locals["tensors"] for frame in _frames() if frame.f_code is code)
     return [each for given in found for each in ([given] if isinstance(given, torch.Tensor) else given)]
+
+
+def nodes_of(losses: Iterable[torch.Tensor]) -> Iterator[Any]:
+    """The nodes of the graph of some losses, those near the losses first."""
+    following = deque(loss.grad_fn for loss in losses)
+    seen: set[Node] = set()
+    while following:
+        node = following.popleft()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            following.extend(each for each, _ in node.next_functions)
 
 
 def is_called_by(package: str) -> bool:

@@ -16,7 +16,7 @@ from inbackward import _engine
 from inbackward._names import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
 _RAW = "_raw_saved_"
 _STALE = "modified by an inplace operation"
@@ -29,7 +29,7 @@ def explain_stale_graph(stepped: Iterable[torch.Tensor]) -> None:
     Functions are left out: they need not read all that they have saved.
     """
     by_address = {address: param for param in stepped if (address := _address(param))}
-    for node in _nodes(_engine.losses()) if by_address else ():
+    for node in _engine.nodes_of(_engine.losses()) if by_address else ():
         for name in () if isinstance(node, BackwardCFunction) else _raw_names(node.__class__):
             address = _address_of_saved(node, name)
             if address in by_address and _engine.mark(node, f"inbackward explains {name}"):
@@ -58,17 +58,6 @@ def _explain(param: torch.Tensor, saved: str) -> Callable[[tuple[torch.Tensor, .
 @cache
 def _raw_names(kind: Any) -> list[str]:
     return [name for name in dir(kind) if name.startswith(_RAW)]
-
-
-def _nodes(losses: Iterable[torch.Tensor]) -> Iterator[Any]:
-    following = [loss.grad_fn for loss in losses]
-    seen: set[Any] = set()
-    while following:
-        node = following.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            yield node
-            following += [each for each, _ in node.next_functions]
 
 
 def _address_of_saved(node: Any, name: str) -> int:

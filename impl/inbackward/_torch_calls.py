@@ -25,7 +25,7 @@ _SCALED = "inbackward: the loss is scaled"
 
 
 class Swappable(Protocol):
-    """What is attached to a parameter."""
+    """The hooks of a parameter."""
 
     def begin_swap(self) -> None:
         """Lets the parameter be swapped."""
@@ -41,15 +41,15 @@ class _Noted:
     scaled_losses = False
 
 
-def note_calls(attachment_of: Callable[[torch.Tensor], Swappable | None]) -> None:
+def note_calls(hooks_of: Callable[[torch.Tensor], Swappable | None]) -> None:
     """Has swaps of tensors and scaled losses noted from now on; called again, it changes nothing.
 
     Args:
-        attachment_of: Gives what is attached to a parameter, if anything is.
+        hooks_of: Gives the hooks of a parameter, if anything is attached to it.
     """
     if not _Noted.calls:
         _Noted.calls = True
-        torch.utils.swap_tensors = _noting_swaps(torch.utils.swap_tensors, attachment_of)
+        torch.utils.swap_tensors = _noting_swaps(torch.utils.swap_tensors, hooks_of)
         scaler: Any = torch.amp.GradScaler
         scaler.scale = _marking_losses(scaler.scale)
 
@@ -65,19 +65,19 @@ def is_marked_as_scaled(node: Node) -> bool:
 
 
 def _noting_swaps(
-    swap_tensors: Callable[..., None], attachment_of: Callable[[torch.Tensor], Swappable | None]
+    swap_tensors: Callable[..., None], hooks_of: Callable[[torch.Tensor], Swappable | None]
 ) -> Callable[[torch.Tensor, torch.Tensor], None]:
     @wraps(swap_tensors)
     def swap(t1: torch.Tensor, t2: torch.Tensor) -> None:
-        attachments = [each for each in map(attachment_of, (t1, t2)) if each is not None]
+        hooks = [each for each in map(hooks_of, (t1, t2)) if each is not None]
         swapped = False
-        for each in attachments:
+        for each in hooks:
             each.begin_swap()
         try:
             swap_tensors(t1, t2)
             swapped = True
         finally:
-            for each in attachments:
+            for each in hooks:
                 each.end_swap(swapped=swapped)
 
     return swap

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import weakref
 from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import inbackward
 from inbackward._build import check_class
 from inbackward._hand_over import BUCKET_BYTES
+from inbackward._handed_over import expect_handed_over
 from inbackward._params import listed_params
 
 if TYPE_CHECKING:
@@ -87,8 +89,6 @@ class HandOver(_Ours):
 
     def __init__(self) -> None:
         self._ordinary: weakref.WeakKeyDictionary[nn.Module, list[Optimizer]] = weakref.WeakKeyDictionary()
-        self._order: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
-        """When each optimizer was handed over: the total norm depends on it, by rounding."""
 
     def attach(self, module: nn.Module, assignments: Sequence[Assignment]) -> None:
         """Makes all optimizers of a model, and hands them over.
@@ -123,9 +123,7 @@ class HandOver(_Ours):
 
     def hand_over(self, optimizer: Optimizer) -> inbackward.Handle:
         """Hands over an optimizer."""
-        handle = inbackward.step_in_backward(optimizer, self.bucket_bytes)
-        self._order[optimizer] = max(self._order.values(), default=0) + 1  # some may be gone
-        return handle
+        return inbackward.step_in_backward(optimizer, self.bucket_bytes)
 
     @contextmanager
     def accumulate(self, module: nn.Module) -> Iterator[None]:
@@ -136,8 +134,9 @@ class HandOver(_Ours):
             yield
 
     def backward_clipped(self, loss: torch.Tensor, module: nn.Module, **kwargs: Any) -> torch.Tensor | None:
-        """Clips by the norm of all gradients of the module's optimizers."""
-        optimizers = sorted(inbackward.get_in_backward_optimizers(module), key=lambda each: self._order.get(each, 0))
+        """Clips by the norm of all gradients of the module's optimizers, in the order of hand-over."""
+        handed = map(expect_handed_over, inbackward.get_in_backward_optimizers(module))
+        optimizers = [each.optimizer for each in sorted(handed, key=attrgetter("number"))]
         return inbackward.backward(loss, optimizers, **kwargs)
 
     def detach(self, module: nn.Module) -> None:
