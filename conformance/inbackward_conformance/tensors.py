@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -51,16 +51,19 @@ def copied(tensor: Tensor) -> Tensor:
     A tensor on the device `meta` has no values: they count as zeros.
     """
     # The ragged shapes of two nested tensors are never equal, and few functions support them, so take the values.
-    values = tensor.values() if tensor.is_nested else tensor
-    if hasattr(values, "to_local"):
-        values = values.to_local()
-    values = values.detach()
+    values = local(tensor.values() if tensor.is_nested else tensor).detach()
     if values.is_meta:
         return torch.zeros_like(values, device="cpu")
     try:
         return values.clone()
     except NotImplementedError:  # integers of less than 8 bits
         return values.view(torch.uint8).clone().view(values.dtype)
+
+
+def local(tensor: Any) -> Tensor:
+    """Return the shard of this rank of a sharded tensor, and any other tensor as it is."""
+    values: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return values
 
 
 def describe_difference(expected: Tensor, actual: Tensor) -> str:

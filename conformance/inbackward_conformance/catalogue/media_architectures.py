@@ -159,7 +159,26 @@ class CLIP(ImageClassifier):
         return loss
 
 
-class UNet(Architecture):
+class Denoiser(Architecture):
+    """A model that predicts the noise in an image, as diffusion needs it."""
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        """Return the mean squared error of the predicted noise."""
+        steps = torch.tensor([10, 500], device=noisy.device)
+        predicted: Tensor = self.model(noisy, steps, **self.conditions(noisy.device)).sample
+        return (predicted - noisy).square().mean()
+
+    def conditions(self, _: torch.device) -> dict[str, Tensor]:
+        """Return what else the prediction depends on."""
+        return {}
+
+    @staticmethod
+    def batch(generator: Generator) -> tuple[Tensor, ...]:
+        """Return (2, 3, 8, 8)."""
+        return (torch.randn(2, 3, 8, 8, generator=generator),)
+
+
+class UNet(Denoiser):
     """The U-Net of a diffusion model: skip connections across all of it."""
 
     def build(self) -> Any:
@@ -178,19 +197,8 @@ class UNet(Architecture):
             attention_head_dim=8,
         )
 
-    def forward(self, noisy: Tensor) -> Tensor:
-        """Return the mean squared error of the predicted noise."""
-        steps = torch.tensor([10, 500], device=noisy.device)
-        predicted: Tensor = self.model(noisy, steps).sample
-        return (predicted - noisy).square().mean()
 
-    @staticmethod
-    def batch(generator: Generator) -> tuple[Tensor, ...]:
-        """Return (2, 3, 8, 8)."""
-        return (torch.randn(2, 3, 8, 8, generator=generator),)
-
-
-class DiT(Architecture):
+class DiT(Denoiser):
     """A diffusion transformer: layer norms whose scale and shift are computed from the time step."""
 
     def build(self) -> Any:
@@ -209,13 +217,6 @@ class DiT(Architecture):
             num_embeds_ada_norm=1000,
         )
 
-    def forward(self, noisy: Tensor) -> Tensor:
-        """Return the mean squared error of the predicted noise."""
-        steps, labels = torch.tensor([[10, 500], [0, 1]], device=noisy.device)
-        predicted: Tensor = self.model(noisy, steps, class_labels=labels).sample
-        return (predicted - noisy).square().mean()
-
-    @staticmethod
-    def batch(generator: Generator) -> tuple[Tensor, ...]:
-        """Return (2, 3, 8, 8)."""
-        return (torch.randn(2, 3, 8, 8, generator=generator),)
+    def conditions(self, device: torch.device) -> dict[str, Tensor]:
+        """Return two labels."""
+        return {"class_labels": torch.tensor([0, 1], device=device)}

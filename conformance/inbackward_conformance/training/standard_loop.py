@@ -13,6 +13,7 @@ from inbackward_conformance.catalogue.build import is_of_a_library
 from inbackward_conformance.catalogue.optimizers import needs_closure
 from inbackward_conformance.catalogue.schedulers import build_scheduler
 from inbackward_conformance.outcome import NotOffered, NotRun
+from inbackward_conformance.tensors import local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -205,10 +206,9 @@ def unusable_plan_error(implementation: Implementation, plan: Plan, raised: Rais
 def _average(model: nn.Module, group: torch.distributed.ProcessGroup) -> None:
     for param in model.parameters():
         if param.grad is not None:
-            grad: Any = param.grad
-            local = grad.to_local() if hasattr(grad, "to_local") else grad
-            torch.distributed.all_reduce(local, group=group)
-            local /= group.size()
+            grad = local(param.grad)
+            torch.distributed.all_reduce(grad, group=group)
+            grad /= group.size()
 
 
 def parameters_of(optimizer: Optimizer) -> set[int]:

@@ -186,11 +186,10 @@ def initial_situation(draw: Draw) -> Situation:
 def plan_of(situation: Situation, events: tuple[Event, ...], before: tuple[Event, ...] = ()) -> Plan:
     """Return the plan that starts in a situation."""
     model = situation.graph
-    arguments: tuple[Any, ...] = (model.calls,) if model.calls or model.tied else ()
+    name, arguments = "LayerGraph", tuple[Any, ...]((model.calls,) if model.calls else ())
     if model.tied:
-        arguments = (*arguments, model.tied)
+        name, arguments = "TiedLayerGraph", (model.calls, model.tied)
     frozen = tuple(sorted(situation.frozen_at_start))
-    name = "TiedLayerGraph" if model.tied else "LayerGraph"
     return Plan(name, situation.assignments, events, before, model.shared, frozen, situation.dtype, arguments)
 
 
