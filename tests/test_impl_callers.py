@@ -138,7 +138,7 @@ class Straight(torch.autograd.Function):
         return grad
 
 
-def test_what_a_custom_function_does_not_read_is_nobodys_affair() -> None:
+def test_what_a_custom_function_does_not_read_raises_nothing() -> None:
     weight = nn.Parameter(torch.ones(3))
     inbackward.apply_optimizer_in_backward(torch.optim.SGD, [weight], {"lr": 0.1})
     loss = Straight.apply(weight).sum()  # type: ignore[no-untyped-call]

@@ -82,7 +82,7 @@ def test_a_swap_that_torch_refuses_changes_nothing() -> None:
 
 
 def test_who_took_the_function_from_torch_before_is_refused() -> None:
-    """Else the hooks would be lost, and the parameter trained no more, without a word."""
+    """Else the hooks would be lost, and the parameter would silently train no more."""
     model = attached()
     with pytest.raises(RuntimeError, match="weakref"):
         TORCHS_OWN(model.last.weight, nn.Parameter(torch.zeros(4, 5)))

@@ -1,10 +1,10 @@
-"""Two functions of torch that tell nobody what they do, and change what optimizers inside backward need to know.
+"""Two functions of torch that have no hook, and change what optimizers inside backward need to know.
 
-`torch.utils.swap_tensors` gives a parameter another tensor under it and drops its hooks, without a word. `Module.to`
-and `load_state_dict` call it after `torch.__future__.set_swap_module_params_on_conversion(True)`, and for wrapper
-subclasses always. `GradScaler.scale` returns a product like any other. So from the first attachment on, these are the
-functions here: they call torch's own, and take note of it. Whoever took `swap_tensors` from torch before that is
-refused by it, since attachments keep a weak reference to their parameter: better than to train nothing.
+`torch.utils.swap_tensors` gives a parameter another tensor under it and silently drops its hooks. `Module.to` and
+`load_state_dict` call it after `torch.__future__.set_swap_module_params_on_conversion(True)`, and for wrapper
+subclasses always. `GradScaler.scale` returns a product like any other. So from the first attachment on, the functions
+here take their place: they call torch's own, and note what it did. Code that imported `swap_tensors` before that gets
+an error from it, since attachments keep a weak reference to their parameter; without one, training would silently stop.
 """
 
 from __future__ import annotations
