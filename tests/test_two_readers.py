@@ -293,7 +293,7 @@ def test_scripts_on_ranks_leave_what_runs_leave(plans: list[tuple[str, Plan]], p
         folder.mkdir()
         for loaded in (event for event in plan.events if isinstance(event, LoadSharded)):
             saving = "\n\n".join([source, *script_of(requirement, plan).saved_before(loaded)])
-            values_of(pool.run(Job(save, (saving, str(folder)), loaded.ranks, "cpu", SECONDS)))
+            values_of(pool.run(Job(save, (saving, str(folder)), loaded.ranks.world_size, "cpu", SECONDS)))
         job = Job(on_rank, (plan, source, str(folder)), plan.ranks.world_size, "cpu", SECONDS)
         answers: list[OnRank] = values_of(pool.run(job))
         wrong += [

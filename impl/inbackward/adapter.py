@@ -30,6 +30,7 @@ class _Ours:
         "import": "import inbackward",
         "optimizers": "inbackward.get_in_backward_optimizers({module})",
         "detach": "inbackward.detach({module})",
+        "declare_local": "inbackward.declare_local({params})",
         "fully_shard": "inbackward.fully_shard({module}, {options})",
         "functional_optimizer": "inbackward.functional_optimizer({optimizer_class}, {params}, {options})",
         "hook_then_optimizer": (
@@ -40,6 +41,7 @@ class _Ours:
     }
     """The lines of a script that reproduces a failure."""
 
+    declare_local = staticmethod(inbackward.declare_local)
     fully_shard = staticmethod(inbackward.fully_shard)
     functional_optimizer = staticmethod(inbackward.functional_optimizer)
     hook_then_optimizer = staticmethod(inbackward.hook_then_optimizer)

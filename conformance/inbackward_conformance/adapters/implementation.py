@@ -144,6 +144,17 @@ class Implementation:
             wrap = self._offered("wrap_fsdp") or FullyShardedDataParallel
             return _module(wrap(module, **kwargs), "wrap_fsdp")
 
+    def declare_local(self, params: Iterable[Tensor]) -> None:
+        """Say that each rank steps these parameters with the gradients that it has; by default, nothing is called.
+
+        They are attached to already. For an implementation that refuses to step, on several ranks, what it cannot see
+        anyone average.
+        """
+        own = self._offered("declare_local")
+        with marking_errors("declare_local"):
+            if own:
+                own(params)
+
     def hand_over(self, optimizer: Optimizer) -> Any:
         """Hand over an ordinary optimizer, and return what undoes it; not offered by default."""
         own = self._required("hand_over")

@@ -33,7 +33,9 @@ from torch.distributed import checkpoint as dcp
 from torch.distributed import fsdp
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as power_sgd
+from torch.distributed import tensor as tensors
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.tensor import parallel as tensor_parallel
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import lr_scheduler
 from torch.testing import assert_close

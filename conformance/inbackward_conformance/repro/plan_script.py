@@ -13,7 +13,6 @@ from inbackward_conformance.outcome import Compared, Outcome, Refusal
 from inbackward_conformance.plan.events import (
     Attach,
     AttachMore,
-    Backward,
     Detach,
     HookThenOptimizer,
     Load,
@@ -70,11 +69,11 @@ def plan_script(failure: Failure, templates: CallTemplates) -> str:
 class PlanScript:
     """The parts of a script: a training function for each loop, and the statements that compare them."""
 
-    def __init__(self, failure: Failure, plan: Plan, templates: CallTemplates) -> None:
+    def __init__(self, failure: Failure, plan: Plan, templates: CallTemplates, inlined: Inlined | None = None) -> None:
         self._failure = failure
         self._plan = plan
         self._templates = templates
-        self._inlined = Inlined()
+        self._inlined = inlined or Inlined()
         self._inlined.add(model_class(plan))
         checkpoints = any(isinstance(event, SaveSharded | LoadSharded) for event in plan.events)
         self._arguments = ("rank, folder" if checkpoints else "rank") if plan.ranks else ""
@@ -143,11 +142,11 @@ class PlanScript:
 
     def saved_before(self, loaded: LoadSharded) -> Iterator[str]:
         """Yield the functions that save the checkpoint to load, on its own world size."""
-        trained: list[Event] = [*(Backward(),) * loaded.steps, SaveSharded(loaded.folder)]
-        events: Events = (self._plan.before, (Attach(),), trained)
+        plan = self._plan.saving(loaded)
+        saving = PlanScript(self._failure, plan, self._templates, self._inlined)
         names = ("save_by_standard_loop", "save_in_backward")
-        yield from self.trainings(*names, events, lambda _: "")
-        yield self._on_ranks("save", loaded.ranks, "\n".join(f"{name}(rank, folder)" for name in names))
+        yield from saving.trainings(*names, _events_up_to(plan, None), lambda _: "")
+        yield self._on_ranks("save", loaded.ranks.world_size, "\n".join(f"{name}(rank, folder)" for name in names))
 
     def _building(self) -> list[str]:
         """Return an expression for the model, then the statements that change it, as in `build_model`."""
@@ -188,8 +187,17 @@ class PlanScript:
 
     def _batches(self) -> str:
         """Return the statement that defines `batches`, as in `TrainingRun.next_batch`."""
-        first = ("1000000 * rank + " if self._arguments else "") + str(self._first_seed)
+        first = f"1000000 * {self._batches_of_rank} + {self._first_seed}" if self._plan.ranks else str(self._first_seed)
         return f"batches = ({self._batch('seed')} for seed in count({first}))"
+
+    @property
+    def _batches_of_rank(self) -> str:
+        """An expression for `Ranks.batches_of(rank)`."""
+        assert self._plan.ranks
+        sizes = self._plan.ranks.mesh
+        of_tensor = f"(rank // {sizes['tensor']})" if sizes.get("tensor", 1) > 1 else "rank"
+        batches = sizes.get("replicate", 1) * sizes["data"]
+        return f"({of_tensor} % {batches})" if sizes.get("pipeline", 1) > 1 else of_tensor
 
     def _batch(self, seed: str) -> str:
         device = "" if self._failure.device == "cpu" else f".to({self._failure.device!r})"
@@ -205,7 +213,7 @@ class PlanScript:
             return
         size = self._plan.ranks.world_size
         yield self._on_ranks("main", size, compared)
-        spawned = [*([("save", loaded.ranks)] if loaded else []), ("main", size)]
+        spawned = [*([("save", loaded.ranks.world_size)] if loaded else []), ("main", size)]
         lines = [f"torch.multiprocessing.spawn({name}, (folder,), nprocs={size})" for name, size in spawned]
         yield START.format(spawned=textwrap.indent("\n".join(lines), " " * 8)).strip()
 

@@ -62,6 +62,7 @@ class Script:
         self._local = "({0}.values() if {0}.is_nested else {0})" if self._has_nested_parameters() else "{0}"
         self._dtype = plan.dtype
         self._indentation = ""
+        self._has_mesh = False
         self.scaled = False
         self.scheduled = False
         self._forwards = 0
@@ -166,9 +167,23 @@ class Script:
         self.add(f"wrapped = {wrapped}")
         self.forward = "wrapped"
 
-    def shard(self, *, mixed: bool = False) -> None:
-        """Treat parameters as DTensors from now on; only some of them, if `mixed`."""
-        self._local = "({0}.to_local() if hasattr({0}, 'to_local') else {0})" if mixed else "{0}.to_local()"
+    def make_mesh(self) -> None:
+        """Append the statement that makes the device mesh of the plan's ranks, if it is not made yet."""
+        if self._has_mesh or not self.plan.ranks:
+            return
+        sizes = self.plan.ranks.mesh
+        shape, names = expression(tuple(sizes.values())), expression(tuple(sizes))
+        self.add(f"mesh = dist.init_device_mesh({self.device!r}, {shape}, mesh_dim_names={names})")
+        self._has_mesh = True
+
+    def shard(self) -> None:
+        """Treat parameters as DTensors from now on."""
+        if self._local == "{0}":
+            self._local = "{0}.to_local()"
+
+    def shard_some(self) -> None:
+        """Treat parameters as DTensors from now on, where they are."""
+        self._local = "({0}.to_local() if hasattr({0}, 'to_local') else {0})"
 
     def local(self, tensor: str) -> str:
         """Return an expression for the local values of `tensor`, a parameter or its gradient, as a plain tensor."""

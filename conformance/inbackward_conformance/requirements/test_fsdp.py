@@ -29,7 +29,6 @@ from inbackward_conformance.plan.events import (
     FullyShard,
     LoadSharded,
     MicroBatch,
-    SaveSharded,
     ToEmpty,
     TrainOrdinarily,
     WrapFSDP,
@@ -50,7 +49,6 @@ LAYERS = ("0", "2", "4")
 WHOLE = FullyShard()
 BY_LAYER = FullyShard(layers=LAYERS)
 KEPT_FOR_BACKWARD = FullyShard({"reshard_after_forward": False}, layers=LAYERS)
-REPLICATED = FullyShard(layers=LAYERS, replicas=2)
 
 ORIGINAL = WrapFSDP()
 ORIGINAL_BY_LAYER = WrapFSDP(by_layer=True)
@@ -60,17 +58,22 @@ both = pytest.mark.parametrize("shard", [WHOLE, ORIGINAL], ids=["FSDP2", "FSDP1"
 
 @pytest.mark.must
 @pytest.mark.parametrize(
-    ("shard", "world_size"),
-    [(WHOLE, 2), *((BY_LAYER, size) for size in (1, 2, 3, 4)), (KEPT_FOR_BACKWARD, 2), (REPLICATED, 4)],
+    ("shard", "group"),
+    [
+        (WHOLE, Ranks(2)),
+        *((BY_LAYER, Ranks(size)) for size in (1, 2, 3, 4)),
+        (KEPT_FOR_BACKWARD, Ranks(2)),
+        (BY_LAYER, Ranks(4, replicate=2)),
+    ],
     ids=["whole-2", "by-layer-1", "by-layer-2", "by-layer-3", "by-layer-4", "kept-for-backward-2", "replicated-4"],
 )
-def test_fully_shard(check: Check, shard: FullyShard, world_size: int) -> None:
+def test_fully_shard(check: Check, shard: FullyShard, group: Ranks) -> None:
     """Attached after `fully_shard`, of the whole model or layer by layer too, each rank trains its shards.
 
     Some ranks hold no part of a small parameter. With `reshard_after_forward=False` and over a mesh with replicas it
     is the same.
     """
-    check(_sharded(shard, world_size=world_size))
+    check(Plan("MLP", (ADAMW,), THREE_STEPS, before=(shard,), ranks=group))
 
 
 @pytest.mark.must
@@ -292,11 +295,11 @@ def test_checkpoint_of_original_parameters(check: Check, tmp_path: Path) -> None
 def _save_with_two_load_with_four(
     check: Check, folder: Path, shard: Event, assignment: Assignment, saved_by: str = ""
 ) -> None:
-    save, load = SaveSharded(str(folder)), LoadSharded(str(folder), of=saved_by, steps=len(THREE_STEPS), ranks=2)
-    check(_sharded(shard, assignments=(assignment,), events=(*THREE_STEPS, save)))
-    if check.findings[-1].outcome is Outcome.REFUSES:
-        return  # there is nothing to load
-    check(_sharded(shard, assignments=(assignment,), events=(load, *THREE_STEPS), world_size=4))
+    load = LoadSharded(str(folder), Ranks(2), before=(shard,), events=THREE_STEPS, of=saved_by)
+    plan = _sharded(shard, assignments=(assignment,), events=(load, *THREE_STEPS), world_size=4)
+    check(plan.saving(load))
+    if check.findings[-1].outcome is not Outcome.REFUSES:  # else there is nothing to load
+        check(plan)
 
 
 def _sharded(

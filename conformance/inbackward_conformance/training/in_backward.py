@@ -95,6 +95,10 @@ class InBackward:
     def average_by_hand(self, group: ProcessGroup) -> None:
         """Do nothing, since nothing comes between backward and step."""
 
+    def declare_local(self, params: list[Tensor]) -> None:
+        """Tell the implementation."""
+        self._implementation.declare_local(params)
+
     def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
         """Shard with the implementation."""
         return self._implementation.fully_shard(module, **kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from inbackward_conformance.plan import ALL, Assignment, Group, Plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.optim import Optimizer
 
     from inbackward_conformance.adapters.implementation import BoundAssignment
@@ -50,11 +52,21 @@ class TrainingRun:
         self.losses: list[Tensor | None] = []
         self.scaler = build_scaler(self.device)
         self._batches_drawn = 0
+        self._batches = plan.ranks.batches_of(rank) if plan.ranks else 0
+
+    @cached_property
+    def mesh(self) -> DeviceMesh:
+        """The device mesh of the plan's ranks."""
+        from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415 (loads much that few plans need)
+
+        assert self.plan.ranks, "an event of distributed training in a plan without ranks"
+        sizes = self.plan.ranks.mesh
+        return init_device_mesh(self.device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
 
     def next_batch(self) -> tuple[Tensor, ...]:
-        """Draw the next batch, whose values depend only on the seed, the number of batches and the rank."""
+        """Draw the next batch, whose values depend only on the seed, the number of batches, and the rank."""
         self._batches_drawn += 1
-        generator = torch.Generator().manual_seed(1000 * (self.plan.seed + 1000 * self.rank) + self._batches_drawn)
+        generator = torch.Generator().manual_seed(1000 * (self.plan.seed + 1000 * self._batches) + self._batches_drawn)
         batch: tuple[Tensor, ...] = self.model.batch(generator)  # type: ignore[operator]
         return tuple(x.to(self.device, self.dtype if x.is_floating_point() else None) for x in batch)
 

@@ -142,6 +142,9 @@ class StandardLoop:
         """Average the gradients of all parameters over a group, between backward and step."""
         self._averaged_over = group
 
+    def declare_local(self, params: list[Tensor]) -> None:
+        """Do nothing: an ordinary optimizer steps with the gradients that it finds."""
+
     def fully_shard(self, module: nn.Module, **kwargs: Any) -> nn.Module:
         """Shard with `fully_shard`."""
         from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 (loads much that few plans need)

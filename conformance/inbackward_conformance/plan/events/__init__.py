@@ -39,9 +39,22 @@ from inbackward_conformance.plan.events.model import (
     ToEmpty,
 )
 from inbackward_conformance.plan.events.schedule import Power, Scheduler, SetOption, StartSchedule, StepSchedules
-from inbackward_conformance.plan.events.tensor_parallel import AverageByHand, ParallelizeLayers
+from inbackward_conformance.plan.events.tensor_parallel import (
+    COLUMN,
+    COLUMN_ALONE,
+    ROW,
+    ROW_ALONE,
+    AverageByHand,
+    DeclareLocal,
+    Parallelize,
+    Style,
+)
 
 __all__ = [
+    "COLUMN",
+    "COLUMN_ALONE",
+    "ROW",
+    "ROW_ALONE",
     "Accumulate",
     "AccumulateUnsynchronised",
     "Attach",
@@ -55,6 +68,7 @@ __all__ = [
     "ClippedBackward",
     "Compile",
     "ComputeGradients",
+    "DeclareLocal",
     "Detach",
     "DropGradients",
     "Event",
@@ -70,7 +84,7 @@ __all__ = [
     "LoadSharded",
     "LoadWeights",
     "MicroBatch",
-    "ParallelizeLayers",
+    "Parallelize",
     "PenalizedBackward",
     "PerRank",
     "Power",
@@ -87,6 +101,7 @@ __all__ = [
     "StepAnother",
     "StepByHand",
     "StepSchedules",
+    "Style",
     "SwapParameters",
     "Thaw",
     "ToEmpty",

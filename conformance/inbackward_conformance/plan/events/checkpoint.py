@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from inbackward_conformance.plan.events.event import Event
+
+if TYPE_CHECKING:
+    from inbackward_conformance.plan.plan import Ranks
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,16 +41,18 @@ class SaveSharded(Event):
 
 @dataclass(frozen=True, repr=False)
 class LoadSharded(Event):
-    """Load a checkpoint of `SaveSharded`, of the same or of another world size.
+    """Load a checkpoint that `Plan.saving` saves, of the same or of another device mesh.
 
     Attributes:
         folder: as for `SaveSharded`.
+        ranks: the process group that it was saved by.
+        before: what came before attachment then.
+        events: what came after attachment, and before it was saved.
         of: name of the method of training that saved it; empty for the one that loads.
-        steps: number of backwards before it was saved, with the same assignments; a script repeats them first.
-        ranks: the world size that it was saved with.
     """
 
     folder: str
+    ranks: Ranks
+    before: tuple[Event, ...] = ()
+    events: tuple[Event, ...] = ()
     of: str = ""
-    steps: int = 3
-    ranks: int = 2

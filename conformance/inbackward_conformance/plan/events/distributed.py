@@ -61,19 +61,18 @@ class HookThenOptimizer(Event):
 class FullyShard(Event):
     """Shard the model with FSDP2's `fully_shard`, through the implementation's own call if it has one.
 
+    It is sharded over the dimension `data` of the mesh, and replicated over `replicate` if the mesh has that.
     Sharding makes new Parameter objects; the standard loop builds its optimizers afterwards.
 
     Attributes:
         options: keyword arguments of `fully_shard`.
         layers: submodules that are sharded separately, before the whole model.
-        replicas: number of replicas of the model, each sharded over its part of the ranks.
         mixed_precision: names of dtypes, by argument of `MixedPrecisionPolicy`.
         offload: whether to offload shards to the CPU, in memory that is not pinned.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
     layers: tuple[str, ...] = ()
-    replicas: int = 1
     mixed_precision: dict[str, str] = field(default_factory=dict)
     offload: bool = False
 

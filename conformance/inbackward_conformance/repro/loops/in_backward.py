@@ -61,6 +61,12 @@ class InBackwardSource:
         """Return nothing, since nothing comes between backward and step."""
         return []
 
+    def declare_local(self, params: str) -> list[str]:
+        """Return the implementation's call, if it has one."""
+        return (
+            [self._templates.write("declare_local", params=params)] if self._templates.offers("declare_local") else []
+        )
+
     def step_by_hand(self) -> list[str]:
         """Return the loops that step the listed optimizers and free the gradients."""
         return for_each(self.optimizers(), "optimizer.step()", "optimizer.zero_grad()")

@@ -102,6 +102,10 @@ class StandardLoopSource:
         ]
         return []
 
+    def declare_local(self, params: str) -> list[str]:
+        """Return nothing: an ordinary optimizer steps with the gradients that it finds."""
+        return []
+
     def step_by_hand(self) -> list[str]:
         """Return the calls of `step` and `zero_grad` for the optimizers in `by_hand`."""
         return self._each("by_hand", "optimizer.step()", "optimizer.zero_grad()") if self._by_hand() else []

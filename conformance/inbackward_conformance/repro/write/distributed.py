@@ -40,10 +40,9 @@ def _(event: events.HookThenOptimizer, script: Script) -> None:
 
 @write.register(events.FullyShard)
 def _(event: events.FullyShard, script: Script) -> None:
-    size = f"dist.get_world_size() // {event.replicas}" if event.replicas > 1 else "dist.get_world_size()"
-    shape = f'({event.replicas}, {size}), mesh_dim_names=("replicate", "shard")' if event.replicas > 1 else f"({size},)"
-    script.add(f"mesh = dist.init_device_mesh({script.device!r}, {shape})")
-    options = ["mesh=mesh", *[f"**{sources.options(event.options)}"] * bool(event.options)]
+    script.make_mesh()
+    dimensions = '"replicate", "data"' if script.plan.ranks and script.plan.ranks.replicate else '"data"'
+    options = [f"mesh=mesh[{dimensions}]", *[f"**{sources.options(event.options)}"] * bool(event.options)]
     if event.mixed_precision:
         dtypes = ", ".join(f"{argument}=torch.{name}" for argument, name in event.mixed_precision.items())
         options.append(f"mp_policy=fsdp.MixedPrecisionPolicy({dtypes})")

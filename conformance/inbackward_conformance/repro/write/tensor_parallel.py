@@ -11,24 +11,26 @@ if TYPE_CHECKING:
     from inbackward_conformance.repro.script import Script
 
 
-@write.register(events.ParallelizeLayers)
-def _(event: events.ParallelizeLayers, script: Script) -> None:
-    styles = [(name, "ColwiseParallel") for name in event.columns] + [(name, "RowwiseParallel") for name in event.rows]
-    plan = ", ".join(f"{name!r}: {style}()" for name, style in styles)
-    script.add(
-        _mesh(event.size, script),
-        "from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module",
-        f'parallelize_module(model, mesh["tensor"], {{{plan}}})',
-    )
-    script.shard(mixed=True)
+@write.register(events.Parallelize)
+def _(event: events.Parallelize, script: Script) -> None:
+    script.make_mesh()
+    styles = ", ".join(f"{name!r}: {_style(style)}" for name, style in event.styles.items())
+    script.add(f'tensor_parallel.parallelize_module(model, mesh["tensor"], {{{styles}}})')
+    script.shard_some()
 
 
 @write.register(events.AverageByHand)
 def _(event: events.AverageByHand, script: Script) -> None:
-    script.add(_mesh(event.size, script))
+    script.make_mesh()
     script.add(*script.loop.average_by_hand(script.local("param.grad")))
 
 
-def _mesh(size: int, script: Script) -> str:
-    shape = f"(dist.get_world_size() // {size}, {size})"
-    return f'mesh = dist.init_device_mesh({script.device!r}, {shape}, mesh_dim_names=("data", "tensor"))'
+@write.register(events.DeclareLocal)
+def _(event: events.DeclareLocal, script: Script) -> None:
+    named = [f"model.get_parameter({name!r})" for name in event.params]
+    script.add(*script.loop.declare_local(f"[{', '.join(named)}]" if named else "list(model.parameters())"))
+
+
+def _style(style: events.Style) -> str:
+    layouts = ", ".join(f"{argument}=tensors.{layout}" for argument, layout in style.layouts.items())
+    return f"tensor_parallel.{style.name}({layouts})"

@@ -47,14 +47,13 @@ def _(event: events.HookThenOptimizer, run: TrainingRun) -> None:
 
 @execute.register(events.FullyShard)
 def _(event: events.FullyShard, run: TrainingRun) -> None:
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
 
-    ranks = torch.distributed.get_world_size()
-    sizes = {"replicate": event.replicas} if event.replicas > 1 else {}
-    sizes["shard"] = ranks // event.replicas
-    mesh = init_device_mesh(run.device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
-    options = {**event.options, "mesh": mesh}
+    replicated = "replicate" in (run.mesh.mesh_dim_names or ())
+    options = {
+        **event.options,
+        "mesh": run.mesh["replicate", "data"] if replicated else run.mesh["data"],
+    }
     if event.mixed_precision:
         dtypes = {argument: getattr(torch, name) for argument, name in event.mixed_precision.items()}
         options["mp_policy"] = MixedPrecisionPolicy(**dtypes)

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from inbackward_conformance.plan import events
 from inbackward_conformance.training.execute.dispatch import execute
 
 if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor.parallel import ParallelStyle
 
     from inbackward_conformance.training.run import TrainingRun
 
 
-@execute.register(events.ParallelizeLayers)
-def _(event: events.ParallelizeLayers, run: TrainingRun) -> None:
-    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+@execute.register(events.Parallelize)
+def _(event: events.Parallelize, run: TrainingRun) -> None:
+    from torch.distributed.tensor.parallel import parallelize_module
 
-    plan = {**{name: ColwiseParallel() for name in event.columns}, **{name: RowwiseParallel() for name in event.rows}}
-    parallelize_module(run.model, _mesh(run, event.size)["tensor"], plan)
+    parallelize_module(run.model, run.mesh["tensor"], {name: _style(style) for name, style in event.styles.items()})
 
 
 @execute.register(events.AverageByHand)
 def _(event: events.AverageByHand, run: TrainingRun) -> None:
-    run.method.average_by_hand(_mesh(run, event.size)["data"].get_group())
+    run.method.average_by_hand(run.mesh["data"].get_group())
 
 
-def _mesh(run: TrainingRun, size: int) -> DeviceMesh:
-    from torch.distributed.device_mesh import init_device_mesh
+@execute.register(events.DeclareLocal)
+def _(event: events.DeclareLocal, run: TrainingRun) -> None:
+    names = event.params or [name for name, _ in run.model.named_parameters()]
+    run.method.declare_local([run.model.get_parameter(name) for name in names])
 
-    shape = (torch.distributed.get_world_size() // size, size)
-    return init_device_mesh(run.device.type, shape, mesh_dim_names=("data", "tensor"))
+
+def _style(style: events.Style) -> ParallelStyle:
+    from torch.distributed.tensor import Replicate, Shard, parallel
+
+    layouts = {"Replicate()": Replicate(), "Shard(0)": Shard(0), "Shard(1)": Shard(1), "Shard(-1)": Shard(-1)}
+    made: ParallelStyle = getattr(parallel, style.name)(**{key: layouts[of] for key, of in style.layouts.items()})
+    return made
