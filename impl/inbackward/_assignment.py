@@ -178,6 +178,9 @@ class Assignment:
         may have one memory.
         """
         joined = sorted(run.joined, key=attrgetter("number"))
+        if run.is_distributed:
+            for assignment in joined:
+                assignment.free_again(run)
         holding = {assignment: params for assignment in joined if (params := assignment.holding_in(run))}
         if all(assignment.is_alone for assignment in holding) or len(holding) == 1:
             for assignment, params in holding.items():
@@ -210,6 +213,14 @@ class Assignment:
         """The parameters that the pass has stepped before its end."""
         bucket = self.bucket_in(run)
         return [] if bucket is None else [param for param in self.params if id(param) in bucket.stepped]
+
+    def free_again(self, run: _engine.Pass) -> None:
+        """Frees the gradients of parameters that were stepped before the end of the pass.
+
+        A plain DistributedDataParallel of one rank averages nothing, and yet puts gradients in place at the end.
+        """
+        for param in self.stepped_in(run):
+            param.grad = None
 
     def due_of(self, params: list[torch.Tensor], run: _engine.Pass) -> list[Attachment]:
         """What is attached to those of the parameters that are to be stepped at the end of the pass."""

@@ -15,7 +15,7 @@ from inbackward._bucket import Gate
 from inbackward._callers import refuse_caller
 from inbackward._hooks import Hooks
 from inbackward._names import name_of
-from inbackward._ranks import is_sharded, reduction_of, refuse_unaccounted
+from inbackward._ranks import TURNS_OF_DDP, is_sharded, reduction_of, refuse_unaccounted
 from inbackward._step import step_together
 from inbackward._torch_calls import note_calls
 
@@ -215,7 +215,9 @@ class Attachment:
         if reduction is None and not self.is_local:
             refuse_unaccounted(self.param, self.optimizers.values())
         if self.is_gathered:
-            run.turns_to_wait = 1  # FSDP2 has its own end of backward
+            run.turns_to_wait = max(run.turns_to_wait, 1)  # FSDP2 has its own end of backward
+        elif run.is_distributed:
+            run.turns_to_wait = TURNS_OF_DDP  # which, with a single rank, may be there without a word
         return self._join(run)
 
     def _join(self, run: _engine.Pass) -> Bucket | None:

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from inbackward import _ddp_private, _engine
 from inbackward._attachment import attachment_of
-from inbackward._ranks import entrust, reduction_of
+from inbackward._ranks import TURNS_OF_DDP, entrust, reduction_of
 from inbackward._stale_graph import explain_stale_graph
 from inbackward._step import step_together
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from torch.futures import Future
 
     from inbackward._attachment import Attachment
-
-_TURNS_TO_WAIT = 2  # for the end of DDP's own backward, which in the first pass of a static graph is itself put off
-
 
 def wrap_ddp(module: nn.Module, **ddp_kwargs: Any) -> DistributedDataParallel:
     """Wraps a module in DistributedDataParallel whose parameters step as soon as their gradients are averaged.
@@ -215,7 +212,7 @@ class Buckets:
             self._errors.clear()
             self._reduced = False
         self._run = run
-        run.turns_to_wait = _TURNS_TO_WAIT
+        run.turns_to_wait = TURNS_OF_DDP
         run.at_end[self._finish] = None
 
     def _finish(self, _: _engine.Pass) -> None:

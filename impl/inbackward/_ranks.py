@@ -32,6 +32,9 @@ class Reduction(Protocol):
         """Whether the parameter was excepted, so that its gradient is this rank's alone."""
 
 
+TURNS_OF_DDP = 2
+"""How often the end of a pass is put off for DDP's own, which in the first pass of a static graph is itself put off."""
+
 # By id of the parameter. A reduction holds its parameters, so an id that is found is never that of a newer tensor.
 _reductions: weakref.WeakValueDictionary[int, Reduction] = weakref.WeakValueDictionary()
 

@@ -13,6 +13,7 @@ from inbackward_conformance.catalogue import (
     layer_graph,
     media_architectures,
     models,
+    sharded_models,
     shared_storages,
     tensor_subclasses,
 )
@@ -30,6 +31,7 @@ MODULES = (
     hazardous_models,
     checkpointed_models,
     shared_storages,
+    sharded_models,
     tensor_subclasses,
     layer_graph,
     language_architectures,

@@ -257,13 +257,15 @@ def test_comm_hook(check: Check, when: str) -> None:
 @pytest.mark.must
 @pytest.mark.may_refuse
 @pytest.mark.parametrize("place", PLACES)
-def test_plain_ddp(check: Check, place: str) -> None:
+@pytest.mark.parametrize("world_size", [2, 1])
+def test_plain_ddp(check: Check, world_size: int, place: str) -> None:
     """Wrapped in plain DDP, without a word to the implementation, ranks train as ever, or it refuses.
 
-    A hook of a parameter comes before the all-reduce: ranks that step there drift apart, and nobody is told.
+    A hook of a parameter comes before the all-reduce: ranks that step there drift apart, and nobody is told. With one
+    rank too, DDP puts the averaged gradient in place at the end of backward, after the step.
     """
     before, events = attached(place, WrapDDP(plainly=True))
-    check(Plan("MLP", (MOMENTUM,), (*events, *FOUR_STEPS), before=before, ranks=ranks(2)))
+    check(Plan("MLP", (MOMENTUM,), (*events, *FOUR_STEPS), before=before, ranks=ranks(world_size)))
 
 
 @pytest.mark.must

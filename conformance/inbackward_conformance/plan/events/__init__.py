@@ -12,6 +12,7 @@ from inbackward_conformance.plan.events.distributed import (
     Join,
     PerRank,
     RegisterCommHook,
+    Replicate,
     WrapDDP,
     WrapFSDP,
 )
@@ -40,10 +41,6 @@ from inbackward_conformance.plan.events.model import (
 )
 from inbackward_conformance.plan.events.schedule import Power, Scheduler, SetOption, StartSchedule, StepSchedules
 from inbackward_conformance.plan.events.tensor_parallel import (
-    COLUMN,
-    COLUMN_ALONE,
-    ROW,
-    ROW_ALONE,
     AverageByHand,
     DeclareLocal,
     Parallelize,
@@ -51,10 +48,6 @@ from inbackward_conformance.plan.events.tensor_parallel import (
 )
 
 __all__ = [
-    "COLUMN",
-    "COLUMN_ALONE",
-    "ROW",
-    "ROW_ALONE",
     "Accumulate",
     "AccumulateUnsynchronised",
     "Attach",
@@ -91,6 +84,7 @@ __all__ = [
     "RegisterCommHook",
     "ReplaceByCopy",
     "ReplaceParameter",
+    "Replicate",
     "Save",
     "SaveSharded",
     "ScaledBackward",

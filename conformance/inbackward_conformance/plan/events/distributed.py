@@ -95,13 +95,31 @@ class WrapFSDP(Event):
 
 
 @dataclass(frozen=True, repr=False)
-class AccumulateUnsynchronised(Event):
-    """Accumulate gradients within `no_sync()`, without all-reduce and without a step.
+class Replicate(Event):
+    """Make the model data parallel in place, by a composable `replicate` of torch.
 
-    Under FSDP2 this is `set_requires_gradient_sync(False)`.
+    Attributes:
+        by_fsdp: whether by the one that replaces parameters by replicated DTensors, as FSDP2 does; if not, by the one
+            that has DDP average the gradients.
+    """
+
+    by_fsdp: bool = False
+
+
+@dataclass(frozen=True, repr=False)
+class AccumulateUnsynchronised(Event):
+    """Accumulate gradients without synchronising them, and without a step.
+
+    That is within `no_sync()` of the wrapper. Where a module was made parallel in place, a switch of the module is off
+    meanwhile.
+
+    Attributes:
+        skip: branches that this forward leaves out.
+        switch: name of the switch.
     """
 
     skip: tuple[str, ...] = ()
+    switch: str = "set_requires_gradient_sync"
 
 
 @dataclass(frozen=True, repr=False)

@@ -21,13 +21,6 @@ class Style(Printable):
     layouts: dict[str, str] = field(default_factory=dict)
 
 
-COLUMN = Style("ColwiseParallel")
-ROW = Style("RowwiseParallel")
-COLUMN_ALONE = Style("ColwiseParallel", {"output_layouts": "Replicate()"})
-ROW_ALONE = Style("RowwiseParallel", {"input_layouts": "Replicate()"})
-"""Those for a layer between layers that are not sharded."""
-
-
 @dataclass(frozen=True, repr=False)
 class Parallelize(Event):
     """Shard or replicate layers over the ranks of the dimension `tensor`, by `parallelize_module`.

@@ -68,12 +68,24 @@ def _(event: events.WrapFSDP, script: Script) -> None:
     script.attach_to_new_parameters()
 
 
+@write.register(events.Replicate)
+def _(event: events.Replicate, script: Script) -> None:
+    if event.by_fsdp:
+        script.make_mesh()
+        script.imports.add("from torch.distributed._composable.replicate_with_fsdp import replicate")
+        script.add('replicate(model, mesh=mesh["data"])')
+        script.shard()
+    else:
+        script.imports.add("from torch.distributed._composable import replicate")
+        script.add("replicate(model)")
+
+
 @write.register(events.AccumulateUnsynchronised)
 def _(event: events.AccumulateUnsynchronised, script: Script) -> None:
     script.draw_batch()
     backward = f"{script.loss(event.skip)}.backward()"
     if script.forward == "model":
-        script.add("model.set_requires_gradient_sync(False)", backward, "model.set_requires_gradient_sync(True)")
+        script.add(f"model.{event.switch}(False)", backward, f"model.{event.switch}(True)")
     else:
         with script.block(f"with {script.forward}.no_sync():"):
             script.add(backward)

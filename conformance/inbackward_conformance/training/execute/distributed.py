@@ -14,6 +14,8 @@ from inbackward_conformance.plan import ALL, events
 from inbackward_conformance.training.execute.dispatch import execute
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from inbackward_conformance.training.run import TrainingRun
 
 
@@ -81,15 +83,27 @@ def _(event: events.WrapFSDP, run: TrainingRun) -> None:
     run.attach_to_new_parameters()
 
 
+@execute.register(events.Replicate)
+def _(event: events.Replicate, run: TrainingRun) -> None:
+    # There is no public way to either.
+    if event.by_fsdp:
+        from torch.distributed._composable.replicate_with_fsdp import replicate
+
+        replicate(run.model, mesh=run.mesh["data"])
+    else:
+        from torch.distributed._composable import replicate
+
+        replicate(run.model)
+
+
 @execute.register(events.AccumulateUnsynchronised)
 def _(event: events.AccumulateUnsynchronised, run: TrainingRun) -> None:
-    from torch.distributed.fsdp import FSDPModule
-
     batch = run.next_batch()
-    if isinstance(run.model, FSDPModule):
-        run.model.set_requires_gradient_sync(False)
+    switch: Callable[[bool], None] | None = getattr(run.model, event.switch, None)
+    if switch:
+        switch(False)
         run.method.accumulate(run.model, lambda: run.loss(batch, skip=event.skip))
-        run.model.set_requires_gradient_sync(True)
+        switch(True)
     else:
         with run.wrapper.no_sync():  # type: ignore[union-attr,operator]
             run.method.accumulate(run.model, lambda: run.loss(batch, skip=event.skip))

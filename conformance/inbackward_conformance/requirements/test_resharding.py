@@ -1,0 +1,64 @@
+"""Checkpoints of `torch.distributed.checkpoint` that are saved on one device mesh and loaded on another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inbackward_conformance.catalogue.parallel_layers import MLP_CHAINED
+from inbackward_conformance.checking.check import Check
+from inbackward_conformance.outcome import Outcome
+from inbackward_conformance.plan import Assignment, Plan, Ranks
+from inbackward_conformance.plan.events import (
+    Backward,
+    Event,
+    FullyShard,
+    LoadSharded,
+)
+
+ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
+MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9})
+THREE_STEPS = (Backward(),) * 3
+
+Mesh = tuple[Ranks, tuple[Event, ...]]
+
+BY_LAYER = FullyShard(layers=("0", "2", "4"))
+
+DATA: Mesh = Ranks(2), (BY_LAYER,)
+HYBRID: Mesh = Ranks(4, replicate=2), (BY_LAYER,)
+TENSOR: Mesh = Ranks(2, tensor=2), (MLP_CHAINED,)
+DATA_AND_TENSOR: Mesh = Ranks(4, tensor=2), (MLP_CHAINED, BY_LAYER)
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("assignment", [ADAMW, MOMENTUM], ids=["AdamW", "SGD"])
+@pytest.mark.parametrize(
+    ("saved", "loaded"),
+    [(DATA, DATA_AND_TENSOR), (DATA_AND_TENSOR, DATA), (TENSOR, HYBRID), (HYBRID, TENSOR)],
+    ids=["data-to-both", "both-to-data", "tensor-to-hybrid", "hybrid-to-tensor"],
+)
+def test_another_mesh(check: Check, tmp_path: Path, saved: Mesh, loaded: Mesh, assignment: Assignment) -> None:
+    """Model and states that were saved on one mesh are loaded on another, and training goes on as if never stopped."""
+    _save_and_load(check, tmp_path, (saved, loaded), assignment)
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("saved_by", ["StandardLoop", "InBackward"], ids=["loads", "saves"])
+@pytest.mark.parametrize(
+    ("saved", "loaded"), [(DATA, DATA_AND_TENSOR), (TENSOR, HYBRID)], ids=["data-to-both", "tensor-to-hybrid"]
+)
+def test_single_optimizer(check: Check, tmp_path: Path, saved: Mesh, loaded: Mesh, saved_by: str) -> None:
+    """What one ordinary optimizer has saved is loaded, and one ordinary optimizer loads what was saved."""
+    _save_and_load(check, tmp_path, (saved, loaded), ADAMW, saved_by)
+
+
+def _save_and_load(
+    check: Check, folder: Path, meshes: tuple[Mesh, Mesh], assignment: Assignment, saved_by: str = ""
+) -> None:
+    (saving_ranks, saving_before), (ranks, before) = meshes
+    load = LoadSharded(str(folder), saving_ranks, saving_before, THREE_STEPS, of=saved_by)
+    plan = Plan("MLP", (assignment,), (load, *THREE_STEPS), before=before, ranks=ranks)
+    check(plan.saving(load))
+    if check.findings[-1].outcome is not Outcome.REFUSES:  # else there is nothing to load
+        check(plan, standard_may_raise=saved_by == "InBackward")  # on a file that an ordinary optimizer cannot load
