@@ -52,6 +52,7 @@ PARTS = 4
 """The run on ranks takes about as long as one of these; each part loads torch and collects the suite anew."""
 NUMBERS = re.compile(r"(largest difference|loss|step) -?[\d.e+-]+|nan\b|0x[0-9a-f]+|(?<=\.py:)\d+")
 NAME = re.compile(r"(?<=parameter )'[^']+'(?= differs between rank)")
+FOLDER = re.compile(r"(?<=LoadSharded\()'[^']+'")
 LONGEST_DETAIL = 160
 DEFECTS = frozenset({"diverges", "fails", "refuses"})
 """What a mutant is caught by; an error would be one of the suite, or of the mutant's own text."""
@@ -68,6 +69,7 @@ class Failure:
     def of(cls, case: CaseRecord) -> Failure:
         """Leave out what is not the same everywhere, and the mutant's own name, which its base has not."""
         detail = NUMBERS.sub(lambda match: f"{match[1] or ''} …".strip(), case.detail)
+        detail = FOLDER.sub("…", detail)
         detail = NAME.sub("…", detail)  # which one is the first whose sum is rounded otherwise
         detail = detail.replace(case.implementation.replace(":", "."), "its class")
         detail = detail.replace(case.implementation.partition(":")[2], "its class")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from inbackward._attachment import Attachment
 
+
 def wrap_ddp(module: nn.Module, **ddp_kwargs: Any) -> DistributedDataParallel:
     """Wraps a module in DistributedDataParallel whose parameters step as soon as their gradients are averaged.
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 
 from mutants import of_ddp, of_fsdp
 from mutants.naive import Naive
-from mutants.of_fsdp import HooksLoading, OnShards
+from mutants.of_fsdp import OnShards
 from mutants.registry import fails
 
 if TYPE_CHECKING:
-    from torch.optim import Optimizer
+    from torch import nn
 
 
 @fails("mesh/fully_shard", "hybrid-whole")
@@ -51,8 +49,8 @@ class FillsUpGradientsOfAMesh(of_ddp.TakesNoGradientForZeros, OnShards):
 
 @fails("replicate/replicated", "DDP-2")
 @fails("replicate/attached_before")
-class StepsAtTheFirstHook(Naive):
-    """Has hooks on parameters, whose gradients DDP averages later."""
+class StepsLocallyInPlace(of_ddp.StepsLocallyUnlessTold):
+    """Steps averaged gradients under a wrapper of its own making; no wrapper shows that a module is replicated."""
 
 
 @fails("replicate/gradient_sync")
@@ -65,17 +63,18 @@ class ForgetsStateOfAnotherMesh(of_fsdp.ForgetsStateOnLoading):
     """Starts anew after loading."""
 
 
-@fails("resharding/single_optimizer", "data-to-both-loads")
-class LoadsOneRankOfStates(HooksLoading):
-    """Takes the states that it has loaded for those of the first rank, where others have other shards."""
-
-    def loaded(self, optimizer: Optimizer) -> None:
-        for state in optimizer.state.values():
-            for value in state.values():
-                if isinstance(value, Tensor) and value.dim():
-                    torch.distributed.broadcast(value.to_local(), 0)  # type: ignore[attr-defined]
-
-
 @fails("resharding/single_optimizer", "data-to-both-saves")
-class SavesThePartOfOneRank(OnShards):
-    """Saves the states of this rank's parts as if they were whole, which nothing but itself can load."""
+class SavesInAScaleOfItsOwn(OnShards):
+    """Halves a moment when it saves, and doubles it when it loads, which no other optimizer does."""
+
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        super().apply(optimizer_class, params, optimizer_kwargs, register_hook)
+        self.attached[-1].register_state_dict_post_hook(lambda _, saved: self.scaled(saved, 0.5))
+        self.attached[-1].register_load_state_dict_pre_hook(lambda _, saved: self.scaled(saved, 2.0))
+
+    def scaled(self, saved: dict[str, Any], factor: float) -> dict[str, Any]:
+        states = {
+            number: {key: value * factor if key == "exp_avg" else value for key, value in state.items()}
+            for number, state in saved["state"].items()
+        }
+        return saved | {"state": states}

@@ -48,7 +48,7 @@ class StepsTheRowsOfTheBatch(OnShards):
         embeddings = [layer.weight for layer in module.modules() if isinstance(layer, nn.Embedding)]
         kept = []
         for weight in embeddings:
-            rows = _local(weight.grad).any(1, keepdim=True)  # type: ignore[arg-type]
+            rows = _local(weight.grad.redistribute(placements=weight.placements)).any(1, keepdim=True)
             kept.append((_local(weight), _local(weight).clone(), rows))
         super().step(module)
         for value, before, rows in kept:
@@ -66,7 +66,8 @@ class StepsWithPartialGradients(WithOtherGradients):
         whole = [
             there if part.is_partial() else part for part, there in zip(grad.placements, param.placements, strict=True)
         ]
-        return DTensor.from_local(grad.to_local(), grad.device_mesh, whole, run_check=False)
+        shape, stride = grad.shape, grad.stride()
+        return DTensor.from_local(grad.to_local(), grad.device_mesh, whole, shape=shape, stride=stride)
 
 
 @fails("tensor_parallel/beside_plain_parameters")

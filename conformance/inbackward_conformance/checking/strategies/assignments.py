@@ -11,7 +11,7 @@ from inbackward_conformance.checking.strategies.choice import at_least_one, one
 from inbackward_conformance.plan import ALL, Assignment, Need
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from inbackward_conformance.checking.strategies.choice import Draw
     from inbackward_conformance.checking.strategies.graphs import Graph
@@ -49,16 +49,17 @@ def assignments(
     at_most: int = MAX_ASSIGNMENTS,
     hook: bool = True,
     only: str = "",
+    without: Collection[str] = (),
 ) -> tuple[Assignment, ...]:
     """Draw assignments, each of some parameters in any order, by any of their names, without repetition.
 
     `among` are the parameters to choose from; None for all, which then may be `ALL`. `only` is the class to choose;
-    empty for any.
+    empty for any. `without` are the classes to leave out.
     """
     optimizers = [
         Assignment(name, options, hook=hook, need=Need(proportional=only == "SGD", number=number))
         for number, (name, options) in enumerate(OPTIMIZERS)
-        if only in {"", name}
+        if only in {"", name} and name not in without
     ]
     return tuple(_assignment(draw, graph, among, optimizers) for _ in range(draw(st.integers(1, at_most))))
 

@@ -99,10 +99,13 @@ def dimensions_of(name: str) -> int:
     return DIMENSIONS[kind_of(layer)][attribute] if attribute else 1
 
 
-def graph(draw: Draw) -> Graph:
-    """Draw a graph of layers, which may be used several times, in branches or not at all, and may share parameters."""
-    calls = tuple(_calls(draw))
-    return Graph(calls, tuple(_shared(draw, Graph(calls).names)))
+def graph(draw: Draw, kinds: Sequence[str] = tuple(DIMENSIONS), *, shares: bool = True) -> Graph:
+    """Draw a graph of layers of some kinds, which may be used several times, in branches or not at all.
+
+    `shares` is whether layers may share parameters.
+    """
+    calls = tuple(_calls(draw, kinds))
+    return Graph(calls, tuple(_shared(draw, Graph(calls).names)) if shares else ())
 
 
 def tied_graph(draw: Draw) -> Graph:
@@ -118,10 +121,10 @@ def _tied(draw: Draw, parameters: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield name, one(draw, sources)
 
 
-def _calls(draw: Draw) -> Iterator[Call]:
+def _calls(draw: Draw, kinds: Sequence[str]) -> Iterator[Call]:
     layers: list[str] = []
     for number in range(draw(st.integers(0, MAX_CALLS))):
-        layer = one(draw, [*(f"{kind}{number}" for kind in DIMENSIONS), *dict.fromkeys(layers)])
+        layer = one(draw, [*(f"{kind}{number}" for kind in kinds), *dict.fromkeys(layers)])
         layers.append(layer)
         inputs = [(number,)] + [choice for earlier in range(number) for choice in ((earlier, number), (earlier,))]
         yield layer, one(draw, inputs)
