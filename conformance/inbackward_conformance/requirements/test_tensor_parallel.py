@@ -68,14 +68,12 @@ def test_sequence_parallel(check: Check, size: int) -> None:
 
 
 @pytest.mark.must
-@pytest.mark.parametrize("options", [{}, {"foreach": False}], ids=["default", "one-by-one"])
-def test_beside_plain_parameters(check: Check, options: dict[str, bool]) -> None:
+def test_beside_plain_parameters(check: Check) -> None:
     """One optimizer trains DTensors, and an ordinary norm whose gradient every rank has.
 
     Nothing averages that gradient. The implementation is told so by `declare_local`, if it has this call.
     """
-    assignment = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1, **options})
-    check(_feed_forward(FEED_FORWARD, assignment=assignment, events=(DeclareLocal(NORM), *THREE_STEPS)))
+    check(_feed_forward(FEED_FORWARD, events=(DeclareLocal(NORM), *THREE_STEPS)))
 
 
 @pytest.mark.must
@@ -87,6 +85,17 @@ def test_attached_before(check: Check) -> None:
     """
     events = (MLP_IN_PART, DeclareLocal(("4.weight", "4.bias")), *THREE_STEPS)
     check(Plan("MLP", (ADAMW,), events, ranks=Ranks(2, tensor=2)))
+
+
+@pytest.mark.must
+@pytest.mark.parametrize("together", ["foreach", "fused"])
+def test_stepped_together(check: Check, together: str) -> None:
+    """An optimizer that steps DTensors together by `foreach` or `fused` trains them as it does one by one.
+
+    Torch itself takes no ordinary tensors beside them then.
+    """
+    assignment = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1, together: True})
+    check(Plan("MLP", (assignment,), THREE_STEPS, before=(MLP_CHAINED,), ranks=Ranks(2, tensor=2)))
 
 
 @pytest.mark.must
@@ -131,10 +140,9 @@ def _feed_forward(
     layers: Parallelize,
     *,
     size: int = 2,
-    assignment: Assignment = ADAMW,
     events: tuple[Event, ...] = THREE_STEPS,
     frozen: tuple[str, ...] = (),
 ) -> Plan:
     """Return a plan of attachment after the layers are made parallel."""
     ranks = Ranks(size, tensor=size)
-    return Plan("FeedForward", (assignment,), events, before=(layers,), frozen=frozen, ranks=ranks)
+    return Plan("FeedForward", (ADAMW,), events, before=(layers,), frozen=frozen, ranks=ranks)
