@@ -1,0 +1,63 @@
+"""Counts what a rank sends, keeps and steps in one step of training, as layers, parameters and ranks grow.
+
+Prints tables and which targets were met; the exit status is 1 if one was missed. Nothing here is a time, and nothing
+depends on the machine. It takes less than a minute, in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def add_to(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `scale` to the command line."""
+    parser = add_parser(
+        "scale",
+        help="count what a rank sends, keeps and steps as layers, parameters and ranks grow",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name, default, words in (
+        ("--depths", [8, 16, 32, 64], "numbers of layers"),
+        (
+            "--widths",
+            [512, 256, 128],
+            "widths of layers, which divide the first",
+        ),
+        ("--ranks", [1, 2, 4, 8, 64, 1024], "numbers of ranks"),
+    ):
+        listed = " ".join(map(str, default))
+        parser.add_argument(name, type=int, nargs="+", metavar="N", default=default, help=f"{words} ({listed})")
+    parser.add_argument(
+        "--layers", type=int, metavar="N", default=16, help="layers of the first width where depth is fixed (16)"
+    )
+    parser.add_argument(
+        "--bucket-bytes", type=int, metavar="N", default=4 << 20, help="of step_in_backward and DDP (4 MiB)"
+    )
+    # SUPPRESS: what stands before the word "scale" is not overwritten.
+    absent = argparse.SUPPRESS
+    parser.add_argument("--json", type=Path, metavar="FILE", default=absent, help="write all counts to this file")
+    parser.add_argument(
+        "--docs", type=Path, metavar="FOLDER", default=absent, help="write scale.md and its plots into this folder"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(given: argparse.Namespace) -> int:
+    # Nothing of FSDP2 is to be loaded where times are measured.
+    from bench.scale.measure import Setting, measure  # noqa: PLC0415
+    from bench.scale.report import print_tables, write_docs  # noqa: PLC0415
+    from bench.scale.targets import targets  # noqa: PLC0415
+
+    counts = measure(Setting(given.depths, given.layers, given.widths, given.ranks, given.bucket_bytes))
+    print_tables(counts)
+    if given.json:
+        counts.write(given.json)
+    if given.docs:
+        write_docs(counts, given.docs)
+    return 0 if all(target.is_met for target in targets(counts)) else 1
