@@ -94,9 +94,8 @@ def test_counts_are_those_worked_out_by_hand(pytestconfig: pytest.Config, tmp_pa
 
 def test_a_missed_target_is_told(pytestconfig: pytest.Config) -> None:
     # The gradients of two layers are one bucket, those of eight a bucket and the next gradient.
-    run = scale(
-        pytestconfig.rootpath, *["--depths", "2", "8", "--layers", "2", "--widths", "16", "--ranks", "2"], *BUCKET
-    )
+    setting = ["--depths", "2", "8", "--layers", "2", "--widths", "16", "--ranks", "2"]
+    run = scale(pytestconfig.rootpath, *setting, *BUCKET)
     assert run.returncode == 1, run.stderr
     missed = [line for line in run.stdout.splitlines() if "MISSED" in line]
     assert any("1.500 (at most 1.00)  one process" in line for line in missed)

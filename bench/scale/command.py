@@ -7,6 +7,7 @@ depends on the machine. It takes less than a minute, in one process.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,17 +28,21 @@ def add_to(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
         (
             "--widths",
             [512, 256, 128],
-            "widths of layers, which divide the first",
+            "widths of layers, which divide the largest",
         ),
         ("--ranks", [1, 2, 4, 8, 64, 1024], "numbers of ranks"),
     ):
         listed = " ".join(map(str, default))
-        parser.add_argument(name, type=int, nargs="+", metavar="N", default=default, help=f"{words} ({listed})")
+        parser.add_argument(name, type=_positive, nargs="+", metavar="N", default=default, help=f"{words} ({listed})")
     parser.add_argument(
-        "--layers", type=int, metavar="N", default=16, help="layers of the first width where depth is fixed (16)"
+        "--layers",
+        type=_positive,
+        metavar="N",
+        default=16,
+        help="layers of the largest width where depth is fixed (16)",
     )
     parser.add_argument(
-        "--bucket-bytes", type=int, metavar="N", default=4 << 20, help="of step_in_backward and DDP (4 MiB)"
+        "--bucket-bytes", type=_positive, metavar="N", default=4 << 20, help="of step_in_backward and DDP (4 MiB)"
     )
     # SUPPRESS: what stands before the word "scale" is not overwritten.
     absent = argparse.SUPPRESS
@@ -45,16 +50,29 @@ def add_to(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--docs", type=Path, metavar="FOLDER", default=absent, help="write scale.md and its plots into this folder"
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=partial(_run, parser))
 
 
-def _run(given: argparse.Namespace) -> int:
+def _positive(given: str) -> int:
+    number = int(given)
+    if number < 1:
+        msg = f"{given} is not above 0"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def _run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
+    depths, widths, ranks = (sorted({*numbers}) for numbers in (given.depths, given.widths, given.ranks))
+    if any(widths[-1] % width for width in widths):
+        parser.error(
+            f"--widths: {widths[-1]} is not a multiple of each of {widths}, so parameters cannot be cut evenly"
+        )
     # Nothing of FSDP2 is to be loaded where times are measured.
     from bench.scale.measure import Setting, measure  # noqa: PLC0415
     from bench.scale.report import print_tables, write_docs  # noqa: PLC0415
     from bench.scale.targets import targets  # noqa: PLC0415
 
-    counts = measure(Setting(given.depths, given.layers, given.widths, given.ranks, given.bucket_bytes))
+    counts = measure(Setting(depths, given.layers, widths[::-1], ranks, given.bucket_bytes))
     print_tables(counts)
     if given.json:
         counts.write(given.json)

@@ -27,10 +27,10 @@ class Setting:
     """How far to go.
 
     Attributes:
-        depths: Numbers of layers of the first width, along the axis where they grow.
+        depths: Numbers of layers of the first width, along the axis where they grow, the smallest first.
         layers: Their number elsewhere.
         widths: Of layers, the largest first; smaller ones cut the same bytes into more parameters.
-        ranks: Numbers of ranks.
+        ranks: Numbers of ranks, the smallest first.
         bucket_bytes: Of `step_in_backward`, and of DDP.
     """
 

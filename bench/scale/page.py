@@ -17,8 +17,8 @@ INTRODUCTION = """\
 # Scale
 
 What a rank sends, keeps and steps in one step of training, as the number of layers, parameters and ranks grows: in the
-standard loop, and with the optimizer in backward. Everything here is counted, so it does not depend on the machine.
-`nox -s bench -- scale --docs docs` makes this page, in less than a minute and in one process.
+standard loop, and with the optimizer in backward. Everything here is counted, so it does not depend on the machine;
+times are in the [benchmark](bench.md). `nox -s bench -- scale --docs docs` makes this page, in one process.
 
 <picture>
   <source media="(prefers-color-scheme: dark)" srcset="scale-dark.svg">
@@ -40,10 +40,10 @@ METHOD = """\
   reduce-scatter it gives all gradients that they reduce, to an all-gather its own shard. What goes over the network
   then is up to a real backend.
 - *Map*: all-reduces of int32, by which ranks tell each other which parameters they have used.
-- *Gradients*: the largest number of bytes at a time, by weak references to storages. It is looked whenever backward
-  passes a gradient to a parameter, gradients are given to a collective, or the optimizer is called. The buckets of DDP
-  count, and so does what goes into a reduce-scatter of FSDP2 and comes out. DDP has `gradient_as_bucket_view=True`;
-  without, it makes a second copy of all gradients, in the standard loop as well.
+- *Gradients*: the largest number of bytes at a time, by weak references to storages, whenever backward passes a
+  gradient to a parameter, gradients are given to a collective, or the optimizer is called. The buckets of DDP count,
+  and so does what goes into a reduce-scatter of FSDP2 and comes out. DDP has `gradient_as_bucket_view=True`; without,
+  it makes a second copy of all gradients, in the standard loop as well.
 - FSDP2 shards {layer} of layers at a time, by rows. With more ranks than rows it sends padding. The buckets of
   `step_in_backward` count the bytes of parameters before they are sharded.
 """
