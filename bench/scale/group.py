@@ -1,8 +1,8 @@
 """A process group of which rank 0 alone is there: its collectives return at once, and are told to who listens.
 
-torch's own backend "fake" is no help here: the futures of its collectives hold no tensors, and the communication hooks
-of DistributedDataParallel read theirs. A backend written in Python is registered by a public call, and is handed every
-collective, those that DDP's reducer issues in C++ as well.
+DistributedDataParallel cannot run backward on torch's own backend "fake", whose futures hold no tensors. A backend that
+is written in Python is registered by a public call, and gets every collective, also those that DDP's reducer issues in
+C++. One that this class lacks is an error of torch's.
 """
 
 from __future__ import annotations
