@@ -1,6 +1,7 @@
 """Measures what a step of training costs, and how much memory, in each way of stepping an optimizer.
 
     python -m bench [--models NAME ...] [--optimizers NAME ...] [--variants NAME ...] [--docs docs]
+    python -m bench scale [--docs docs]
 
 Prints the time of a step, its ratio to the fused standard loop (for Adafactor, which has no fused, the default one),
 the peak memory, and which targets were met. All names:
@@ -17,6 +18,7 @@ inbackward.step_in_backward with buckets of 4 MiB.
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
 import warnings
 from pathlib import Path
@@ -28,13 +30,19 @@ from bench.measure import WARM_UP_STEPS, Setting, measure
 from bench.models import WORKLOADS
 from bench.page import page
 from bench.results import Results
+from bench.scale import command as scale
 from bench.targets import targets
 from bench.variants import OPTIMIZERS, VARIANTS
 
 
-def main() -> None:
-    """Measure, print, and write what was asked for."""
+def main() -> int:
+    """Do what the command line asks for. Return the exit status."""
     given = _parser().parse_args()
+    status: int = given.run(given)
+    return status
+
+
+def _measure_times(given: argparse.Namespace) -> int:
     if given.read:
         results, *others = map(Results.read, given.read)
         for other in others:
@@ -58,6 +66,7 @@ def main() -> None:
         (given.docs / "bench.md").write_text(page(results, rounds, WARM_UP_STEPS), encoding="utf-8")
         for theme in ("light", "dark"):
             plot(results, given.docs / f"bench-{theme}.svg", theme)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
         "--read", type=Path, nargs="+", metavar="FILE", help="measure nothing; read what --json has written"
     )
     parser.add_argument("--docs", type=Path, metavar="FOLDER", help="write bench.md and the plots into this folder")
+    parser.set_defaults(run=_measure_times)
+    scale.add_to(parser.add_subparsers(title="instead of times", metavar="COMMAND").add_parser)
     return parser
 
 
@@ -113,4 +124,4 @@ def _print(results: Results) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    main()
+    sys.exit(main())

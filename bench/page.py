@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from bench.results import Result, Results
+    from bench.targets import Target
 
 INTRODUCTION = """\
 # Benchmark
@@ -47,7 +48,7 @@ METHOD = """\
 def page(results: Results, rounds: str, warm_up: int) -> str:
     """Return the page in Markdown."""
     optimizers = [*dict.fromkeys(each.optimizer for each in results.found)]
-    parts = [INTRODUCTION, "## Machine\n", _table(["", ""], [[*row] for row in results.machine.items()])]
+    parts = [INTRODUCTION, "## Machine\n", table(["", ""], [[*row] for row in results.machine.items()])]
     parts.append(METHOD.format(rounds=rounds, warm_up=warm_up))
     for optimizer in optimizers:
         baseline = VARIANTS[baseline_of(optimizer)].label
@@ -57,7 +58,12 @@ def page(results: Results, rounds: str, warm_up: int) -> str:
     for optimizer in optimizers:
         parts.append(f"## {optimizer}: peak gradient bytes / peak allocation, in MiB\n")
         parts.append(_by_model(results, optimizer, _memory))
-    parts.append("## Targets\n")
+    parts += ["## Targets\n", targets_table(targets(results))]
+    return "\n".join(parts)
+
+
+def targets_table(found: Iterable[Target]) -> str:
+    """Return a table of targets in Markdown."""
     rows = [
         [
             target.what,
@@ -66,10 +72,9 @@ def page(results: Results, rounds: str, warm_up: int) -> str:
             f"{target.limit:.2f}",
             "met" if target.is_met else "**missed**",
         ]
-        for target in targets(results)
+        for target in found
     ]
-    parts.append(_table(["figure", "where", "is", "at most", ""], rows))
-    return "\n".join(parts)
+    return table(["figure", "where", "is", "at most", ""], rows)
 
 
 def _by_model(results: Results, optimizer: str, cell: Callable[[Result], str]) -> str:
@@ -79,7 +84,7 @@ def _by_model(results: Results, optimizer: str, cell: Callable[[Result], str]) -
         found = [results.get(model, optimizer, name) for model in models]
         if any(found):
             rows.append([variant.label, *(cell(each) if each else "" for each in found)])
-    return _table(["", *(WORKLOADS[model].label for model in models)], rows)
+    return table(["", *(WORKLOADS[model].label for model in models)], rows)
 
 
 def _time(result: Result) -> str:
@@ -91,6 +96,7 @@ def _memory(result: Result) -> str:
     return f"{result.peak_gradients / 2**20:.3g} / {result.peak_allocation / 2**20:.3g}"
 
 
-def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+def table(head: list[str], rows: Iterable[list[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

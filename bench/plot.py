@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import matplotlib as mpl
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from bench.models import WORKLOADS
+from bench.panels import COLORS, panels
 from bench.variants import VARIANTS, WITHOUT_FUSED, baseline_of, in_words
 
 if TYPE_CHECKING:
@@ -25,38 +23,18 @@ SHOWN = (
     ("handed-0", "step_in_backward, bucket 0", "#5aa4d6", "#6fb7e6"),
     ("handed-4M", "step_in_backward, bucket 4 MiB", "#08519c", "#2f8fff"),
 )
-COLORS = {"light": ("#24292f", "#d0d7de"), "dark": ("#e6edf3", "#3d444d")}  # text, grid
 
 
 def plot(results: Results, path: Path, theme: str) -> None:
     """Write the figure as SVG, for a "light" or a "dark" page."""
-    ink, grid = COLORS[theme]
     optimizers = [*dict.fromkeys(each.optimizer for each in results.found)]
-    settings: dict[Any, Any] = {"svg.hashsalt": "inbackward", "font.size": 9, "text.color": ink, "axes.labelcolor": ink}
-    settings |= {"axes.edgecolor": grid, "xtick.color": ink, "ytick.color": ink, "axes.titlesize": 10}
-    with mpl.rc_context(settings):
-        panels = len(optimizers) + 1
-        rows = (panels + 1) // 2
-        figure = Figure(figsize=(10, 0.6 + 3.1 * rows), layout="constrained")
-        axes: list[Axes] = [*figure.subplots(rows, 2, squeeze=False).flat]
+    with panels(len(optimizers) + 1, path, theme, "Benchmark of inbackward") as axes:
         for optimizer, ax in zip(optimizers, axes, strict=False):
             _bars(results, optimizer, ax, theme)
             fused = "" if optimizer in WITHOUT_FUSED else "fused "
             ax.set_title(f"{optimizer}: time of a step, {fused}standard loop = 1")
-            ax.axhline(1, color=ink, linewidth=0.8, linestyle="--", label="standard loop")
-        _memory(results, optimizers[0], axes[len(optimizers)], theme)
-        for ax in axes[:panels]:
-            ax.grid(axis="y", color=grid, linewidth=0.6)
-            ax.set_axisbelow(True)
-            ax.spines[["top", "right"]].set_visible(False)
-            ax.patch.set_alpha(0)
-        for ax in axes[panels:]:
-            ax.remove()
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-        figure.savefig(
-            path, format="svg", transparent=True, metadata={"Date": None, "Title": "Benchmark of inbackward"}
-        )
+            ax.axhline(1, color=COLORS[theme][0], linewidth=0.8, linestyle="--", label="standard loop")
+        _memory(results, optimizers[0], axes[-1], theme)
 
 
 def _bars(results: Results, optimizer: str, ax: Axes, theme: str) -> None:

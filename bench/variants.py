@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    _Step = Callable[[Tensor], None]
-    _SetUp = Callable[[nn.Module, type[Optimizer], dict[str, Any]], tuple[_Step, Iterable[Optimizer]]]
+    Step = Callable[[Tensor], None]
+    SetUp = Callable[[nn.Module, type[Optimizer], dict[str, Any]], tuple[Step, Iterable[Optimizer]]]
 
 OPTIMIZERS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
     # The learning rate is small, so that values stay as they are; the time of a step does not depend on it.
@@ -46,7 +46,7 @@ class Variant:
 
     name: str
     label: str
-    set_up: _SetUp
+    set_up: SetUp
     options: dict[str, Any]
     bucket_bytes: int | None = None
 
@@ -56,7 +56,7 @@ class Variant:
         return "fused" in self.options
 
 
-def backward_alone(model: nn.Module, _: type[Optimizer], __: dict[str, Any]) -> tuple[_Step, Iterable[Optimizer]]:
+def backward_alone(model: nn.Module, _: type[Optimizer], __: dict[str, Any]) -> tuple[Step, Iterable[Optimizer]]:
     """Run forward and backward, and no optimizer."""
 
     def step(batch: Tensor) -> None:
@@ -68,7 +68,7 @@ def backward_alone(model: nn.Module, _: type[Optimizer], __: dict[str, Any]) -> 
 
 def standard_loop(
     model: nn.Module, optimizer_class: type[Optimizer], options: dict[str, Any]
-) -> tuple[_Step, Iterable[Optimizer]]:
+) -> tuple[Step, Iterable[Optimizer]]:
     """Step after backward."""
     optimizer = optimizer_class(model.parameters(), **options)
 
@@ -80,7 +80,7 @@ def standard_loop(
     return step, [optimizer]
 
 
-def in_backward(model: nn.Module) -> _Step:
+def in_backward(model: nn.Module) -> Step:
     """Return a step where backward does everything."""
 
     def step(batch: Tensor) -> None:
@@ -91,7 +91,7 @@ def in_backward(model: nn.Module) -> _Step:
 
 def torchs_own(
     model: nn.Module, optimizer_class: type[Optimizer], options: dict[str, Any]
-) -> tuple[_Step, Iterable[Optimizer]]:
+) -> tuple[Step, Iterable[Optimizer]]:
     """Call the function of `torch.distributed.optim`."""
     _apply_optimizer_in_backward(optimizer_class, model.parameters(), options)
     return in_backward(model), _get_in_backward_optimizers(model)
@@ -99,7 +99,7 @@ def torchs_own(
 
 def tutorial(
     model: nn.Module, optimizer_class: type[Optimizer], options: dict[str, Any]
-) -> tuple[_Step, Iterable[Optimizer]]:
+) -> tuple[Step, Iterable[Optimizer]]:
     """Follow PyTorch's tutorial on fusing the optimizer step into the backward pass."""
     optimizer_dict: dict[Tensor, Optimizer] = {
         param: optimizer_class([param], **options) for param in model.parameters()
@@ -116,18 +116,18 @@ def tutorial(
 
 def one_each(
     model: nn.Module, optimizer_class: type[Optimizer], options: dict[str, Any]
-) -> tuple[_Step, Iterable[Optimizer]]:
+) -> tuple[Step, Iterable[Optimizer]]:
     """Give each parameter an optimizer of its own."""
     inbackward.apply_optimizer_in_backward(optimizer_class, model.parameters(), options)
     return in_backward(model), inbackward.get_in_backward_optimizers(model)
 
 
-def handed_over(bucket_bytes: int) -> _SetUp:
+def handed_over(bucket_bytes: int) -> SetUp:
     """Hand the ordinary optimizer over."""
 
     def set_up(
         model: nn.Module, optimizer_class: type[Optimizer], options: dict[str, Any]
-    ) -> tuple[_Step, Iterable[Optimizer]]:
+    ) -> tuple[Step, Iterable[Optimizer]]:
         optimizer = optimizer_class(model.parameters(), **options)
         inbackward.step_in_backward(optimizer, bucket_bytes)
         return in_backward(model), [optimizer]
