@@ -92,6 +92,16 @@ class OffersNothing(Sound):
         raise NotOffered("nothing of it")
 
 
+class RaisesAtAttachment(Sound):
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        raise KeyError(dist.get_world_size())
+
+
+class RefusesAtAttachment(Sound):
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        raise RuntimeError("not under a wrapper")
+
+
 class Prints(Sound):
     def misbehave(self, module: nn.Module) -> None:
         for _ in range(200):
