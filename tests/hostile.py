@@ -102,6 +102,14 @@ class RefusesAtAttachment(Sound):
         raise RuntimeError("not under a wrapper")
 
 
+class ChangesAndRefuses(RefusesAtAttachment):
+    def wrap_ddp(self, module: nn.Module, **options: Any) -> nn.Module:
+        with torch.no_grad():
+            for param in module.parameters():
+                param.mul_(2)
+        return torch.nn.parallel.DistributedDataParallel(module, **options)
+
+
 class Prints(Sound):
     def misbehave(self, module: nn.Module) -> None:
         for _ in range(200):

@@ -131,10 +131,11 @@ def test_a_dry_run_builds_plans_for_many_ranks(dry_run: DryRun) -> None:
     [
         ("RaisesAtAttachment", "fails", "KeyError: {}"),
         ("RefusesAtAttachment", "refuses", "RuntimeError: not under a wrapper"),
+        ("ChangesAndRefuses", "refuses", "RuntimeError: not under a wrapper"),
     ],
 )
 def test_an_error_in_a_dry_run_is_told(dry_run: DryRun, name: str, outcome: str, detail: str) -> None:
-    """Wherever it is raised: attached before wrapping, or after a first step."""
+    """Wherever it is raised, and whatever values were there before: attached before wrapping, or after a first step."""
     result = dry_run(64, f"--implementation=hostile:{name}", "-k", "equality and (2 or 3)")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert {line["outcome"] for line in dry_run.suite.cases()} == {outcome}
@@ -145,9 +146,11 @@ def test_an_error_in_a_dry_run_is_told(dry_run: DryRun, name: str, outcome: str,
 
 
 def test_a_dry_run_says_what_it_does_not_build(dry_run: DryRun) -> None:
-    result = dry_run(64, "--implementation=hostile:Sound", "-k", "ddp and early_step")
+    result = dry_run(64, "--implementation=hostile:Sound", "-k", "ddp and early_step or properties")
     assert result.ret == 0
-    assert set(dry_run.details().values()) == {"dry run: this is no plan, and nothing was run"}
+    assert set(dry_run.details().values()) == {
+        "dry run: this is no plan that grows with the number of ranks, and nothing was run"
+    }
 
 
 @pytest.mark.parametrize(

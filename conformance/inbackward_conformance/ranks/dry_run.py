@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.outcome import NotRun
-from inbackward_conformance.plan import Plan
+from inbackward_conformance.plan import Plan, Ranks
 from inbackward_conformance.plan.events import (
     AverageByHand,
     DeclareLocal,
@@ -65,13 +65,13 @@ class DryRun:
         """Return the answer of rank 0 if the plan raises an error.
 
         Raises:
-            NotRun: if it does not, or the job is of no plan.
+            NotRun: if it does not, or the job is of no plan that grows with the number of ranks.
         """
         match job.arguments:
-            case (name, Plan() as plan):
+            case (name, Plan(ranks=Ranks(fixed=False)) as plan):
                 arguments = (name, _without_training(plan))
             case _:
-                raise NotRun("dry run: this is no plan, and nothing was run")
+                raise NotRun("dry run: this is no plan that grows with the number of ranks, and nothing was run")
         if job.world_size > self.world_size:
             raise NotRun(f"dry run: {job.world_size} ranks are needed, and it is for {self.world_size}")
         with time_limit(job.seconds):
