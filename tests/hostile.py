@@ -92,6 +92,24 @@ class OffersNothing(Sound):
         raise NotOffered("nothing of it")
 
 
+class RaisesAtAttachment(Sound):
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        raise KeyError(dist.get_world_size())
+
+
+class RefusesAtAttachment(Sound):
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        raise RuntimeError("not under a wrapper")
+
+
+class ChangesAndRefuses(RefusesAtAttachment):
+    def wrap_ddp(self, module: nn.Module, **options: Any) -> nn.Module:
+        with torch.no_grad():
+            for param in module.parameters():
+                param.mul_(2)
+        return torch.nn.parallel.DistributedDataParallel(module, **options)
+
+
 class Prints(Sound):
     def misbehave(self, module: nn.Module) -> None:
         for _ in range(200):

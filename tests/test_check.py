@@ -14,8 +14,10 @@ from inbackward_conformance.catalogue.optimizer_configurations import (
 )
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import NotRun, Outcome, Refusal
-from inbackward_conformance.plan import ALL, Assignment, Plan
+from inbackward_conformance.plan import ALL, Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import Backward, Load, Save, SaveSharded
+from inbackward_conformance.ranks.job import Answer, Job
+from inbackward_conformance.ranks.on_ranks import OnRanks
 from inbackward_conformance.specification import specification
 from inbackward_conformance.tensors import same_bits
 from inbackward_conformance.training.compare import compare
@@ -60,6 +62,43 @@ def test_what_the_standard_loop_cannot_step_on_this_device_is_meant(check: Check
             plan = Plan(configuration.model, (configuration.assignment,), (Backward(),))
             check(plan, standard_may_raise=configuration.standard_may_raise)
     assert [finding.outcome for finding in check.findings] == [Outcome.CONFORMS] * 2
+
+
+class Asked:
+    """Ranks that keep the jobs that they are to run, and run none."""
+
+    def __init__(self, world_size: int | None) -> None:
+        self.world_size = world_size
+        self.jobs: list[Job] = []
+
+    def run(self, job: Job) -> list[Answer]:
+        self.jobs.append(job)
+        raise NotRun("nothing")
+
+
+def body(*_: object) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("available", "of_two", "of_three"),
+    [(None, 2, 3), (2, 2, 3), (4, 2, 3), (7, 2, 3), (8, 4, 6), (64, 32, 48)],
+)
+def test_on_a_larger_cluster_cases_have_more_ranks(available: int | None, of_two: int, of_three: int) -> None:
+    """In proportion to the four that a plan may have on one machine; a plan says how many it was run with."""
+    asked = Asked(available)
+    ranks = OnRanks(asked, "reference", "cpu", 1.0)
+    check = Check(Implementation(inbackward), specification()["ddp/equality"], "cpu", ranks=ranks)
+    sgd = Assignment("SGD", {"lr": 0.1})
+    with pytest.raises(NotRun):
+        check(Plan("MLP", (sgd,), (Backward(),), ranks=Ranks(2)))
+    for fixed in (False, True):
+        with pytest.raises(NotRun):
+            check.on_ranks(3, body, fixed=fixed)
+    assert [job.world_size for job in asked.jobs] == [of_two, of_three, 3]
+    assert check.plan == asked.jobs[0].arguments[1]
+    assert check.plan
+    assert check.plan.ranks == Ranks(of_two)
 
 
 def test_a_folder_that_a_rank_does_not_see_is_no_failure(check: Check) -> None:

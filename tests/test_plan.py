@@ -10,8 +10,8 @@ import pytest
 from expecttest import assert_expected_inline
 
 from inbackward_conformance import plan
-from inbackward_conformance.plan import Assignment, Group, Plan, TensorOption, events
-from inbackward_conformance.plan.events import Accumulate, Backward, StepByHand
+from inbackward_conformance.plan import Assignment, Group, Plan, Ranks, TensorOption, events
+from inbackward_conformance.plan.events import Accumulate, Backward, LoadSharded, StepByHand
 
 PLANS = [
     Plan("MLP", (Assignment("SGD", {"lr": 0.1}),), (Backward(),)),
@@ -44,6 +44,42 @@ def test_what_is_at_its_default_is_not_printed() -> None:
 def test_a_bare_name_is_no_selection() -> None:
     with pytest.raises(TypeError, match=r"expected ALL or a tuple of parameter names; write \('0.weight',\)"):
         Assignment("SGD", params="0.weight")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "mesh"),
+    [
+        (Ranks(2), {"data": 32}),
+        (Ranks(3, tolerance=1e-6), {"data": 48}),
+        (Ranks(4, replicate=2), {"replicate": 2, "data": 32}),
+        (Ranks(4, tensor=2), {"data": 32, "tensor": 2}),
+        (Ranks(1), {"data": 1}),
+        (Ranks(2, fixed=True), {"data": 2}),
+    ],
+    ids=repr,
+)
+def test_a_plan_scales_by_its_world_size(ranks: Ranks, mesh: dict[str, int]) -> None:
+    """Except where it trains without peers, or says that the number is fixed."""
+    scaled = Plan("MLP", (), (), ranks=ranks).scaled(16)
+    assert scaled.ranks
+    assert scaled.ranks.mesh == mesh
+    assert scaled.ranks.tolerance == ranks.tolerance
+
+
+def test_what_it_loads_scales_with_a_plan() -> None:
+    load = LoadSharded("folder", Ranks(2))
+    plan = Plan("MLP", (), (load, Backward()), ranks=Ranks(4)).scaled(16)
+    assert plan.events == (LoadSharded("folder", Ranks(32)), Backward())
+    assert plan.ranks == Ranks(64)
+
+
+def test_a_plan_without_ranks_does_not_scale() -> None:
+    assert PLANS[0].scaled(16) == PLANS[0]
+
+
+@pytest.mark.parametrize(("world_size", "tolerance"), [(1, 0.0), (2, 0.0), (3, 1e-6), (32, 1e-6)])
+def test_a_tolerance_is_for_three_ranks_and_more(world_size: int, tolerance: float) -> None:
+    assert Plan("MLP", (), (), ranks=Ranks(world_size, tolerance=1e-6)).tolerance == tolerance
 
 
 @pytest.mark.parametrize(

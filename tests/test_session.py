@@ -154,7 +154,8 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
         "\n".join(textwrap.fill(json.dumps(line), 110) for line in written),
         """\
 {"kind": "header", "date": "", "spec": "1.0", "inbackward": "", "torch": "", "python": "", "device": "cpu",
-"seed": 7, "profile": "quick", "versions": {"x:Sound": ""}, "optimizers": {}, "rounding": {}}
+"seed": 7, "profile": "quick", "versions": {"x:Sound": ""}, "optimizers": {}, "rounding": {}, "world_size":
+null, "dry_run": false}
 {"kind": "case", "implementation": "x:Sound", "requirement": "no_hook/backward_steps_nothing", "case": "",
 "level": "MUST", "outcome": "conforms", "passed": true, "detail": "", "seconds": 0, "expected": false, "plan":
 "", "arguments": {}, "script": "", "script_ends": "", "drawn": 0, "difference": null}

@@ -103,6 +103,14 @@ mine: not conformant (MUST 0 of 2 kept, 2 broken; 3 cases)""",
     assert all(f"    script: {each.script}" in verbose for each in cases)
 
 
+def test_the_ranks_that_were_given_come_first() -> None:
+    cases = (case("mine", "ddp/buffers", "conforms"),)
+    lines = summary_lines(
+        {"mine": summarize("mine", cases, [], "cpu")}, cases, rounding={}, verbosity=-1, ranks="on 64 ranks of torchrun"
+    )
+    assert [line for line, _ in lines] == ["on 64 ranks of torchrun", "mine: conformant (MUST 1 of 1 kept; 1 cases)"]
+
+
 def test_what_is_not_offered_keeps_no_promise() -> None:
     assert_expected_inline(
         summary(case("mine", "lifetime/detached", "not offered"), case("mine", "listing/order", "conforms")),

@@ -109,6 +109,10 @@ FURTHER_PLANS: list[tuple[str, Plan]] = [
         "ddp/equality",
         Plan("MLP", MOMENTUM, (events.PerRank((events.StepByHand(), events.Backward())),) * 2, ranks=Ranks(1)),
     ),
+    (
+        "ddp/join",
+        Plan("MLP", MOMENTUM, (events.Join((2, 1)),), before=(events.WrapDDP(),), ranks=Ranks(3, tolerance=1e-6)),
+    ),
 ]
 """For what the first case of no requirement has: events, and ways in which script and run could differ."""
 

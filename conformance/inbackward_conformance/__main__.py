@@ -88,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     distributed = commands.add_parser(
         "distributed",
-        help="run the distributed chapters on the ranks of torchrun; all options go to pytest",
+        help="run the distributed chapters on the ranks of torchrun, or dry",
+        add_help=False,
         prefix_chars="\0",
     )
     distributed.add_argument("options", nargs=argparse.REMAINDER, metavar="...")
@@ -128,10 +129,36 @@ def make_matrix(args: argparse.Namespace) -> None:
 
 
 def run_distributed(options: Sequence[str]) -> int:
-    """Run the distributed chapters, as one rank of torchrun."""
-    from inbackward_conformance.plugin.torchrun import run_on_cluster  # noqa: PLC0415 (the other commands need no torch)
+    """Run the distributed chapters, as one rank of torchrun or as a dry run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m inbackward_conformance distributed",
+        description="Run the distributed chapters, as one rank of torchrun. On eight ranks and more, plans have more "
+        "ranks, too.",
+        epilog="All other options go to pytest. Example: "
+        "torchrun --nproc-per-node 4 -m inbackward_conformance distributed --implementation NAME",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="append",
+        type=number_of_ranks,
+        metavar="RANKS",
+        help="without torchrun: build, shard and attach the plans for so many ranks on one rank of a fake process "
+        "group, and compare no values",
+    )
+    args, of_pytest = parser.parse_known_args(options)
+    if args.dry_run and len(args.dry_run) > 1:
+        parser.error("--dry-run is for one number of ranks; run the command once for each")
+    from inbackward_conformance.plugin.distributed import run_dry, run_on_cluster  # noqa: PLC0415 (needs torch)
 
-    return run_on_cluster(options)
+    return run_dry(args.dry_run[0], of_pytest) if args.dry_run else run_on_cluster(of_pytest)
+
+
+def number_of_ranks(text: str) -> int:
+    """Return a number of ranks; argparse prints the message of the error."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of ranks; give one such as 1024")
+    return int(text)
 
 
 def print_script(args: argparse.Namespace) -> None:

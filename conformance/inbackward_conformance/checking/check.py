@@ -11,6 +11,7 @@ from inbackward_conformance.catalogue.build import is_of_a_library
 from inbackward_conformance.checking.raising import rejection
 from inbackward_conformance.checking.standard_runs import StandardRuns
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
+from inbackward_conformance.plan import Plan, Ranks
 from inbackward_conformance.ranks.on_ranks import run_both, run_observed, run_standard
 from inbackward_conformance.training.compare import compare, difference
 from inbackward_conformance.training.compare_ranks import compare_ranks
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from inbackward_conformance.adapters.implementation import Implementation
-    from inbackward_conformance.plan import Plan
     from inbackward_conformance.ranks.on_ranks import OnRanks
     from inbackward_conformance.specification import Requirement
     from inbackward_conformance.training.trace import Trace
@@ -95,20 +95,26 @@ class Check:
         """Return a run of the plan by both methods, for events that are not known beforehand."""
         return Lockstep(self._bind(plan), self._implementation, self._device, self._begin, self.findings.append)
 
-    def on_ranks(self, world_size: int, body: Callable[..., None], *arguments: Any) -> None:
+    def on_ranks(self, world_size: int, body: Callable[..., None], *arguments: Any, fixed: bool = False) -> None:
         """Call `body(rank, name, *arguments)` on each rank, with the name of the implementation.
 
         For requirements that are no run of a plan. `body` has to be a function at the top level of a module; its errors
-        are classified as those of any case.
+        are classified as those of any case. On a larger cluster it is called on more ranks, as a plan is, unless it is
+        `fixed`.
 
         Raises:
             BrokenPromise: `body` raised it on a rank, or a rank hangs or has died.
         """
-        self._call_on_ranks(world_size, body, *arguments)
+        self._call_on_ranks(Ranks(world_size, fixed=fixed).scaled(self._scale).world_size, body, *arguments)
         self.findings.append(CONFORMS)
 
     def _bind(self, plan: Plan) -> Plan:
-        return bind_plan(replace(plan, seed=plan.seed + self._seed), self._implementation)
+        plan = replace(plan, seed=plan.seed + self._seed).scaled(self._scale)
+        return bind_plan(plan, self._implementation)
+
+    @property
+    def _scale(self) -> int:
+        return self._ranks.scale if self._ranks else 1
 
     def _begin(self, plan: Plan) -> None:
         self.plan = plan
@@ -153,7 +159,7 @@ class Check:
     def _run_on_ranks(self, plan: Plan, standard_may_raise: bool) -> Finding:
         assert plan.ranks
         standard, observed = self._traces_on_ranks(plan, plan.ranks.world_size, standard_may_raise)
-        tolerance = max(plan.ranks.tolerance, self._implementation.declared.rounding.size)
+        tolerance = max(plan.tolerance, self._implementation.declared.rounding.size)
         return compare_ranks(standard, observed, self._requirement.may_refuse, tolerance)
 
     def _traces_on_ranks(

@@ -7,6 +7,7 @@ writes it as a script. Importing this package does not import torch.
 
 from inbackward_conformance.plan.assignment import ALL, MATRICES, OTHERS, TRAINED, Assignment, Group, TensorOption
 from inbackward_conformance.plan.need import Need
-from inbackward_conformance.plan.plan import Plan, Ranks
+from inbackward_conformance.plan.plan import Plan
+from inbackward_conformance.plan.ranks import Ranks
 
 __all__ = ["ALL", "MATRICES", "OTHERS", "TRAINED", "Assignment", "Group", "Need", "Plan", "Ranks", "TensorOption"]

@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from inbackward_conformance.plan.events import Attach, AttachMore, SaveSharded
+from inbackward_conformance.plan.events import Attach, AttachMore, LoadSharded, SaveSharded
 from inbackward_conformance.plan.literals import Printable
 
 if TYPE_CHECKING:
     from inbackward_conformance.plan.assignment import Assignment
-    from inbackward_conformance.plan.events import Event, LoadSharded
+    from inbackward_conformance.plan.events import Event
+    from inbackward_conformance.plan.ranks import Ranks
 
-
-@dataclass(frozen=True, repr=False)
-class Ranks(Printable):
-    """The process group that runs a plan, and its device mesh.
-
-    The dimensions of the mesh are `pipeline`, `replicate`, `data` and `tensor`, in this order, as far as they are
-    there. Ranks with the same coordinates in `replicate` and `data` train on the same batches. All else is the same on
-    every rank.
-
-    Attributes:
-        world_size: number of ranks.
-        tolerance: the largest difference from the standard loop that passes, relative to the largest value of the
-            tensor; 0 means bitwise equal. A mean over three or more ranks depends on the order of the sum and is
-            rounded, so an implementation that does not use the reducer's all-reduce need not match it bitwise.
-        pipeline: number of ranks that a pipeline has; 0 for a mesh without this dimension.
-        replicate: number of replicas of a sharded model; 0 for a mesh without this dimension.
-        tensor: number of ranks that share each tensor; 0 for a mesh without this dimension.
-    """
-
-    world_size: int
-    tolerance: float = 0.0
-    pipeline: int = 0
-    replicate: int = 0
-    tensor: int = 0
-
-    def __post_init__(self) -> None:
-        """Reject sizes that do not divide the world size."""
-        others = math.prod(size for size in self._others if size)
-        if self.world_size < 1 or self.world_size % others:
-            msg = f"{self!r}: expected a world size that is a multiple of {others}, the product of the other sizes"
-            raise ValueError(msg)
-
-    @property
-    def mesh(self) -> dict[str, int]:
-        """The size of each dimension of the mesh, by name, the outermost first; `data` is what the others leave."""
-        data = self.world_size // math.prod(size for size in self._others if size)
-        sizes = {"pipeline": self.pipeline, "replicate": self.replicate, "data": data, "tensor": self.tensor}
-        return {name: size for name, size in sizes.items() if size}
-
-    def batches_of(self, rank: int) -> int:
-        """Return the number of the sequence of batches that a rank trains on."""
-        sizes = self.mesh
-        return rank // sizes.get("tensor", 1) % (sizes.get("replicate", 1) * sizes["data"])
-
-    @property
-    def _others(self) -> tuple[int, int, int]:
-        return self.pipeline, self.replicate, self.tensor
+EXACT_RANKS = 2
+"""The largest number of ranks whose mean does not depend on the order of the sum, and is not rounded."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,6 +44,21 @@ class Plan(Printable):
     arguments: tuple[Any, ...] = ()
     seed: int = 0
     ranks: Ranks | None = None
+
+    @property
+    def tolerance(self) -> float:
+        """The largest difference from the standard loop that passes, as in `Ranks`; 0 means bitwise equal."""
+        return self.ranks.tolerance if self.ranks and self.ranks.world_size > EXACT_RANKS else 0.0
+
+    def scaled(self, factor: int) -> Plan:
+        """Return the plan on `factor` times as many ranks; the checkpoints that it loads are of as many more, too."""
+        if self.ranks is None:
+            return self
+        events = tuple(
+            replace(event, ranks=event.ranks.scaled(factor)) if isinstance(event, LoadSharded) else event
+            for event in self.events
+        )
+        return replace(self, events=events, ranks=self.ranks.scaled(factor))
 
     def saving(self, load: LoadSharded) -> Plan:
         """Return the plan that saves the checkpoint which `load`, an event of this plan, loads."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parent.parent
 MAX_SEED = 10**6
 """Seeds of batches are made of it and of the rank, and have to fit into 64 bits."""
-CLUSTER = pytest.StashKey[Any]()
-"""The `Cluster` on which to run distributed cases, under torchrun."""
 
 
 @pytest.hookimpl(tryfirst=True)

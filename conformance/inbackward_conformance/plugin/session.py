@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,6 +23,12 @@ from inbackward_conformance.report.expected import Expectations, find_covering, 
 from inbackward_conformance.report.record import CaseRecord, RecordFile, RequirementRecord, summarize
 from inbackward_conformance.report.terminal import summary_lines
 from inbackward_conformance.specification import requirement_id, specification
+
+if TYPE_CHECKING:
+    from inbackward_conformance.ranks.job import GivenRanks
+
+RANKS = pytest.StashKey["GivenRanks"]()
+"""The ranks that the run was started on; there are none if a pool of this machine is to start them."""
 
 CRASH_NOTE_KEY = "inbackward_crash_note"
 """The key in `workerinput` of the path of a worker's crash note."""
@@ -74,6 +80,8 @@ class ConformanceSession:
                     if declared.own_optimizers
                 },
                 rounding=self._rounding,
+                world_size=self._ranks.world_size if self._ranks else None,
+                dry_run=self._is_dry,
             )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -187,6 +195,7 @@ class ConformanceSession:
             rounding=self._rounding,
             verbosity=terminalreporter.verbosity,
             width=shutil.get_terminal_size().columns,
+            ranks=self._ranks.description if self._ranks else "",
         )
         for line, markup in lines:
             terminalreporter.write_line(line, **markup)
@@ -208,11 +217,19 @@ class ConformanceSession:
         return hasattr(self._config, "workerinput")
 
     @property
+    def _ranks(self) -> GivenRanks | None:
+        return self._config.stash.get(RANKS, None)
+
+    @property
+    def _is_dry(self) -> bool:
+        return self._ranks is not None and self._ranks.is_dry
+
+    @property
     def _whole(self) -> bool:
-        """Whether all cases of the chapters were selected and the run was not interrupted."""
+        """Whether all cases of the chapters were selected, and neither run dry nor interrupted."""
         option = self._config.option
         selected = any("::" in argument for argument in self._config.args)
-        return not (self._interrupted or self._incomplete or selected or option.maxfail)
+        return not (self._interrupted or self._incomplete or selected or option.maxfail or self._is_dry)
 
     @property
     def _chapters(self) -> set[str]:

@@ -39,17 +39,24 @@ class Cluster:
     be replaced: after a hang all further jobs are `not run`.
     """
 
+    is_dry = False
+
     def __init__(self, store: Store, world_size: int) -> None:
         self._store = store
-        self._world_size = world_size
+        self.world_size = world_size
         self._job_numbers = itertools.count()
         self._broken = ""
         store.wait([f"up {rank}" for rank in range(1, world_size)], STORE_TIMEOUT)
 
+    @property
+    def description(self) -> str:
+        """What has run, on one line."""
+        return f"on {self.world_size:,} ranks of torchrun"
+
     def run(self, job: Job) -> list[Answer]:
         """Return the answers by rank."""
-        if job.world_size > self._world_size:
-            raise NotRun(f"{job.world_size} ranks are needed, torchrun made {self._world_size}")
+        if job.world_size > self.world_size:
+            raise NotRun(f"{job.world_size} ranks are needed, torchrun made {self.world_size}")
         if self._broken:
             raise NotRun(f"the ranks of torchrun cannot be used any more: {self._broken}")
         number = next(self._job_numbers)

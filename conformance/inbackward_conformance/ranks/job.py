@@ -60,6 +60,7 @@ class Job:
     Attributes:
         call: a function of a module, called with a `Rank` and `arguments` on each rank.
         seconds: the time limit.
+        fake: whether the process group is torch's fake one, of which only this rank is there.
     """
 
     call: Callable[..., Any]
@@ -67,6 +68,7 @@ class Job:
     world_size: int
     device: str
     seconds: float
+    fake: bool = False
 
     @property
     def collective_seconds(self) -> float:
@@ -94,6 +96,10 @@ class Answer:
 class JobRunner(Protocol):
     """Runs jobs on ranks."""
 
+    @property
+    def world_size(self) -> int | None:
+        """The number of ranks; None for as many as a job needs."""
+
     def run(self, job: Job) -> list[Answer]:
         """Return the answers by rank.
 
@@ -103,8 +109,20 @@ class JobRunner(Protocol):
         """
 
 
-def run_job(job: Job, number: int, store: Store) -> Answer:
-    """Run a job as rank `number`, with a store of its own."""
+class GivenRanks(JobRunner, Protocol):
+    """Ranks that a run of the suite is started on, and tells of."""
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether plans are only built, and not compared."""
+
+    @property
+    def description(self) -> str:
+        """What has run, on one line."""
+
+
+def run_job(job: Job, number: int, store: Store | None = None) -> Answer:
+    """Run a job as rank `number`, with a store of its own; a fake process group needs none."""
     rank = Rank(number, job.world_size, _device(job.device, number))
     try:
         seed_all_random_numbers(0, rank.device)
@@ -149,10 +167,11 @@ def warm_up() -> None:
     del model
     gc.collect()
     dist.destroy_process_group()
+    gc.freeze()  # makes collection after each job faster
 
 
 @contextmanager
-def _process_group(job: Job, rank: Rank, store: Store) -> Iterator[None]:
+def _process_group(job: Job, rank: Rank, store: Store | None) -> Iterator[None]:
     """Initialize the process group of a job, and destroy it.
 
     Each job has its own, so that no operation of an earlier job is pending. A rank that raises destroys it at once; its
@@ -180,6 +199,8 @@ def _process_group(job: Job, rank: Rank, store: Store) -> Iterator[None]:
 
 def _backend(job: Job) -> str:
     """Return the backend: NCCL needs a GPU for each rank; Gloo supports CUDA tensors too."""
+    if job.fake:
+        return dist.Backend.FAKE  # torch registers it if there is no store
     gpu_per_rank = job.device == "cuda" and torch.cuda.device_count() >= job.world_size
     return "cpu:gloo,cuda:nccl" if gpu_per_rank else "gloo"
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from inbackward_conformance.plan import Plan
     from inbackward_conformance.training.trace import Trace
 
+LARGEST_WORLD_SIZE = 4
+"""The largest world size of a plan in the requirements."""
+
 
 @dataclass(frozen=True)
 class OnRanks:
@@ -33,6 +36,11 @@ class OnRanks:
     name: str
     device: str
     seconds: float
+
+    @property
+    def scale(self) -> int:
+        """The factor by which the world sizes of plans grow: on a larger cluster they use about all of it."""
+        return max(1, (self.ranks.world_size or 0) // LARGEST_WORLD_SIZE)
 
     def call(self, world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Return the results of `function(rank, name, *arguments)` by rank.

@@ -38,6 +38,8 @@ class Pool:
     at least `at_once` ranks, which load torch in parallel, and waits only for those that it needs.
     """
 
+    world_size = None
+
     def __init__(self, at_once: int = 1) -> None:
         self._ranks: dict[int, _Process] = {}
         self._at_once = at_once

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
-import gc
 import multiprocessing
 import os
 import signal
@@ -51,7 +50,6 @@ def serve(number: int, parent: int, connection: Connection, files: Files) -> Non
         if LOOPBACK in (name for _, name in socket.if_nameindex()):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)  # the host name may not resolve
         warm_up()
-        gc.freeze()  # makes collection after each job faster
         store = FileStore(f"/proc/self/fd/{files.rendezvous}", -1)
         connection.send_bytes(b"up")
         while True:

@@ -218,6 +218,8 @@ class RecordFile:
         profile: str,
         optimizers: Mapping[str, Sequence[str]] | None = None,
         rounding: Mapping[str, Mapping[str, Any]] | None = None,
+        world_size: int | None = None,
+        dry_run: bool = False,
     ) -> None:
         """Write the header.
 
@@ -229,6 +231,8 @@ class RecordFile:
             profile: the profile of drawn plans.
             optimizers: the own optimizer classes of each implementation that declares some.
             rounding: the `size` and `reason` of each implementation that declares a rounding.
+            world_size: the number of ranks that the run was started on; None if it started them itself.
+            dry_run: whether plans were only built, and not compared.
         """
         self._file = file
         self._write(
@@ -244,6 +248,8 @@ class RecordFile:
             versions=versions,
             optimizers=optimizers or {},
             rounding=rounding or {},
+            world_size=world_size,
+            dry_run=dry_run,
         )
 
     def write_case(self, case: CaseRecord) -> None:

@@ -38,11 +38,14 @@ def summary_lines(
     rounding: Mapping[str, Mapping[str, Any]],
     verbosity: int,
     width: int = 80,
+    ranks: str = "",
 ) -> Iterator[Line]:
-    """Yield the lines for each implementation.
+    """Yield a line on the ranks that the run was started on, if any, and the lines for each implementation.
 
     A quiet run (`-q`) has only verdicts. A verbose run (`-v`) has all failures, expected ones too, in full.
     """
+    if ranks:
+        yield ranks, {}
     for implementation, requirements in results.items():
         tested = [case for case in cases if case.implementation == implementation]
         if verbosity >= 0:

@@ -82,7 +82,7 @@ class PlanScript:
         self._comparison = Comparison(
             failure.difference.compared,
             self._arguments,
-            max(plan.ranks.tolerance if plan.ranks else 0.0, templates.declared.rounding.size),
+            max(plan.tolerance, templates.declared.rounding.size),
             may_refuse=self._may_refuse(at_attachment=False),
             refusal=failure.difference.refusal,
             state=templates.write("state_of", **STATE_OF_ARGUMENTS),

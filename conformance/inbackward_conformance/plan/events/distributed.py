@@ -127,7 +127,7 @@ class Join(Event):
     """Train within `join()`, each rank on its own number of batches.
 
     Attributes:
-        batches: number of batches, by rank.
+        batches: number of batches, by rank; ranks beyond its end start again at its beginning.
         divide_by_initial_world_size: as in `join`; if False, gradients are divided by the number of ranks that still
             have a batch.
     """

@@ -94,9 +94,11 @@ def _(event: events.AccumulateUnsynchronised, script: Script) -> None:
 @write.register(events.Join)
 def _(event: events.Join, script: Script) -> None:
     divide = "" if event.divide_by_initial_world_size else "divide_by_initial_world_size=False"
+    assert script.plan.ranks
+    number = "rank" if script.plan.ranks.world_size <= len(event.batches) else f"rank % {len(event.batches)}"
     with (
         script.block(f"with {script.forward}.join({divide}):"),
-        script.block(f"for _ in range({event.batches!r}[rank]):"),
+        script.block(f"for _ in range({event.batches!r}[{number}]):"),
     ):
         write(events.Backward(), script)
 

@@ -113,7 +113,7 @@ def _(event: events.AccumulateUnsynchronised, run: TrainingRun) -> None:
 def _(event: events.Join, run: TrainingRun) -> None:
     divide = event.divide_by_initial_world_size
     with run.wrapper.join(divide_by_initial_world_size=divide):  # type: ignore[union-attr,operator]
-        for _ in range(event.batches[run.rank]):
+        for _ in range(event.batches[run.rank % len(event.batches)]):
             execute(events.Backward(), run)
 
 
