@@ -45,7 +45,7 @@ class StepsTheRowsOfTheBatch(OnShards):
     """Takes the rows of an embedding without a gradient for untouched, where weight decay and states move them."""
 
     def step(self, module: nn.Module) -> None:
-        embeddings = [layer.weight for layer in module.modules() if isinstance(layer, nn.Embedding)]
+        embeddings: list[Any] = [layer.weight for layer in module.modules() if isinstance(layer, nn.Embedding)]
         kept = []
         for weight in embeddings:
             rows = _local(weight.grad.redistribute(placements=weight.placements)).any(1, keepdim=True)

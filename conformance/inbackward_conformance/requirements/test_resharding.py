@@ -27,7 +27,7 @@ BY_LAYER = FullyShard(layers=("0", "2", "4"))
 
 DATA: Mesh = Ranks(2), (BY_LAYER,)
 HYBRID: Mesh = Ranks(4, replicate=2), (BY_LAYER,)
-TENSOR: Mesh = Ranks(2, tensor=2), (MLP_CHAINED,)
+TENSOR: Mesh = Ranks(2, tensor=2, fixed=True), (MLP_CHAINED,)
 DATA_AND_TENSOR: Mesh = Ranks(4, tensor=2), (MLP_CHAINED, BY_LAYER)
 
 

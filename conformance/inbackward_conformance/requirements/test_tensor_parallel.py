@@ -47,7 +47,7 @@ def test_linear_layers(check: Check, layers: Parallelize, size: int, assignment:
 
     Some ranks hold a smaller part of a parameter, or none.
     """
-    check(Plan("MLP", (assignment,), THREE_STEPS, before=(layers,), ranks=Ranks(size, tensor=size)))
+    check(Plan("MLP", (assignment,), THREE_STEPS, before=(layers,), ranks=_over_tensors(size)))
 
 
 @pytest.mark.must
@@ -84,7 +84,7 @@ def test_attached_before(check: Check) -> None:
     It makes new Parameter objects, which keep their gradients. The layer that stays as it is trains.
     """
     events = (MLP_IN_PART, DeclareLocal(("4.weight", "4.bias")), *THREE_STEPS)
-    check(Plan("MLP", (ADAMW,), events, ranks=Ranks(2, tensor=2)))
+    check(Plan("MLP", (ADAMW,), events, ranks=_over_tensors(2)))
 
 
 @pytest.mark.must
@@ -95,13 +95,13 @@ def test_stepped_together(check: Check, together: str) -> None:
     Torch itself takes no ordinary tensors beside them then.
     """
     assignment = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1, together: True})
-    check(Plan("MLP", (assignment,), THREE_STEPS, before=(MLP_CHAINED,), ranks=Ranks(2, tensor=2)))
+    check(Plan("MLP", (assignment,), THREE_STEPS, before=(MLP_CHAINED,), ranks=_over_tensors(2)))
 
 
 @pytest.mark.must
 def test_two_optimizers(check: Check) -> None:
     """Two optimizers on each DTensor step in the order of attachment."""
-    check(Plan("MLP", (MOMENTUM, ADAMW), THREE_STEPS, before=(MLP_CHAINED,), ranks=Ranks(2, tensor=2)))
+    check(Plan("MLP", (MOMENTUM, ADAMW), THREE_STEPS, before=(MLP_CHAINED,), ranks=_over_tensors(2)))
 
 
 @pytest.mark.must
@@ -136,6 +136,11 @@ def test_averaged_by_hand(check: Check, before: tuple[Event, ...], group: Ranks)
     check(Plan("MLP", (ADAMW,), THREE_STEPS, before=(*before, AverageByHand()), ranks=group))
 
 
+def _over_tensors(size: int) -> Ranks:
+    """Return the ranks of a mesh without data parallelism, also on a larger cluster."""
+    return Ranks(size, tensor=size, fixed=True)
+
+
 def _feed_forward(
     layers: Parallelize,
     *,
@@ -144,5 +149,4 @@ def _feed_forward(
     frozen: tuple[str, ...] = (),
 ) -> Plan:
     """Return a plan of attachment after the layers are made parallel."""
-    ranks = Ranks(size, tensor=size)
-    return Plan("FeedForward", (ADAMW,), events, before=(layers,), frozen=frozen, ranks=ranks)
+    return Plan("FeedForward", (ADAMW,), events, before=(layers,), frozen=frozen, ranks=_over_tensors(size))

@@ -87,11 +87,11 @@ def _(event: events.WrapFSDP, run: TrainingRun) -> None:
 def _(event: events.Replicate, run: TrainingRun) -> None:
     # There is no public way to either.
     if event.by_fsdp:
-        from torch.distributed._composable.replicate_with_fsdp import replicate
+        from torch.distributed._composable import replicate_with_fsdp
 
-        replicate(run.model, mesh=run.mesh["data"])
+        replicate_with_fsdp.replicate(run.model, mesh=run.mesh["data"])
     else:
-        from torch.distributed._composable import replicate
+        from torch.distributed._composable.replicate import replicate
 
         replicate(run.model)
 
