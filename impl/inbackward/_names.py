@@ -6,6 +6,7 @@ import gc
 from typing import TYPE_CHECKING
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +36,9 @@ def _given(param: torch.Tensor, optimizers: Iterable[Optimizer]) -> str:
 
 
 def _qualified(param: torch.Tensor) -> str:
-    modules = [each for each in gc.get_objects() if issubclass(type(each), nn.Module)]
+    found = [each for each in gc.get_objects() if issubclass(type(each), nn.Module)]
+    # A wrapper only adds a prefix; that of the composable replicate() holds a list of parameters without names.
+    modules = [module for module in found if not isinstance(module, DistributedDataParallel)]
     names = [name for module in modules for name, each in _named_parameters(module) if each is param]
     return max(names, key=lambda name: name.count("."), default="")
 
