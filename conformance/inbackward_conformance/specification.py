@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SPEC_VERSION = "1.0"
 REQUIREMENTS = Path(__file__).parent / "requirements"
-DISTRIBUTED = frozenset({"ddp", "fsdp", "hook_then_optimizer", "properties_on_ranks", "tensor_parallel"})
+DISTRIBUTED = frozenset({"ddp", "fsdp", "hook_then_optimizer", "pipeline", "properties_on_ranks", "tensor_parallel"})
 """The chapters that need ranks."""
 
 

@@ -16,6 +16,7 @@ from mutants import (  # noqa: F401 (they register their mutants)
     of_hook_then_optimizer,
     of_memory_in_common,
     of_other_libraries,
+    of_pipeline,
     of_properties,
     of_structure,
     of_tensor_parallel,

@@ -31,6 +31,7 @@ from itertools import count
 from torch import nn
 from torch.distributed import checkpoint as dcp
 from torch.distributed import fsdp
+from torch.distributed import pipelining
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as power_sgd
 from torch.distributed import tensor as tensors

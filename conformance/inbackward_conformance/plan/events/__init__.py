@@ -38,6 +38,7 @@ from inbackward_conformance.plan.events.model import (
     Thaw,
     ToEmpty,
 )
+from inbackward_conformance.plan.events.pipeline import CutIntoStages, RunPipeline
 from inbackward_conformance.plan.events.schedule import Power, Scheduler, SetOption, StartSchedule, StepSchedules
 from inbackward_conformance.plan.events.tensor_parallel import (
     COLUMN,
@@ -68,6 +69,7 @@ __all__ = [
     "ClippedBackward",
     "Compile",
     "ComputeGradients",
+    "CutIntoStages",
     "DeclareLocal",
     "Detach",
     "DropGradients",
@@ -91,6 +93,7 @@ __all__ = [
     "RegisterCommHook",
     "ReplaceByCopy",
     "ReplaceParameter",
+    "RunPipeline",
     "Save",
     "SaveSharded",
     "ScaledBackward",

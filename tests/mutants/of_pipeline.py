@@ -1,0 +1,155 @@
+"""Mutants of pipelines: what goes wrong between the micro-batches of a schedule."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from mutants.naive import Naive
+from mutants.registry import base, fails
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from torch.optim import Optimizer
+
+
+@fails("pipeline/tied_stages")
+@fails("pipeline/zero_bubble")
+@base
+class AtTheLastMicroBatch(Naive):
+    """What the others are made from: it counts the gradients of a parameter, scales the last sum as the schedule would.
+
+    It knows no parameter whose gradient is not over with that, or that a zero-bubble schedule sets by itself.
+    """
+
+    def __init__(self) -> None:
+        self.gradients: Counter[Tensor] = Counter()
+        self.accumulates = False
+
+    def on_gradient(self, param: Tensor) -> None:
+        if self.accumulates:
+            return
+        number = self.micro_batches()
+        self.gradients[param] += 1
+        if self.gradients[param] == number or isinstance(param, DTensor):  # FSDP2 has all summed up
+            self.gradients[param] = 0
+            self.scale(param, number)
+            super().on_gradient(param)
+
+    def micro_batches(self) -> int:
+        return getattr(_running_schedule(), "_n_microbatches", 1)
+
+    def scale(self, param: Tensor, number: int) -> None:
+        assert param.grad is not None
+        param.grad /= number
+
+    @contextmanager
+    def accumulate(self, module: nn.Module) -> Iterator[None]:
+        self.accumulates = True
+        yield
+        self.accumulates = False
+
+
+@fails("pipeline/schedules")
+class StepsEachMicroBatch(AtTheLastMicroBatch):
+    def micro_batches(self) -> int:
+        return 1
+
+
+@fails("pipeline/schedules")
+class LeavesTheSumUnscaled(AtTheLastMicroBatch):
+    def scale(self, param: Tensor, number: int) -> None:
+        pass
+
+
+@fails("pipeline/accumulated")
+class AccumulatesTheLastAlone(AtTheLastMicroBatch):
+    """Frees what has accumulated before."""
+
+    def on_gradient(self, param: Tensor) -> None:
+        if not self.accumulates:
+            super().on_gradient(param)
+            return
+        self.gradients[param] += 1
+        if self.gradients[param] % self.micro_batches():
+            param.grad = None
+
+
+@fails("pipeline/attached_to_stages", "one-of-two")
+class WaitsForAllStages(AtTheLastMicroBatch):
+    """Has a step wait for the gradients of all stages that the schedule has here, attached to or not."""
+
+    def on_gradient(self, param: Tensor) -> None:
+        stages = getattr(_running_schedule(), "_stages", [])
+        params = [each for stage in stages for each in stage.submod.parameters()]
+        if any(each is not param and not self.optimizers_of(each) for each in params):
+            return
+        super().on_gradient(param)
+
+
+class InParts(AtTheLastMicroBatch):
+    """Attached to each stage by a call of its own."""
+
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        listed = list(params)
+        super().apply(optimizer_class, listed, optimizer_kwargs, register_hook)
+        self.last_part = [optimizer for param in listed for optimizer in self.optimizers_of(param)]
+
+
+@fails("pipeline/attached_to_stages", "each")
+class StepsTheLastPart(InParts):
+    """Has hooks look up the variable of a loop over parts, which is the last part's for all of them."""
+
+    def step_all(self, param: Tensor) -> None:
+        for optimizer in self.last_part:
+            optimizer.step()
+
+
+@fails("pipeline/accumulated_in_stages", "each")
+class ListsTheLastPart(InParts):
+    def optimizers(self, module: nn.Module) -> list[Optimizer]:
+        return self.last_part
+
+
+@fails("pipeline/tied_stages_accumulated")
+class StepsWhatItHasAccumulated(AtTheLastMicroBatch):
+    """Keeps a copy of the sum, and steps with that, whatever the user makes of the gradient."""
+
+    @contextmanager
+    def accumulate(self, module: nn.Module) -> Iterator[None]:
+        with super().accumulate(module):
+            yield
+        kept = {param: param.grad.clone() for param in module.parameters() if param.grad is not None}
+
+        def restore(*_: object) -> None:
+            for param, grad in kept.items():
+                param.grad = grad
+
+        for optimizer in self.optimizers(module):
+            optimizer.register_step_pre_hook(restore)
+
+
+@fails("pipeline/fully_sharded_stages")
+@fails("pipeline/fully_sharded_stages_accumulated")
+class StepsReducedShards(AtTheLastMicroBatch):
+    """Takes a reduced gradient for a complete one, which the schedule has yet to scale."""
+
+    def on_gradient(self, param: Tensor) -> None:
+        if isinstance(param, DTensor):
+            Naive.on_gradient(self, param)
+        else:
+            super().on_gradient(param)
+
+
+def _running_schedule() -> object:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and not hasattr(frame.f_locals.get("self"), "_n_microbatches"):
+        frame = frame.f_back
+    return frame and frame.f_locals["self"]
