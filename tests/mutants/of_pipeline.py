@@ -95,27 +95,31 @@ class WaitsForAllStages(AtTheLastMicroBatch):
 
 
 class InParts(AtTheLastMicroBatch):
-    """Attached to each stage by a call of its own."""
+    """Knows the parts of a model, each attached by a call of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place: dict[Tensor, int] = {}
+        self.last_part: list[Tensor] = []
 
     def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
-        listed = list(params)
-        super().apply(optimizer_class, listed, optimizer_kwargs, register_hook)
-        self.last_part = [optimizer for param in listed for optimizer in self.optimizers_of(param)]
+        self.last_part = list(params)
+        self.place |= {param: place for place, param in enumerate(self.last_part)}
+        super().apply(optimizer_class, self.last_part, optimizer_kwargs, register_hook)
 
 
 @fails("pipeline/attached_to_stages", "each")
 class StepsTheLastPart(InParts):
-    """Has hooks look up the variable of a loop over parts, which is the last part's for all of them."""
+    """Has hooks look up optimizers in the variable of a loop over parts, which is the last part's for all of them."""
 
     def step_all(self, param: Tensor) -> None:
-        for optimizer in self.last_part:
-            optimizer.step()
+        super().step_all(self.last_part[self.place[param]])
 
 
 @fails("pipeline/accumulated_in_stages", "each")
 class ListsTheLastPart(InParts):
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
-        return self.last_part
+        return [optimizer for param in self.last_part for optimizer in self.optimizers_of(param)]
 
 
 @fails("pipeline/tied_stages_accumulated")

@@ -23,7 +23,8 @@ from inbackward_conformance.plan.events import (
     StepByHand,
 )
 
-ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
+MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
+"""AdamW would take nearly the same step with gradients of another scale."""
 
 GPIPE = CutIntoStages("ScheduleGPipe")
 ONE_F_ONE_B = CutIntoStages("Schedule1F1B")
@@ -31,7 +32,7 @@ INTERLEAVED = CutIntoStages("ScheduleInterleaved1F1B", stages_per_rank=2)
 ZERO_BUBBLE = CutIntoStages("ScheduleInterleavedZeroBubble", stages_per_rank=2)
 
 STAGE_0, STAGE_1, STAGE_2, STAGE_3 = (
-    AttachMore(replace(ADAMW, params=tuple(f"stage{stage}.{name}" for name in ("0.weight", "0.bias", "2.weight"))))
+    AttachMore(replace(MOMENTUM, params=tuple(f"stage{stage}.{name}" for name in ("0.weight", "0.bias", "2.weight"))))
     for stage in range(4)
 )
 """Attachment to a stage, but for its last bias, which belongs to no optimizer."""
@@ -137,7 +138,7 @@ def test_fully_sharded_stages_accumulated(check: Check, layers: tuple[str, ...])
 
 
 def _pipeline(cut: CutIntoStages, run: RunPipeline = RunPipeline(), attach: tuple[Event, ...] = ()) -> Plan:
-    assignments = () if attach else (ADAMW,)
+    assignments = () if attach else (MOMENTUM,)
     return Plan(
         "Stages",
         assignments,
@@ -150,7 +151,7 @@ def _pipeline(cut: CutIntoStages, run: RunPipeline = RunPipeline(), attach: tupl
 
 def _tied(cut: CutIntoStages, run: RunPipeline, group: Ranks) -> Plan:
     shared = (("stage1.2.weight", "stage0.0.weight"),)
-    return Plan("Stages", (ADAMW,), (run,) * 3, before=(cut,), shared=shared, ranks=group)
+    return Plan("Stages", (MOMENTUM,), (run,) * 3, before=(cut,), shared=shared, ranks=group)
 
 
 def _sharded(layers: tuple[str, ...], run: RunPipeline) -> Plan:
@@ -158,4 +159,4 @@ def _sharded(layers: tuple[str, ...], run: RunPipeline) -> Plan:
         FullyShard(layers=tuple(f"stage{stage}.{layer}".strip(".") for layer in layers)) for stage in (0, 0, 1, 1)
     ]
     before = (ONE_F_ONE_B, PerRank(tuple(stages)))
-    return Plan("Stages", (ADAMW,), (run,) * 3, before=before, ranks=Ranks(4, pipeline=2))
+    return Plan("Stages", (MOMENTUM,), (run,) * 3, before=before, ranks=Ranks(4, pipeline=2))

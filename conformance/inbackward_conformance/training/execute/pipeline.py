@@ -44,7 +44,11 @@ def _(event: events.RunPipeline, run: TrainingRun) -> None:
     target = batch if stages[-1].is_last else None
     method = run.method
     run_pipeline = method.accumulate_pipeline if event.accumulated else method.run_pipeline
-    run_pipeline(run.model, lambda: schedule.step(*inputs, target=target), lambda: _sum(event.summed, run))
+    try:
+        run_pipeline(run.model, lambda: schedule.step(*inputs, target=target), lambda: _sum(event.summed, run))
+    except BaseException:
+        _reshard(run.model)  # a layer that an error has left gathered has other Parameter objects
+        raise
 
 
 def _sum(names: tuple[str, ...], run: TrainingRun) -> None:
@@ -52,3 +56,11 @@ def _sum(names: tuple[str, ...], run: TrainingRun) -> None:
     for name, param in run.model.named_parameters():
         if name in names:
             torch.distributed.all_reduce(param.grad, group=run.mesh["pipeline"].get_group())
+
+
+def _reshard(model: nn.Module) -> None:
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
