@@ -51,9 +51,9 @@ def refuse_outside_backward(attached: Attached) -> NoReturn:
     refuse_pipeline(attached)
     _refuse(
         attached,
-        "The gradient was reduced outside of backward, and may be changed afterwards. Have gradients add up, then step: "
-        "with handle.accumulate(): ..., followed by optimizer.step() and optimizer.zero_grad(), where handle = "
-        "inbackward.step_in_backward(optimizer).",
+        "FSDP2 has reduced the gradient outside of backward, and it may be changed afterwards. Have gradients add up, "
+        "then step: with handle.accumulate(): ..., followed by optimizer.step() and optimizer.zero_grad(), where "
+        "handle = inbackward.step_in_backward(optimizer).",
     )
 
 

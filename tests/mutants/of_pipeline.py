@@ -7,7 +7,6 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from mutants.naive import Naive
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+    from torch import Tensor, nn
     from torch.optim import Optimizer
 
 

@@ -1,4 +1,4 @@
-"""Pipeline parallelism by `torch.distributed.pipelining`: stages on several ranks, and batches split into micro-batches.
+"""Pipeline parallelism by `torch.distributed.pipelining`: stages on several ranks, batches split into micro-batches.
 
 A schedule runs backward for each micro-batch of each stage. After the last it divides the gradients by the number of
 micro-batches. The standard loop is `schedule.step(…)`, `optimizer.step()`, `optimizer.zero_grad()`. An implementation
@@ -66,14 +66,14 @@ sharded = pytest.mark.parametrize("layers", [("",), ("0", "2", "")], ids=["whole
 @pytest.mark.parametrize("cut", [GPIPE, ONE_F_ONE_B, INTERLEAVED], ids=["GPipe", "1F1B", "interleaved"])
 def test_schedules(check: Check, cut: CutIntoStages) -> None:
     """A schedule is one step, after the last micro-batch, or is refused before any step."""
-    check(_pipeline(cut))
+    check(_pipeline(cut, RunPipeline()))
 
 
 @pytest.mark.must
 @pytest.mark.may_refuse
 def test_zero_bubble(check: Check) -> None:
     """A zero-bubble schedule, which sets most gradients of weights itself and calls no hook, is one step or refused."""
-    check(_pipeline(ZERO_BUBBLE))
+    check(_pipeline(ZERO_BUBBLE, RunPipeline()))
 
 
 @pytest.mark.must
@@ -91,7 +91,7 @@ def test_accumulated(check: Check, cut: CutIntoStages) -> None:
 @in_stages
 def test_attached_to_stages(check: Check, cut: CutIntoStages, attach: tuple[Event, ...]) -> None:
     """An optimizer attached to one stage trains this stage, and each of several its own; other parameters stay."""
-    check(_pipeline(cut, attach=attach))
+    check(_pipeline(cut, RunPipeline(), attach))
 
 
 @pytest.mark.must
@@ -99,7 +99,7 @@ def test_attached_to_stages(check: Check, cut: CutIntoStages, attach: tuple[Even
 @in_stages
 def test_accumulated_in_stages(check: Check, cut: CutIntoStages, attach: tuple[Event, ...]) -> None:
     """The same, with gradients that accumulate."""
-    check(_pipeline(cut, RunPipeline(accumulated=True), attach=attach))
+    check(_pipeline(cut, RunPipeline(accumulated=True), attach))
 
 
 @pytest.mark.must
@@ -125,7 +125,10 @@ def test_tied_stages_accumulated(check: Check, cut: CutIntoStages, group: Ranks,
 @pytest.mark.may_refuse
 @sharded
 def test_fully_sharded_stages(check: Check, layers: tuple[str, ...]) -> None:
-    """Stages that `fully_shard` shards over other ranks, which the schedule has reduced at its end, or it is refused."""
+    """Stages that `fully_shard` shards over further ranks are stepped once a schedule, or it is refused.
+
+    The schedule has the gradients reduced at its end, outside of backward, and then scales them.
+    """
     check(_sharded(layers, RunPipeline()))
 
 
@@ -137,7 +140,7 @@ def test_fully_sharded_stages_accumulated(check: Check, layers: tuple[str, ...])
     check(_sharded(layers, RunPipeline(accumulated=True)))
 
 
-def _pipeline(cut: CutIntoStages, run: RunPipeline = RunPipeline(), attach: tuple[Event, ...] = ()) -> Plan:
+def _pipeline(cut: CutIntoStages, run: RunPipeline, attach: tuple[Event, ...] = ()) -> Plan:
     assignments = () if attach else (MOMENTUM,)
     return Plan(
         "Stages",
