@@ -108,6 +108,16 @@ FURTHER_PLANS: list[tuple[str, Plan]] = [
         ),
     ),
     (
+        "pipeline/schedules",
+        Plan(
+            "Stages",
+            MOMENTUM,
+            (events.RunPipeline(),) * 2,
+            before=(events.CutIntoStages("ScheduleInterleaved1F1B", stages_per_rank=2, scale_grads=False),),
+            ranks=Ranks(1, pipeline=1),
+        ),
+    ),
+    (
         "ddp/equality",
         Plan("MLP", MOMENTUM, (events.PerRank((events.StepByHand(), events.Backward())),) * 2, ranks=Ranks(1)),
     ),

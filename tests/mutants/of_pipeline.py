@@ -40,15 +40,16 @@ class AtTheLastMicroBatch(Naive):
         self.gradients[param] += 1
         if self.gradients[param] == number or isinstance(param, DTensor):  # FSDP2 has all summed up
             self.gradients[param] = 0
-            self.scale(param, number)
+            if self.scales():
+                assert param.grad is not None
+                param.grad.div_(number)
             super().on_gradient(param)
 
     def micro_batches(self) -> int:
         return getattr(_running_schedule(), "_n_microbatches", 1)
 
-    def scale(self, param: Tensor, number: int) -> None:
-        assert param.grad is not None
-        param.grad /= number
+    def scales(self) -> bool:
+        return getattr(_running_schedule(), "scale_grads", False)
 
     @contextmanager
     def accumulate(self, module: nn.Module) -> Iterator[None]:
@@ -65,8 +66,14 @@ class StepsEachMicroBatch(AtTheLastMicroBatch):
 
 @fails("pipeline/schedules")
 class LeavesTheSumUnscaled(AtTheLastMicroBatch):
-    def scale(self, param: Tensor, number: int) -> None:
-        pass
+    def scales(self) -> bool:
+        return False
+
+
+@fails("pipeline/schedules", "sum-of-losses")
+class TakesEachLossForAMean(AtTheLastMicroBatch):
+    def scales(self) -> bool:
+        return True
 
 
 @fails("pipeline/accumulated")

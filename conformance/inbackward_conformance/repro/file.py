@@ -27,6 +27,7 @@ import tempfile
 import torch
 import torch.distributed as dist
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from torch import nn
 from torch.distributed import checkpoint as dcp

@@ -1,8 +1,9 @@
 """Pipeline parallelism by `torch.distributed.pipelining`: stages on several ranks, batches split into micro-batches.
 
 A schedule runs backward for each micro-batch of each stage. After the last it divides the gradients by the number of
-micro-batches. The standard loop is `schedule.step(…)`, `optimizer.step()`, `optimizer.zero_grad()`. An implementation
-that accumulates has the schedule run meanwhile, and its optimizers are stepped by hand.
+micro-batches, unless the loss is a sum. The standard loop is `schedule.step(…)`, `optimizer.step()`,
+`optimizer.zero_grad()`. An implementation that accumulates has the schedule run meanwhile, and its optimizers are
+stepped by hand.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
 GPIPE = CutIntoStages("ScheduleGPipe")
 ONE_F_ONE_B = CutIntoStages("Schedule1F1B")
 INTERLEAVED = CutIntoStages("ScheduleInterleaved1F1B", stages_per_rank=2)
+SUM_OF_LOSSES = replace(INTERLEAVED, scale_grads=False)
 ZERO_BUBBLE = CutIntoStages("ScheduleInterleavedZeroBubble", stages_per_rank=2)
 
 STAGE_0, STAGE_1, STAGE_2, STAGE_3 = (
@@ -54,7 +56,7 @@ tied = pytest.mark.parametrize(
     ("cut", "group", "summed"),
     [
         (ONE_F_ONE_B, Ranks(2, pipeline=2), ("stage0.0.weight", "stage1.2.weight")),
-        (INTERLEAVED, Ranks(1, pipeline=1), ()),
+        (SUM_OF_LOSSES, Ranks(1, pipeline=1), ()),
     ],
     ids=["summed-by-hand", "on-one-rank"],
 )
@@ -63,7 +65,9 @@ sharded = pytest.mark.parametrize("layers", [("",), ("0", "2", "")], ids=["whole
 
 @pytest.mark.must
 @pytest.mark.may_refuse
-@pytest.mark.parametrize("cut", [GPIPE, ONE_F_ONE_B, INTERLEAVED], ids=["GPipe", "1F1B", "interleaved"])
+@pytest.mark.parametrize(
+    "cut", [GPIPE, ONE_F_ONE_B, INTERLEAVED, SUM_OF_LOSSES], ids=["GPipe", "1F1B", "interleaved", "sum-of-losses"]
+)
 def test_schedules(check: Check, cut: CutIntoStages) -> None:
     """A schedule is one step, after the last micro-batch, or is refused before any step."""
     check(_pipeline(cut, RunPipeline()))

@@ -18,11 +18,14 @@ class CutIntoStages(Event):
         schedule: name of a class in `torch.distributed.pipelining`.
         stages_per_rank: number of stages of each rank.
         micro_batches: number of micro-batches that a batch is split into.
+        scale_grads: whether the schedule divides the gradients by that number. If so, the loss of a micro-batch is a
+            mean, else a sum, of squared errors.
     """
 
     schedule: str
     stages_per_rank: int = 1
     micro_batches: int = 4
+    scale_grads: bool = True
 
     @property
     def takes_one_stage(self) -> bool:
@@ -32,7 +35,7 @@ class CutIntoStages(Event):
 
 @dataclass(frozen=True, repr=False)
 class RunPipeline(Event):
-    """Run the schedule on a batch, which is its own target, with the mean squared error as loss.
+    """Run the schedule on a batch, which is its own target.
 
     The standard loop steps after it. An implementation steps inside backward, or is stepped by hand after it has
     accumulated the gradients.

@@ -24,8 +24,9 @@ def _(event: events.CutIntoStages, script: Script) -> None:
     stage = f'model.get_submodule(f"stage{{index}}"), index, {number}, torch.device({script.device!r})'
     script.add(f'stages = [pipelining.PipelineStage({stage}, group=mesh.get_group("pipeline")) for index in own]')
     scheduled = "stages[0]" if event.takes_one_stage else "stages"
-    arguments = f"{scheduled}, {event.micro_batches}, loss_fn=nn.functional.mse_loss"
-    script.add(f"schedule = pipelining.{event.schedule}({arguments})")
+    loss = "nn.functional.mse_loss" if event.scale_grads else 'partial(nn.functional.mse_loss, reduction="sum")'
+    options = f"loss_fn={loss}{', scale_grads=False' * (not event.scale_grads)}"
+    script.add(f"schedule = pipelining.{event.schedule}({scheduled}, {event.micro_batches}, {options})")
 
 
 @write.register(events.RunPipeline)

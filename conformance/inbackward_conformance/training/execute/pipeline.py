@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,7 +33,8 @@ def _(event: events.CutIntoStages, run: TrainingRun) -> None:
     ]
     scheduled: Any = run.stages[0] if event.takes_one_stage else run.stages
     schedule_class = getattr(pipelining, event.schedule)
-    run.pipeline = schedule_class(scheduled, event.micro_batches, loss_fn=nn.functional.mse_loss)
+    loss = partial(nn.functional.mse_loss, reduction="mean" if event.scale_grads else "sum")
+    run.pipeline = schedule_class(scheduled, event.micro_batches, loss_fn=loss, scale_grads=event.scale_grads)
 
 
 @execute.register(events.RunPipeline)
