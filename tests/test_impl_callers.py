@@ -12,7 +12,8 @@ import pytest
 import torch
 from expecttest import assert_expected_inline
 from torch import nn
-from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.pipelining import PipelineStage, ScheduleGPipe, ScheduleInterleavedZeroBubble
 
 import inbackward
 from impl_support import assert_untouched, attached, batch, make, on_ranks
@@ -175,11 +176,45 @@ def test_a_pipeline_schedule_is_refused_before_a_step(layers: int) -> None:
     model, optimizers = pipeline_of(layers)
     for optimizer in optimizers:
         inbackward.step_in_backward(optimizer)
-    before = copy.deepcopy(model.state_dict())
-    with pytest.raises(RuntimeError) as raised:
-        run_schedule(model)
-    assert "A pipeline schedule runs backward for each micro-batch" in str(raised.value.__cause__)
-    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert_schedule_refused(model, run_schedule)
+
+
+@on_ranks(1)
+def test_a_zero_bubble_schedule_is_refused() -> None:
+    """For the last stage it calls `torch.autograd.grad`, which accumulates nothing, and sets gradients by itself."""
+    model, _ = pipeline_of(2)
+    inbackward.step_in_backward(torch.optim.SGD(model[1].parameters(), lr=0.1))
+    assert_schedule_refused(model, run_zero_bubble)
+
+
+@on_ranks(1)
+def test_a_pipeline_schedule_of_a_sharded_stage_is_refused() -> None:
+    """FSDP2 reduces gradients outside of backward there."""
+    model, _ = pipeline_of(2)
+    fully_shard(model)
+    inbackward.step_in_backward(torch.optim.SGD(model.parameters(), lr=0.1))
+    assert_schedule_refused(model, run_schedule)
+
+
+@on_ranks(1)
+def test_a_gradient_that_is_reduced_outside_of_backward_is_refused() -> None:
+    model: Any = pipeline_of(2)[0]
+    fully_shard(model)
+    inbackward.step_in_backward(torch.optim.SGD(model.parameters(), lr=0.1))
+    model.set_requires_gradient_sync(False)
+    model(batch()).square().mean().backward()
+    model.set_requires_gradient_sync(True)
+    (group,) = fully_shard.state(model)._fsdp_param_groups  # type: ignore[attr-defined]
+    assert "reduced the gradient outside of backward" in message_of(group.post_backward)
+
+
+@on_ranks(1)
+def test_gradients_of_other_schedules_disturb_nobody() -> None:
+    """`torch.autograd.grad` of one's own calls the same hook."""
+    model, (optimizer,) = pipeline_of(2)
+    inbackward.step_in_backward(optimizer)
+    grads = torch.autograd.grad(model(batch()).sum(), list(model.parameters()))
+    assert all(grad is not None for grad in grads)
 
 
 @on_ranks(1)
@@ -197,7 +232,16 @@ def test_a_pipeline_schedule_trains_while_gradients_accumulate() -> None:
     torch.testing.assert_close(ours[0].state_dict(), expected[0].state_dict(), rtol=0, atol=0)
 
 
-def pipeline_of(layers: int) -> tuple[nn.Module, list[torch.optim.Optimizer]]:
+def assert_schedule_refused(model: nn.Module, run: Callable[[nn.Module], None]) -> None:
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError) as raised:
+        run(model)
+    error = raised.value.__cause__ or raised.value  # torch raises its own from that of a stage
+    assert "A pipeline schedule runs backward for each micro-batch" in str(error)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def pipeline_of(layers: int) -> tuple[nn.Sequential, list[torch.optim.Optimizer]]:
     torch.manual_seed(0)
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(layers)])
     return model, [torch.optim.Adam(model.parameters(), lr=0.1)]
@@ -205,5 +249,11 @@ def pipeline_of(layers: int) -> tuple[nn.Module, list[torch.optim.Optimizer]]:
 
 def run_schedule(model: nn.Module) -> None:
     stage = PipelineStage(model, 0, 1, torch.device("cpu"))
-    schedule = ScheduleGPipe(stage, 2, loss_fn=lambda output, target: (output - target).square().mean())
+    schedule = ScheduleGPipe(stage, 2, loss_fn=nn.functional.mse_loss)
+    schedule.step(batch().repeat(2, 1)[:4], target=torch.zeros(4, 4))
+
+
+def run_zero_bubble(model: nn.Module) -> None:
+    stages = [PipelineStage(layer, number, 2, torch.device("cpu")) for number, layer in enumerate(model.children())]
+    schedule = ScheduleInterleavedZeroBubble(stages, 2, loss_fn=nn.functional.mse_loss)  # type: ignore[arg-type]
     schedule.step(batch().repeat(2, 1)[:4], target=torch.zeros(4, 4))

@@ -37,7 +37,7 @@ def test_the_code_of_the_librarys_page_runs() -> None:
     assert names["total_norm"] > 0
     assert names["image"].grad is not None
     steps = {int(state["step"]) for state in names["optimizer"].state_dict()["state"].values()}
-    assert steps == {16}  # ten at first, and one for each block that steps; for inputs' gradients none
+    assert steps == {17}  # ten at first, and one for each block that steps; for inputs' gradients none
     assert all(param.grad is None for param in names["model"].parameters())
 
 

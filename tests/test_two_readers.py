@@ -52,6 +52,8 @@ HERE = Path(__file__).parent
 REFERENCE = "reference"
 HANDED = "reference-handed"
 """The implementation that offers `accumulate` and `backward_clipped`."""
+SCHEDULED = "mutants.of_pipeline:AtTheLastMicroBatch"
+"""The implementation that refuses no pipeline schedule: where one rank raises in one, another waits for it."""
 LOOPS: dict[str, type[StandardLoop | InBackward]] = {"standard_loop": StandardLoop, "in_backward": InBackward}
 SECONDS = 300.0
 
@@ -103,6 +105,16 @@ FURTHER_PLANS: list[tuple[str, Plan]] = [
             ),
             (events.Backward(), events.Backward()),
             frozen=("0.bias", "2.weight"),
+        ),
+    ),
+    (
+        "pipeline/schedules",
+        Plan(
+            "Stages",
+            MOMENTUM,
+            (events.RunPipeline(),) * 2,
+            before=(events.CutIntoStages("ScheduleInterleaved1F1B", stages_per_rank=2, scale_grads=False),),
+            ranks=Ranks(1, pipeline=1),
         ),
     ),
     (
@@ -205,7 +217,9 @@ def script_of(requirement: str, plan: Plan) -> PlanScript:
 
 
 def implementation_for(plan: Plan) -> str:
-    calls = (events.MicroBatch, events.ClippedBackward)
+    if any(isinstance(event, events.RunPipeline) and not event.accumulated for event in plan.events):
+        return SCHEDULED
+    calls = (events.MicroBatch, events.ClippedBackward, events.RunPipeline)
     return HANDED if any(isinstance(event, calls) for event in plan.events) else REFERENCE
 
 

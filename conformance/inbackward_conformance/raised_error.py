@@ -31,6 +31,17 @@ def message_of(error: BaseException) -> str:
     return writable(message)
 
 
+def error_in_stage(error: BaseException) -> BaseException:
+    """Return the error in the stage of a pipeline that torch has raised another one from; any other error itself."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None or error.__cause__ is None:
+        return error
+    module = str(traceback.tb_frame.f_globals.get("__name__"))
+    return error_in_stage(error.__cause__) if module.startswith("torch.distributed.pipelining.") else error
+
+
 def writable(text: str) -> str:
     """Return `text` with escapes for what has no encoding, such as half of a surrogate pair."""
     return text.encode(errors="backslashreplace").decode()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from inbackward import _engine
 from inbackward._bucket import Gate
-from inbackward._callers import refuse_caller
+from inbackward._callers import may_run_pipelines, refuse_caller, refuse_outside_backward, refuse_pipeline
 from inbackward._hooks import Hooks
 from inbackward._names import name_of
 from inbackward._ranks import TURNS_OF_DDP, is_sharded, reduction_of, refuse_unaccounted
@@ -81,7 +81,13 @@ class Attachment:
         _attachments[id(param)] = self
 
     def __call__(self, grad: torch.Tensor) -> None:
-        """Nothing, as a hook: the hook is there to own the attachment."""
+        """Refuses the gradient that a zero-bubble schedule takes for itself; the hook is there to own the attachment.
+
+        Raises:
+            RuntimeError: A pipeline schedule runs, and gradients do not add up.
+        """
+        if may_run_pipelines() and not all(assignment.accumulating for assignment in self._assignments):
+            refuse_pipeline(self)
 
     @property
     def hooked(self) -> bool:
@@ -200,6 +206,8 @@ class Attachment:
         if intercept := next((each.intercept for each in self._assignments if each.intercept), None):
             intercept(self)
             return None
+        if not _engine.in_backward():
+            refuse_outside_backward(self)
         self.is_gathered = self._is_called_by_fsdp()
         if not self.is_gathered:
             _engine.current_node()
@@ -230,7 +238,7 @@ class Attachment:
         return self._assignments[0].join(run) if self._assignments else None
 
     def _is_called_by_fsdp(self) -> bool:
-        return self.is_sharded and _engine.in_backward() and not _engine.is_accumulating()
+        return self.is_sharded and not _engine.is_accumulating()
 
     def step_after_hooks(self, bucket: Bucket) -> None:
         """Steps the parameter once all hooks of the user have seen its gradient, or puts it off."""

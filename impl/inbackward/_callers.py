@@ -22,6 +22,41 @@ _PIPELINES = "torch.distributed.pipelining"
 _NODES_NEAR_A_LOSS = 256
 
 
+def may_run_pipelines() -> bool:
+    """Whether there may be pipeline schedules at all."""
+    return _PIPELINES in sys.modules
+
+
+def refuse_pipeline(attached: Attached) -> None:
+    """Refuses to step a parameter where a pipeline schedule runs.
+
+    Raises:
+        RuntimeError: It is refused.
+    """
+    if may_run_pipelines() and _engine.is_called_by(_PIPELINES):
+        _refuse(
+            attached,
+            "A pipeline schedule runs backward for each micro-batch, and changes the gradients after the last. Have "
+            "them add up, then step: with handle.accumulate(): schedule.step(...), followed by optimizer.step() and "
+            "optimizer.zero_grad(), where handle = inbackward.step_in_backward(optimizer).",
+        )
+
+
+def refuse_outside_backward(attached: Attached) -> NoReturn:
+    """Refuses to step a parameter that FSDP2 reduces outside of backward, as it does at the end of a pipeline schedule.
+
+    Raises:
+        RuntimeError: It is refused.
+    """
+    refuse_pipeline(attached)
+    _refuse(
+        attached,
+        "FSDP2 has reduced the gradient outside of backward, and it may be changed afterwards. Have gradients add up, "
+        "then step: with handle.accumulate(): ..., followed by optimizer.step() and optimizer.zero_grad(), where "
+        "handle = inbackward.step_in_backward(optimizer).",
+    )
+
+
 def refuse_caller(attached: Attached, *, unscales: bool) -> None:
     """Refuses to step a parameter in the backward of a pipeline schedule, or of a loss that a GradScaler has scaled.
 
@@ -32,13 +67,7 @@ def refuse_caller(attached: Attached, *, unscales: bool) -> None:
     Raises:
         RuntimeError: It is refused.
     """
-    if _PIPELINES in sys.modules and _engine.is_called_by(_PIPELINES):
-        _refuse(
-            attached,
-            "A pipeline schedule runs backward for each micro-batch, and changes the gradients after the last. Have "
-            "them add up, then step: with handle.accumulate(): schedule.step(...), followed by optimizer.step() and "
-            "optimizer.zero_grad(), where handle = inbackward.step_in_backward(optimizer).",
-        )
+    refuse_pipeline(attached)
     if not unscales and is_scaled(_engine.losses()):
         _refuse(
             attached,

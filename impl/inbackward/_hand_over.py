@@ -102,6 +102,13 @@ class Handle:
         a gradient. To step at once, call `optimizer.step()` and `optimizer.zero_grad()`. Under
         DistributedDataParallel, use it together with `no_sync()`.
 
+        A schedule of `torch.distributed.pipelining` accumulates as a whole, the last micro-batch too::
+
+            with handle.accumulate():
+                schedule.step(batch)
+            optimizer.step()
+            optimizer.zero_grad()
+
         Raises:
             RuntimeError: Called inside backward, or the optimizer was taken back. In the block, a backward that
                 reaches a parameter of two optimizers, of which one does not accumulate.

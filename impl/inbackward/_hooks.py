@@ -23,7 +23,7 @@ class Owned(Protocol):
     """What is attached to a parameter."""
 
     def __call__(self, grad: torch.Tensor) -> None:
-        """Nothing, as a hook: the hook is there to own it."""
+        """Refuses a gradient that nothing will accumulate, perhaps; the hook is there to own what is attached."""
 
     def fire(self) -> None:
         """Has the parameter stepped, its gradient being accumulated."""

@@ -18,6 +18,7 @@ from mutants import (  # noqa: F401 (they register their mutants)
     of_memory_in_common,
     of_mesh,
     of_other_libraries,
+    of_pipeline,
     of_properties,
     of_structure,
     of_tensor_parallel,

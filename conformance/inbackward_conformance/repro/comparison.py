@@ -68,6 +68,7 @@ class Comparison:
         tolerance: the largest difference that passes, relative to the largest value.
         may_refuse: whether an error of the implementation passes.
         refusal: the message of an error that does not pass; empty if every refusal passes.
+        in_stage: whether an error may be raised in the stage of a pipeline, so that torch raises another one from it.
         state: source of the state that `optimizer` has for `param`.
         own_states: whether that may be anything, unlike the tensors and numbers that the classes of torch keep.
     """
@@ -77,6 +78,7 @@ class Comparison:
     tolerance: float = 0.0
     may_refuse: bool = False
     refusal: str = ""
+    in_stage: bool = False
     state: str = "optimizer.state[param]"
     own_states: bool = False
 
@@ -111,7 +113,7 @@ class Comparison:
         call = f"actual = in_backward({self.arguments})"
         calls = [
             f"expected = standard_loop({self.arguments})",
-            exit_on_refusal(call, self.refusal) if self.may_refuse else call,
+            exit_on_refusal(call, self.refusal, in_stage=self.in_stage) if self.may_refuse else call,
         ]
         return "\n".join([*calls, self._equal()])
 
@@ -132,7 +134,8 @@ class Comparison:
         return self.compared in {Compared.BUFFERS, Compared.GRADIENTS} and bool(self.tolerance)
 
 
-def exit_on_refusal(statements: str, refusal: str = "") -> str:
+def exit_on_refusal(statements: str, refusal: str = "", *, in_stage: bool = False) -> str:
     """Return the statements in a `try` that exits with success on a refusal, except on one with this message."""
-    reraise = f"    if {refusal[:MAX_MESSAGE]!r} in str(error):\n        raise" if refusal else ""
+    raised = "error.__cause__ or error" if in_stage else "error"
+    reraise = f"    if {refusal[:MAX_MESSAGE]!r} in str({raised}):\n        raise" if refusal else ""
     return f"try:\n{textwrap.indent(statements, '    ')}{REFUSED.rstrip().format(reraise=reraise)}"

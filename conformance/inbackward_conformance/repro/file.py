@@ -27,10 +27,12 @@ import tempfile
 import torch
 import torch.distributed as dist
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from torch import nn
 from torch.distributed import checkpoint as dcp
 from torch.distributed import fsdp
+from torch.distributed import pipelining
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as power_sgd
 from torch.distributed import tensor as tensors

@@ -17,6 +17,7 @@ from inbackward_conformance.plan.events import (
     HookThenOptimizer,
     Load,
     LoadSharded,
+    RunPipeline,
     Save,
     SaveSharded,
 )
@@ -85,6 +86,7 @@ class PlanScript:
             max(plan.tolerance, templates.declared.rounding.size),
             may_refuse=self._may_refuse(at_attachment=False),
             refusal=failure.difference.refusal,
+            in_stage=any(isinstance(event, RunPipeline) for event in plan.events),
             state=templates.write("state_of", **STATE_OF_ARGUMENTS),
             own_states=_has_own_states(templates),
         )

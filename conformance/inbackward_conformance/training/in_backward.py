@@ -61,6 +61,19 @@ class InBackward:
         with self._implementation.accumulate(model):
             compute_loss().backward()
 
+    def run_pipeline(self, model: nn.Module, schedule: Callable[[], object], between: Callable[[], object]) -> None:
+        """Run a pipeline schedule; nothing comes between backward and step."""
+        schedule()
+
+    def accumulate_pipeline(
+        self, model: nn.Module, schedule: Callable[[], object], between: Callable[[], object]
+    ) -> None:
+        """Run a pipeline schedule while the implementation accumulates, what comes `between`, and step by hand."""
+        with self._implementation.accumulate(model):
+            schedule()
+        between()
+        self.step_by_hand(model)
+
     def clipped_backward(
         self, model: nn.Module, loss: Tensor, max_norm: float | None, scaler: torch.amp.GradScaler | None
     ) -> Tensor | None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.pipelining import PipelineStage
+    from torch.distributed.pipelining.schedules import _PipelineSchedule  # the base of all, and there is no other
     from torch.optim import Optimizer
 
     from inbackward_conformance.adapters.implementation import BoundAssignment
@@ -36,6 +38,8 @@ class TrainingRun:
         saved: the file of the last `Save`.
         scaler: the gradient scaler, for events that scale the loss.
         losses: the losses of all `Forward`s; None after the last backward through one.
+        pipeline: the schedule of the stages that this rank has; None for a model that is in one piece.
+        stages: these stages.
     """
 
     def __init__(self, plan: Plan, method: StandardLoop | InBackward, device: str, rank: int = 0) -> None:
@@ -51,6 +55,8 @@ class TrainingRun:
         self.saved = io.BytesIO()
         self.losses: list[Tensor | None] = []
         self.scaler = build_scaler(self.device)
+        self.pipeline: _PipelineSchedule | None = None
+        self.stages: list[PipelineStage] = []
         self._batches_drawn = 0
         self._batches = plan.ranks.batches_of(rank) if plan.ranks else 0
 

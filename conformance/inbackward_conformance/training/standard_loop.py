@@ -94,6 +94,17 @@ class StandardLoop:
 
     micro_batch = accumulate  # nothing steps before `step()` is called
 
+    def run_pipeline(self, model: nn.Module, schedule: Callable[[], object], between: Callable[[], object]) -> None:
+        """Run a pipeline schedule, what comes `between`, `optimizer.step()`, `optimizer.zero_grad()`."""
+        schedule()
+        between()
+        for optimizer in self._after_backward:
+            optimizer.step()
+        for optimizer in self._after_backward:
+            optimizer.zero_grad(set_to_none=True)
+
+    accumulate_pipeline = run_pipeline  # nothing steps before `step()` is called
+
     def clipped_backward(
         self, model: nn.Module, loss: Tensor, max_norm: float | None, scaler: torch.amp.GradScaler | None
     ) -> Tensor | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.accident import is_accidental
-from inbackward_conformance.raised_error import message_of
+from inbackward_conformance.raised_error import error_in_stage, message_of
 from inbackward_conformance.tensors import copied
 from inbackward_conformance.values import flatten
 
@@ -75,6 +75,7 @@ class Raised:
     @staticmethod
     def observe(error: BaseException, event: str, *, attaching: int) -> Raised:
         """Return a description of `error`, raised during `event`."""
+        error = error_in_stage(error)
         message = message_of(error)
         lines = message.strip().splitlines()
         text = f"{type(error).__name__}: {lines[0] if lines else '(no message)'}"

@@ -39,6 +39,7 @@ from inbackward_conformance.plan.events.model import (
     Thaw,
     ToEmpty,
 )
+from inbackward_conformance.plan.events.pipeline import CutIntoStages, RunPipeline
 from inbackward_conformance.plan.events.schedule import Power, Scheduler, SetOption, StartSchedule, StepSchedules
 from inbackward_conformance.plan.events.tensor_parallel import (
     AverageByHand,
@@ -61,6 +62,7 @@ __all__ = [
     "ClippedBackward",
     "Compile",
     "ComputeGradients",
+    "CutIntoStages",
     "DeclareLocal",
     "Detach",
     "DropGradients",
@@ -85,6 +87,7 @@ __all__ = [
     "ReplaceByCopy",
     "ReplaceParameter",
     "Replicate",
+    "RunPipeline",
     "Save",
     "SaveSharded",
     "ScaledBackward",

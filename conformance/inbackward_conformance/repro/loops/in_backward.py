@@ -47,6 +47,15 @@ class InBackwardSource:
         """Return the implementation's context manager."""
         return [self._templates.write("accumulate", module="model")]
 
+    def run_pipeline(self, schedule: str, between: Sequence[str]) -> list[str]:
+        """Return the call of the schedule; nothing comes between backward and step."""
+        return [schedule]
+
+    def accumulate_pipeline(self, schedule: str, between: Sequence[str]) -> list[str]:
+        """Return the call of the schedule in the implementation's context manager, and the loops that step by hand."""
+        (accumulating,) = self.accumulating()
+        return [f"with {accumulating}:", f"    {schedule}", *between, *self.step_by_hand()]
+
     def clipped_backward(self, loss: str, max_norm: float | None, *, scaler: bool) -> list[str]:
         """Return the implementation's call."""
         options = f"max_norm={expression(max_norm)}, scaler={'scaler' if scaler else None}"

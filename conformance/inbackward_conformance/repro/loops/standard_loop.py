@@ -76,6 +76,13 @@ class StandardLoopSource:
         """Return no context manager."""
         return []
 
+    def run_pipeline(self, schedule: str, between: Sequence[str]) -> list[str]:
+        """Return the call of the schedule, what comes `between`, and the calls of `step` and `zero_grad`."""
+        stepped = self._each("optimizers", "optimizer.step()", "optimizer.zero_grad()") if self._stepped() else []
+        return [schedule, *between, *stepped]
+
+    accumulate_pipeline = run_pipeline
+
     def clipped_backward(self, loss: str, max_norm: float | None, *, scaler: bool) -> list[str]:
         """Return the calls of `backward`, `unscale_`, `clip_grad_norm_`, `step`, `update` and `zero_grad`."""
         lines = [f"scaler.scale({loss}).backward()" if scaler else f"{loss}.backward()"]

@@ -10,6 +10,7 @@ from inbackward_conformance.repro.write import (  # noqa: F401 (they register th
     graph,
     hooks,
     model,
+    pipeline,
     schedule,
     tensor_parallel,
 )

@@ -10,6 +10,7 @@ from inbackward_conformance.training.execute import (  # noqa: F401 (they regist
     graph,
     hooks,
     model,
+    pipeline,
     schedule,
     tensor_parallel,
 )
