@@ -212,10 +212,7 @@ class Attachment:
         if not self.is_gathered:
             _engine.current_node()
         run = _engine.current_pass()
-        for assignment in self._assignments:
-            if assignment not in run.callers_known:
-                refuse_caller(self, unscales=assignment.transform is not None)
-                run.callers_known.add(assignment)
+        self._refuse_callers(run)
         reduction = None if self.is_local or self.is_gathered else reduction_of(self.param)
         if reduction is not None and not reduction.is_local(self.param):
             reduction.gradient_is_accumulated(self.param)
@@ -227,6 +224,12 @@ class Attachment:
         elif run.is_distributed:
             run.turns_to_wait = TURNS_OF_DDP  # which, with a single rank, may be there without a word
         return self._join(run)
+
+    def _refuse_callers(self, run: _engine.Pass) -> None:
+        for assignment in self._assignments:
+            if assignment not in run.callers_known:
+                refuse_caller(self, unscales=assignment.transform is not None)
+                run.callers_known.add(assignment)
 
     def _join(self, run: _engine.Pass) -> Bucket | None:
         for assignment in self._assignments:

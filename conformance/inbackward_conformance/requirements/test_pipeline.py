@@ -27,6 +27,8 @@ from inbackward_conformance.plan.events import (
 MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
 """AdamW would take nearly the same step with gradients of another scale."""
 
+TWO_STAGES = Ranks(2, pipeline=2, fixed=True)
+
 GPIPE = CutIntoStages("ScheduleGPipe")
 ONE_F_ONE_B = CutIntoStages("Schedule1F1B")
 INTERLEAVED = CutIntoStages("ScheduleInterleaved1F1B", stages_per_rank=2)
@@ -55,7 +57,7 @@ in_stages = pytest.mark.parametrize(
 tied = pytest.mark.parametrize(
     ("cut", "group", "summed"),
     [
-        (ONE_F_ONE_B, Ranks(2, pipeline=2), ("stage0.0.weight", "stage1.2.weight")),
+        (ONE_F_ONE_B, TWO_STAGES, ("stage0.0.weight", "stage1.2.weight")),
         (SUM_OF_LOSSES, Ranks(1, pipeline=1), ()),
     ],
     ids=["summed-by-hand", "on-one-rank"],
@@ -152,7 +154,7 @@ def _pipeline(cut: CutIntoStages, run: RunPipeline, attach: tuple[Event, ...] = 
         (*attach, *(run,) * 3),
         before=(cut,),
         arguments=(2 * cut.stages_per_rank,),
-        ranks=Ranks(2, pipeline=2),
+        ranks=TWO_STAGES,
     )
 
 
@@ -166,4 +168,4 @@ def _sharded(layers: tuple[str, ...], run: RunPipeline) -> Plan:
         FullyShard(layers=tuple(f"stage{stage}.{layer}".strip(".") for layer in layers)) for stage in (0, 0, 1, 1)
     ]
     before = (ONE_F_ONE_B, PerRank(tuple(stages)))
-    return Plan("Stages", (MOMENTUM,), (run,) * 3, before=before, ranks=Ranks(4, pipeline=2))
+    return Plan("Stages", (MOMENTUM,), (run,) * 3, before=before, ranks=Ranks(4, pipeline=2, fixed=True))
