@@ -124,7 +124,10 @@ class StepsTheLastPart(InParts):
 
 
 @fails("pipeline/accumulated_in_stages", "each")
+@fails("resharding/stages")
 class ListsTheLastPart(InParts):
+    """Shows the optimizers of one of several stages, and so saves no others' states."""
+
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
         return [optimizer for param in self.last_part for optimizer in self.optimizers_of(param)]
 

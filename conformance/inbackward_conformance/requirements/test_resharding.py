@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,14 @@ from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import (
+    AttachMore,
     Backward,
+    CutIntoStages,
     Event,
     FullyShard,
     LoadSharded,
+    PerRank,
+    RunPipeline,
 )
 
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
@@ -29,6 +34,20 @@ DATA: Mesh = Ranks(2), (BY_LAYER,)
 HYBRID: Mesh = Ranks(4, replicate=2), (BY_LAYER,)
 TENSOR: Mesh = Ranks(2, tensor=2, fixed=True), (MLP_CHAINED,)
 DATA_AND_TENSOR: Mesh = Ranks(4, tensor=2), (MLP_CHAINED, BY_LAYER)
+
+
+STAGES = tuple(
+    AttachMore(replace(MOMENTUM, params=tuple(f"stage{stage}.{name}" for name in ("0.weight", "0.bias", "2.weight"))))
+    for stage in range(4)
+)
+"""Attachment to each stage of a pipeline, but for its last bias."""
+ONE_RANK = Ranks(1), (), STAGES, THREE_STEPS
+PIPELINE = (
+    Ranks(2, pipeline=2, fixed=True),
+    (CutIntoStages("ScheduleInterleaved1F1B", stages_per_rank=2),),
+    (PerRank(STAGES[:2]), PerRank(STAGES[2:])),
+    (RunPipeline(accumulated=True),) * 3,
+)
 
 
 @pytest.mark.must
@@ -51,6 +70,20 @@ def test_another_mesh(check: Check, tmp_path: Path, saved: Mesh, loaded: Mesh, a
 def test_single_optimizer(check: Check, tmp_path: Path, saved: Mesh, loaded: Mesh, saved_by: str) -> None:
     """What one ordinary optimizer has saved is loaded, and one ordinary optimizer loads what was saved."""
     _save_and_load(check, tmp_path, (saved, loaded), ADAMW, saved_by)
+
+
+@pytest.mark.must
+@pytest.mark.needs("accumulate")
+@pytest.mark.parametrize("to_stages", [False, True], ids=["from-stages", "to-stages"])
+def test_stages(check: Check, tmp_path: Path, to_stages: bool) -> None:
+    """Ranks with two stages of a pipeline each save all of their states, and one rank loads them; or the other way."""
+    saved, loaded = (ONE_RANK, PIPELINE) if to_stages else (PIPELINE, ONE_RANK)
+    saving_ranks, saving_before, attach, steps = saved
+    load = LoadSharded(str(tmp_path), saving_ranks, saving_before, (*attach, *steps))
+    ranks, before, attach, steps = loaded
+    plan = Plan("Stages", (), (*attach, load, *steps), before=before, arguments=(4,), ranks=ranks)
+    check(plan.saving(load))
+    check(plan)
 
 
 def _save_and_load(
