@@ -22,6 +22,8 @@ AXE = "axe-core@4.14.1"
 DEFAULT_CONSTRAINTS = "ci/constraints-torch-2.13.0.txt"
 CONSTRAINTS = ROOT / (os.environ.get("INBACKWARD_CONSTRAINTS") or DEFAULT_CONSTRAINTS)
 
+OF_WHEEL = ("attachment", "clipping", "hazards", "models", "properties", "state")
+
 # An environment for each Python and each set of constraints, so that neither spoils the other.
 DEV = f"dev-{sys.version_info.major}.{sys.version_info.minor}"
 if CONSTRAINTS != ROOT / DEFAULT_CONSTRAINTS:
@@ -63,10 +65,10 @@ def suite_arguments(
     report: Path,
     posargs: list[str],
     implementations: tuple[str, ...] = ("reference", "reference-handed", "torch"),
-    chapter: str = "inbackward_conformance",
+    modules: tuple[str, ...] = ("inbackward_conformance",),
 ) -> list[str]:
     """Say how pytest runs the suite, or a chapter: these implementations, unless the caller names others."""
-    args = ["--pyargs", chapter, "-p", "no:randomly", "-n", "2"]
+    args = ["--pyargs", *modules, "-p", "no:randomly", "-n", "2"]
     args += ["--case-seconds", "300"]  # on a busy machine inductor's first compilation takes more than a minute
     given = {arg.partition("=")[0] for arg in posargs}
     if "--implementation" not in given:
@@ -196,7 +198,7 @@ def architectures(session: nox.Session) -> None:
     session.install("-c", str(CONSTRAINTS), "-c", str(of_extra), "-e", ".[conformance,architectures]")
     report = ROOT / "build" / "architectures.jsonl"
     chapter = "inbackward_conformance.requirements.test_architectures"
-    session.run("python", "-m", "pytest", *suite_arguments(report, session.posargs, chapter=chapter))
+    session.run("python", "-m", "pytest", *suite_arguments(report, session.posargs, modules=(chapter,)))
     session.run("python", str(ROOT / "tests" / "score.py"), "--extra", "architectures")  # fails if nothing could run
     session.run("python", "-m", "pytest", "-n", "2", "-p", "no:randomly", str(ROOT / "tests" / "test_architectures.py"))
 
@@ -213,12 +215,15 @@ def recipes(session: nox.Session) -> None:
 
 @nox.session(venv_backend="virtualenv", reuse_venv=False, default=False)
 def wheel(session: nox.Session) -> None:
-    """Build the wheel, install it into an empty environment, run the suite from an empty folder."""
+    """Build the wheel, install it into an empty environment, run some chapters from an empty folder."""
     with TemporaryDirectory(prefix="inbackward-") as scratch:  # outside the checkout: pytest reads no pyproject.toml
         install_wheels(session, scratch, ROOT)
         session.run("python", "-c", FROM_SITE_PACKAGES, log=False)
         report = Path(scratch, "report.jsonl")
-        session.run("python", "-m", "pytest", *suite_arguments(report, session.posargs, ("reference-handed", "torch")))
+        # The code is that of the session `conformance`; what a wheel can lack is a file.
+        modules = tuple(f"inbackward_conformance.requirements.test_{chapter}" for chapter in OF_WHEEL)
+        arguments = suite_arguments(report, session.posargs, ("reference-handed", "torch"), modules)
+        session.run("python", "-m", "pytest", *arguments)
         session.run("python", "-m", "inbackward_conformance", "matrix", str(report), "-o", "matrix.html")
 
 
