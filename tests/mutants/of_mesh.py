@@ -30,6 +30,7 @@ class StepsStaleParametersOfAMesh(of_fsdp.StepsStaleParameters):
 
 
 @fails("mesh/gradient_sync")
+@fails("properties_on_ranks/sharded")
 class SynchronisesEachBackwardOfAMesh(of_fsdp.SynchronisesEachBackward):
     """Averages and steps, whatever switch is off."""
 

@@ -32,6 +32,7 @@ class WithOtherGradients(OnShards):
 
 @fails("tensor_parallel/linear_layers")
 @fails("mesh/fully_shard", "over-tensor-parallelism-whole")
+@fails("mesh/sequence_parallel")
 class TakesAllDTensorsForThoseOfFSDP(WithOtherGradients):
     """Has them averaged over all ranks, though those with another part of the tensor have no part in its gradient."""
 
@@ -56,7 +57,6 @@ class StepsTheRowsOfTheBatch(OnShards):
 
 
 @fails("tensor_parallel/sequence_parallel")
-@fails("mesh/sequence_parallel")
 class StepsWithPartialGradients(WithOtherGradients):
     """Takes what a rank holds of a partial gradient for all of it."""
 

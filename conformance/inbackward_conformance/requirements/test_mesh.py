@@ -76,7 +76,7 @@ def test_all_reduce_left_out(check: Check) -> None:
 
 @pytest.mark.must
 def test_sequence_parallel(check: Check) -> None:
-    """Under both, the gradient of a norm is averaged over one dimension, and partial in the other.
+    """Under both, the gradient of a norm is added up over one dimension, and averaged over the other.
 
     The norm is applied to a part of the sequence on each rank that shares its tensors.
     """
