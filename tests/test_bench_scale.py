@@ -81,7 +81,7 @@ def test_counts_are_those_worked_out_by_hand(pytestconfig: pytest.Config, tmp_pa
     assert each(at("ranks", "fsdp", 1024), "sent") == [padded] * 3
 
     tables, _, verdicts = run.stdout.partition("\ntargets\n")
-    assert "ranks, DDP, unused looked for\n" in tables
+    assert "ranks, DDP, find_unused_parameters\n" in tables
     assert verdicts.count("  met ") == len(verdicts.splitlines()) == 25
     page = (tmp_path / "scale.md").read_text(encoding="utf-8")
     assert "| 1,024 | `step_in_backward` | 4 KiB in 2 | 32 B in 3 | 4 KiB |" in page
@@ -144,10 +144,10 @@ def more_collectives(count: Count) -> None:
 
 GROWTH = "peak gradient bytes of `step_in_backward`, deepest model over shallowest"
 COPIES = "peak gradient bytes of `step_in_backward`, over the standard loop's"
-CALLS = "calls of the optimizer, `step_in_backward`, less bytes over bucket size"
+CALLS = "calls of the optimizer, `step_in_backward` minus bytes over bucket size"
 CALLS_GROWTH = "calls of the optimizer, `step_in_backward`, most parameters over fewest"
-SENT = "bytes sent beside the standard loop's and map, `step_in_backward`"
-COLLECTIVES = "collectives beside the standard loop's and map, `step_in_backward`"
+SENT = "bytes sent more than the standard loop's and the map, `step_in_backward`"
+COLLECTIVES = "collectives more than the standard loop's and the map, `step_in_backward`"
 
 
 @pytest.mark.parametrize(

@@ -285,3 +285,21 @@ def test_after_a_step_that_raises_on_one_rank_training_goes_on(rank: int) -> Non
     model.last.bias.grad = None
     plain(ddp, 1, rank)
     assert all(param.grad is None for param in model.parameters())
+
+
+@on_ranks(1)
+def test_a_gradient_of_the_user_that_comes_after_the_step_is_stepped_without_a_ddp_of_one_rank() -> None:
+    """As without a process group, though a DDP of one rank would have put it there, and it would be freed."""
+    first, last = nn.Linear(4, 4), nn.Linear(4, 4)
+    params = [*first.parameters(), *last.parameters()]
+    inbackward.step_in_backward(torch.optim.SGD(params, lr=0.5), bucket_bytes=0)
+    stepped = []
+
+    def add(_: torch.Tensor) -> None:
+        stepped.append(last.weight.detach().clone())
+        last.weight.grad = torch.ones(4, 4)
+
+    first.weight.register_post_accumulate_grad_hook(add)
+    last(first(torch.ones(2, 4))).sum().backward()
+    assert torch.equal(last.weight, stepped[0] - 0.5)
+    assert last.weight.grad is None

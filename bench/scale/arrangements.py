@@ -76,7 +76,7 @@ ARRANGEMENTS = {
     "alone": Arrangement("one process", lambda model, _: model, has_ranks=False),
     "ddp": Arrangement("DDP", _ddp(find_unused_parameters=False), keeps_gradients=True),
     "ddp-unused": Arrangement(
-        "DDP, unused looked for", _ddp(find_unused_parameters=True), keeps_gradients=True, looks_for_unused=True
+        "DDP, find_unused_parameters", _ddp(find_unused_parameters=True), keeps_gradients=True, looks_for_unused=True
     ),
     "fsdp": Arrangement("FSDP2", _fsdp),
 }

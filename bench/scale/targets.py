@@ -39,7 +39,7 @@ def _calls(counts: Counts) -> Iterator[Target]:
     for name, arrangement in ARRANGEMENTS.items():
         found = [each for axis in counts.axes for each in counts.along(axis, name, "handed")]
         most = max(len(each.steps) - each.point.model_bytes / each.point.bucket_bytes for each in found)
-        yield Target(f"{what}, less bytes over bucket size", arrangement.label, most, 1.0)
+        yield Target(f"{what} minus bytes over bucket size", arrangement.label, most, 1.0)
     for name in counts.arrangements("parameters"):
         calls = [len(each.steps) for each in counts.along("parameters", name, "handed")]
         yield Target(f"{what}, most parameters over fewest", ARRANGEMENTS[name].label, calls[-1] / calls[0], 1.0)
@@ -55,7 +55,9 @@ def _sent(counts: Counts) -> Iterator[Target]:
             ]
             for what, beside in (("bytes sent", _bytes_beside), ("collectives", _calls_beside)):
                 figure = max(beside(ours, loop) for ours, loop in pairs)
-                yield Target(f"{what} beside the standard loop's and map, {WAYS[way]}", arrangement.label, figure, 0)
+                yield Target(
+                    f"{what} more than the standard loop's and the map, {WAYS[way]}", arrangement.label, figure, 0
+                )
 
 
 def _bytes_beside(ours: Count, loop: Count) -> int:

@@ -178,9 +178,8 @@ class Assignment:
         may have one memory.
         """
         joined = sorted(run.joined, key=attrgetter("number"))
-        if run.is_distributed:
-            for assignment in joined:
-                assignment.free_again(run)
+        for assignment in joined:
+            assignment.free_again(run)
         holding = {assignment: params for assignment in joined if (params := assignment.holding_in(run))}
         if all(assignment.is_alone for assignment in holding) or len(holding) == 1:
             for assignment, params in holding.items():
@@ -214,13 +213,22 @@ class Assignment:
         bucket = self.bucket_in(run)
         return [] if bucket is None else [param for param in self.params if id(param) in bucket.stepped]
 
+    def note_gradients(self, run: _engine.Pass) -> None:
+        """Takes note of the stepped parameters that hold a gradient before others end the pass."""
+        if bucket := self.bucket_in(run):
+            bucket.held = {id(param) for param in self.stepped_in(run) if param.grad is not None}
+
     def free_again(self, run: _engine.Pass) -> None:
         """Frees the gradients of parameters that were stepped before the end of the pass.
 
-        A plain DistributedDataParallel of one rank averages nothing, and yet puts gradients in place at the end.
+        A plain DistributedDataParallel of one rank puts gradients in place at the end of a pass. A gradient that was
+        there before is somebody else's.
         """
+        if (bucket := self.bucket_in(run)) is None or bucket.held is None:
+            return
         for param in self.stepped_in(run):
-            param.grad = None
+            if id(param) not in bucket.held:
+                param.grad = None
 
     def due_of(self, params: list[torch.Tensor], run: _engine.Pass) -> list[Attachment]:
         """What is attached to those of the parameters that are to be stepped at the end of the pass."""

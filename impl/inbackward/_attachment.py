@@ -222,7 +222,10 @@ class Attachment:
         if self.is_gathered:
             run.turns_to_wait = max(run.turns_to_wait, 1)  # FSDP2 has its own end of backward
         elif run.is_distributed:
-            run.turns_to_wait = TURNS_OF_DDP  # which, with a single rank, may be there without a word
+            # With a single rank, there may be a plain DistributedDataParallel without a word.
+            run.turns_to_wait = TURNS_OF_DDP
+            for assignment in self._assignments:
+                run.before_others[assignment.note_gradients] = None
         return self._join(run)
 
     def _refuse_callers(self, run: _engine.Pass) -> None:

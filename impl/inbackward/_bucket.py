@@ -53,9 +53,10 @@ class Bucket:
         waiting: The parameters whose gradients wait.
         put_off: Those that are stepped at the end of the pass, by id.
         stepped: The ids of those that were stepped.
+        held: The ids of those of them that held a gradient again before others ended the pass; None if nobody looked.
     """
 
-    __slots__ = ("_assignment", "_bytes", "limit", "put_off", "run", "stepped", "task", "waiting")
+    __slots__ = ("_assignment", "_bytes", "held", "limit", "put_off", "run", "stepped", "task", "waiting")
 
     def __init__(self, run: _engine.Pass, task: int, assignment: Assigned) -> None:
         self.run = run
@@ -64,6 +65,7 @@ class Bucket:
         self.waiting: list[torch.Tensor] = []
         self.put_off: dict[int, torch.Tensor] = {}
         self.stepped: set[int] = set()
+        self.held: set[int] | None = None
         self._assignment = assignment
         self._bytes = 0
 

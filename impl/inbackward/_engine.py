@@ -67,6 +67,7 @@ class Pass:
         at_end: What to call, with the outermost pass, before its `backward()` returns; a dict for its order and
             uniqueness. It is not called where backward raises.
         turns_to_wait: How often `at_end` lets go first whatever others have queued for the end of the pass meanwhile.
+        before_others: What to call before it lets go any of them.
         waiting: The gradients that wait, by what steps them.
         joined: What steps parameters that the pass has reached, a dict for its order.
         callers_known: For which it is known that who runs this pass lets them step inside it.
@@ -74,11 +75,22 @@ class Pass:
         is_distributed: Whether there is a process group.
     """
 
-    __slots__ = ("_outer", "at_end", "callers_known", "is_distributed", "joined", "over", "turns_to_wait", "waiting")
+    __slots__ = (
+        "_outer",
+        "at_end",
+        "before_others",
+        "callers_known",
+        "is_distributed",
+        "joined",
+        "over",
+        "turns_to_wait",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.at_end: dict[Callable[[Pass], None], None] = {}
         self.turns_to_wait = 0
+        self.before_others: dict[Callable[[Pass], None], None] = {}
         self.waiting: dict[object, Waiting] = {}
         self.joined: dict[Any, None] = {}
         self.callers_known: set[object] = set()
@@ -107,12 +119,14 @@ class Pass:
                 waiting.drop()
         else:
             outer.at_end.update(self.at_end)
+            outer.before_others.update(self.before_others)
             outer.joined.update(self.joined)
             outer.turns_to_wait = max(outer.turns_to_wait, self.turns_to_wait)
             for key, waiting in self.waiting.items():
                 outer.waiting[key] = waiting.move_to(outer, outer.waiting.get(key))
         self._outer = outer
         self.at_end = {}
+        self.before_others = {}
         self.joined = {}
         self.waiting = {}
 
@@ -309,6 +323,9 @@ class _Ending:
     def __call__(self) -> None:
         if _is_nested():
             return
+        before_others, self._run.before_others = self._run.before_others, {}
+        for call in before_others:
+            call(self._run)
         if self._run.turns_to_wait:
             self._run.turns_to_wait -= 1
             _queue(self)

@@ -58,6 +58,9 @@ class Assigned(Protocol):
     def bucket_in(self, run: Pass) -> Any:
         """What a pass has reached; None if it has not come by."""
 
+    def note_gradients(self, run: Pass) -> None:
+        """Takes note of the stepped parameters that hold a gradient before others end the pass."""
+
     def leave(self, bucket: Any) -> None:
         """Called when a pass is over."""
 

@@ -189,17 +189,18 @@ class PlanScript:
 
     def _batches(self) -> str:
         """Return the statement that defines `batches`, as in `TrainingRun.next_batch`."""
-        first = f"1000000 * {self._batches_of_rank} + {self._first_seed}" if self._plan.ranks else str(self._first_seed)
+        first = f"{self._batches_of_rank}{self._first_seed}"
         return f"batches = ({self._batch('seed')} for seed in count({first}))"
 
     @property
     def _batches_of_rank(self) -> str:
-        """An expression for `Ranks.batches_of(rank)`."""
-        assert self._plan.ranks
-        sizes = self._plan.ranks.mesh
-        of_tensor = f"(rank // {sizes['tensor']})" if sizes.get("tensor", 1) > 1 else "rank"
+        """What a million times `Ranks.batches_of(rank)` adds to the first seed; empty if it is 0 on every rank."""
+        sizes = self._plan.ranks.mesh if self._plan.ranks else {"data": 1}
         batches = sizes.get("replicate", 1) * sizes["data"]
-        return f"({of_tensor} % {batches})" if sizes.get("pipeline", 1) > 1 else of_tensor
+        if batches == 1:
+            return ""
+        of_tensor = f"(rank // {sizes['tensor']})" if sizes.get("tensor", 1) > 1 else "rank"
+        return f"1000000 * {f'({of_tensor} % {batches})' if sizes.get('pipeline', 1) > 1 else of_tensor} + "
 
     def _batch(self, seed: str) -> str:
         device = "" if self._failure.device == "cpu" else f".to({self._failure.device!r})"
