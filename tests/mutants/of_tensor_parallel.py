@@ -31,6 +31,7 @@ class WithOtherGradients(OnShards):
 
 
 @fails("tensor_parallel/linear_layers")
+@fails("tensor_parallel/stepped_together")
 @fails("mesh/fully_shard", "over-tensor-parallelism-whole")
 @fails("mesh/sequence_parallel")
 class TakesAllDTensorsForThoseOfFSDP(WithOtherGradients):
