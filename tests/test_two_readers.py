@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NamedTuple
@@ -217,10 +218,12 @@ def script_of(requirement: str, plan: Plan) -> PlanScript:
 
 
 def implementation_for(plan: Plan) -> str:
-    if any(isinstance(event, events.RunPipeline) and not event.accumulated for event in plan.events):
+    saving = [event.events for event in plan.events if isinstance(event, LoadSharded)]
+    run = list(chain(plan.events, *saving))
+    if any(isinstance(event, events.RunPipeline) and not event.accumulated for event in run):
         return SCHEDULED
     calls = (events.MicroBatch, events.ClippedBackward, events.RunPipeline)
-    return HANDED if any(isinstance(event, calls) for event in plan.events) else REFERENCE
+    return HANDED if any(isinstance(event, calls) for event in run) else REFERENCE
 
 
 @pytest.fixture(scope="module")
