@@ -61,14 +61,19 @@ def note_of_dev(session: nox.Session) -> Path:
     return session.cache_dir / f"{DEV}.txt"
 
 
+def modules_of(chapters: tuple[str, ...]) -> list[str]:
+    """Return the names of the modules of chapters."""
+    return [f"inbackward_conformance.requirements.test_{chapter}" for chapter in chapters]
+
+
 def suite_arguments(
     report: Path,
     posargs: list[str],
     implementations: tuple[str, ...] = ("reference", "reference-handed", "torch"),
-    modules: tuple[str, ...] = ("inbackward_conformance",),
+    chapters: tuple[str, ...] = (),
 ) -> list[str]:
-    """Say how pytest runs the suite, or a chapter: these implementations, unless the caller names others."""
-    args = ["--pyargs", *modules, "-p", "no:randomly", "-n", "2"]
+    """Say how pytest runs the suite, or some chapters: these implementations, unless the caller names others."""
+    args = ["--pyargs", *(modules_of(chapters) or ["inbackward_conformance"]), "-p", "no:randomly", "-n", "2"]
     args += ["--case-seconds", "300"]  # on a busy machine inductor's first compilation takes more than a minute
     given = {arg.partition("=")[0] for arg in posargs}
     if "--implementation" not in given:
@@ -138,8 +143,7 @@ def buckets(session: nox.Session) -> None:
     options += ["--expected", str(ROOT / "ci" / "each-at-once.toml"), *session.posargs]
     local = ("equivalence", "models", "gradients", "hazards", "accumulation", "clipping", "handed_over")
     for chapters, more in ((local, []), (("ddp", "fsdp"), ["--distributed"])):
-        modules = [f"inbackward_conformance.requirements.test_{chapter}" for chapter in chapters]
-        run_in_dev(session, "-m", "pytest", "--pyargs", *modules, *options, *more)
+        run_in_dev(session, "-m", "pytest", "--pyargs", *modules_of(chapters), *options, *more)
 
 
 @nox.session(venv_backend="none", requires=[DEV], default=False)
@@ -153,10 +157,9 @@ def gpu(session: nox.Session, chapters: str) -> None:
 @nox.session(venv_backend="none", requires=[DEV], default=False)
 def properties(session: nox.Session) -> None:
     """Hold both implementations of ours to ten thousand plans each that Hypothesis draws."""
-    chapter = "inbackward_conformance.requirements.test_properties"
     ours = ["--implementation", "reference", "--implementation", "reference-handed"]
     options = [*ours, "--hypothesis-profile", "thorough", "-p", "no:randomly", "-n", "2"]
-    run_in_dev(session, "-m", "pytest", "--pyargs", chapter, *options, *session.posargs)
+    run_in_dev(session, "-m", "pytest", "--pyargs", *modules_of(("properties",)), *options, *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=[DEV], default=False)
@@ -197,8 +200,7 @@ def architectures(session: nox.Session) -> None:
     of_extra = ROOT / "ci" / "constraints-architectures.txt"
     session.install("-c", str(CONSTRAINTS), "-c", str(of_extra), "-e", ".[conformance,architectures]")
     report = ROOT / "build" / "architectures.jsonl"
-    chapter = "inbackward_conformance.requirements.test_architectures"
-    session.run("python", "-m", "pytest", *suite_arguments(report, session.posargs, modules=(chapter,)))
+    session.run("python", "-m", "pytest", *suite_arguments(report, session.posargs, chapters=("architectures",)))
     session.run("python", str(ROOT / "tests" / "score.py"), "--extra", "architectures")  # fails if nothing could run
     session.run("python", "-m", "pytest", "-n", "2", "-p", "no:randomly", str(ROOT / "tests" / "test_architectures.py"))
 
@@ -221,8 +223,7 @@ def wheel(session: nox.Session) -> None:
         session.run("python", "-c", FROM_SITE_PACKAGES, log=False)
         report = Path(scratch, "report.jsonl")
         # The code is that of the session `conformance`; what a wheel can lack is a file.
-        modules = tuple(f"inbackward_conformance.requirements.test_{chapter}" for chapter in OF_WHEEL)
-        arguments = suite_arguments(report, session.posargs, ("reference-handed", "torch"), modules)
+        arguments = suite_arguments(report, session.posargs, ("reference-handed", "torch"), OF_WHEEL)
         session.run("python", "-m", "pytest", *arguments)
         session.run("python", "-m", "inbackward_conformance", "matrix", str(report), "-o", "matrix.html")
 
@@ -235,9 +236,7 @@ def third_party(session: nox.Session) -> None:
         report = Path(scratch, "report.jsonl")
         install_wheels(session, scratch, ROOT, project)
         known = ["--implementation", "tiny-release", "--expected", str(project / "known.toml")]
-        chapters = [
-            f"inbackward_conformance.requirements.test_{name}" for name in ("equivalence", "models", "schedule")
-        ]
+        chapters = modules_of(("equivalence", "models", "schedule"))
         session.run("python", "-m", "pytest", "--pyargs", *chapters, "--conformance-report", str(report), *known)
         session.run("python", "-m", "inbackward_conformance", "matrix", str(report))
 

@@ -20,12 +20,9 @@ INTRODUCTION = """\
 What a step of training costs, and how much memory it takes, in the standard loop and with the optimizer in backward.
 `nox -s bench -- --docs docs` makes this page.
 
-<picture>
-  <source media="(prefers-color-scheme: dark)" srcset="bench-dark.svg">
-  <img src="bench-light.svg"
-       alt="Time of a step over the fused standard loop's, for three optimizers on four models; peak gradient bytes">
-</picture>
+{picture}
 """
+ALT = "Time of a step over the fused standard loop's, for three optimizers on four models; peak gradient bytes"
 
 METHOD = """\
 ## How it was measured
@@ -45,10 +42,20 @@ METHOD = """\
 """
 
 
+def picture(name: str, alt: str) -> str:
+    """Return the plot of this name, light or dark as the reader's page is."""
+    return f"""<picture>
+  <source media="(prefers-color-scheme: dark)" srcset="{name}-dark.svg">
+  <img src="{name}-light.svg"
+       alt="{alt}">
+</picture>"""
+
+
 def page(results: Results, rounds: str, warm_up: int) -> str:
     """Return the page in Markdown."""
     optimizers = [*dict.fromkeys(each.optimizer for each in results.found)]
-    parts = [INTRODUCTION, "## Machine\n", table(["", ""], [[*row] for row in results.machine.items()])]
+    introduction = INTRODUCTION.format(picture=picture("bench", ALT))
+    parts = [introduction, "## Machine\n", table(["", ""], [[*row] for row in results.machine.items()])]
     parts.append(METHOD.format(rounds=rounds, warm_up=warm_up))
     for optimizer in optimizers:
         baseline = VARIANTS[baseline_of(optimizer)].label

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     import pytest
 
 
+def assert_has_plots(page: str, folder: Path, name: str) -> None:
+    """Both are written whole, and the page shows them."""
+    for theme in ("light", "dark"):
+        assert f"{name}-{theme}.svg" in page
+        drawn = (folder / f"{name}-{theme}.svg").read_text(encoding="utf-8")
+        assert drawn.rstrip().endswith("</svg>")
+        assert len(drawn) < 150_000
+
+
 def test_one_model_in_little_time(pytestconfig: pytest.Config, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     setting = ["--models", "small", "--optimizers", "SGD", "--variants", "loop", "handed-0", "handed-4M"]
@@ -47,8 +56,4 @@ def test_one_model_in_little_time(pytestconfig: pytest.Config, tmp_path: Path) -
 
     page = (tmp_path / "bench.md").read_text(encoding="utf-8")
     assert "| `step_in_backward`, bucket 4 MiB |" in page
-    for theme in ("light", "dark"):
-        assert f"bench-{theme}.svg" in page
-        drawn = (tmp_path / f"bench-{theme}.svg").read_text(encoding="utf-8")
-        assert drawn.rstrip().endswith("</svg>")
-        assert len(drawn) < 150_000
+    assert_has_plots(page, tmp_path, "bench")

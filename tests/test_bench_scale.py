@@ -13,6 +13,8 @@ from bench.scale.arrangements import ARRANGEMENTS, WAYS
 from bench.scale.results import Count, Counts, Point
 from bench.scale.targets import targets
 
+from test_bench import assert_has_plots
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -85,11 +87,7 @@ def test_counts_are_those_worked_out_by_hand(pytestconfig: pytest.Config, tmp_pa
     assert verdicts.count("  met ") == len(verdicts.splitlines()) == 25
     page = (tmp_path / "scale.md").read_text(encoding="utf-8")
     assert "| 1,024 | `step_in_backward` | 4 KiB in 2 | 32 B in 3 | 4 KiB |" in page
-    for theme in ("light", "dark"):
-        assert f"scale-{theme}.svg" in page
-        drawn = (tmp_path / f"scale-{theme}.svg").read_text(encoding="utf-8")
-        assert drawn.rstrip().endswith("</svg>")
-        assert len(drawn) < 150_000
+    assert_has_plots(page, tmp_path, "scale")
 
 
 def test_a_missed_target_is_told(pytestconfig: pytest.Config) -> None:

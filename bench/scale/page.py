@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.page import table, targets_table
+from bench.page import picture, table, targets_table
 from bench.scale.arrangements import ARRANGEMENTS
 from bench.scale.measure import RANKS
 from bench.scale.table import AXES, rows_of, size
@@ -20,12 +20,9 @@ What a rank sends, keeps and steps in one step of training, as the number of lay
 standard loop, and with the optimizer in backward. Everything here is counted, so it does not depend on the machine;
 times are in the [benchmark](bench.md). `nox -s bench -- scale --docs docs` makes this page, in one process.
 
-<picture>
-  <source media="(prefers-color-scheme: dark)" srcset="scale-dark.svg">
-  <img src="scale-light.svg"
-       alt="Peak gradient memory by layers, calls of the optimizer by parameters, bytes that a rank sends by ranks">
-</picture>
+{picture}
 """
+ALT = "Peak gradient memory by layers, calls of the optimizer by parameters, bytes that a rank sends by ranks"
 
 METHOD = """\
 ## How it was counted
@@ -74,7 +71,7 @@ def page(counts: Counts) -> str:
     layer, bucket = size(point.model_bytes // point.layers), size(point.bucket_bytes)
     layers = counts.axes["ranks"][0].point.layers
     method = METHOD.format(**counts.versions, layer=layer, layers=layers, bucket=bucket, ranks=RANKS)
-    parts = [INTRODUCTION, method]
+    parts = [INTRODUCTION.format(picture=picture("scale", ALT)), method]
     for axis, introduction in SECTIONS.items():
         parts.append(introduction)
         for arrangement in counts.arrangements(axis):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from itertools import islice
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NoReturn
 
 from inbackward import _engine
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 _PIPELINES = "torch.distributed.pipelining"
 _NODES_NEAR_A_LOSS = 256
+_NO_TASK = -1  # outside of backward
+
+_cleared = SimpleNamespace(task=None)
+"""The engine's number of the last pass that no schedule runs: it has the same callers for all of its gradients."""
 
 
 def may_run_pipelines() -> bool:
@@ -33,13 +38,18 @@ def refuse_pipeline(attached: Attached) -> None:
     Raises:
         RuntimeError: It is refused.
     """
-    if may_run_pipelines() and _engine.is_called_by(_PIPELINES):
+    task = _engine.current_task()
+    if not may_run_pipelines() or task == _cleared.task:
+        return
+    if _engine.is_called_by(_PIPELINES):
         _refuse(
             attached,
             "A pipeline schedule runs backward for each micro-batch, and changes the gradients after the last. Have "
             "them add up, then step: with handle.accumulate(): schedule.step(...), followed by optimizer.step() and "
             "optimizer.zero_grad(), where handle = inbackward.step_in_backward(optimizer).",
         )
+    if task != _NO_TASK:
+        _cleared.task = task
 
 
 def refuse_outside_backward(attached: Attached) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from mutants import of_ddp
 from mutants.of_ddp import AfterBackward
-from mutants.of_fsdp import OnShards
+from mutants.of_fsdp import KnowsOffloading, OnShards
 from mutants.registry import fails
 
 
@@ -62,12 +61,8 @@ class WantsNoHooksOnSavedTensors(OnShards):
 
 
 @fails("offload/states_on_the_cpu")
-class ForgetsOffloadedStates(OnShards):
+class ForgetsOffloadedStates(KnowsOffloading):
     """Makes states on the device for each step."""
-
-    def fully_shard(self, module: nn.Module, **options: Any) -> Any:
-        self.offloaded = "offload_policy" in options
-        return super().fully_shard(module, **options)
 
     def step(self, module: nn.Module) -> None:
         super().step(module)
@@ -83,7 +78,7 @@ class CountsGathersAsUses(OnShards):
         sharded = super().fully_shard(module, **options)
         self.uses: dict[nn.Module, int] = {}
         for layer in module.modules():
-            layer.register_forward_pre_hook(partial(self.use))
+            layer.register_forward_pre_hook(self.use)
         return sharded
 
     def use(self, layer: nn.Module, _: Any) -> None:

@@ -88,19 +88,25 @@ class RoundsGradients(OnShards):
 
 @fails("fsdp/gradient_sync")
 class SynchronisesEachBackward(Naive):
+    switch = "set_requires_gradient_sync"
+
     def fully_shard(self, module: nn.Module, **options: Any) -> Any:
         sharded: Any = fully_shard(module, **options)
-        sharded.set_requires_gradient_sync = lambda _: None
+        setattr(sharded, self.switch, lambda _: None)
         return sharded
 
 
-@fails("fsdp/cpu_offload")
-class StepsACopyOnTheDevice(OnShards):
-    """Brings offloaded shards to the device to step them there, and never takes them back."""
+class KnowsOffloading(OnShards):
+    """Does something else with shards that are offloaded."""
 
     def fully_shard(self, module: nn.Module, **options: Any) -> Any:
         self.offloaded = "offload_policy" in options
         return super().fully_shard(module, **options)
+
+
+@fails("fsdp/cpu_offload")
+class StepsACopyOnTheDevice(KnowsOffloading):
+    """Brings offloaded shards to the device to step them there, and never takes them back."""
 
     def step(self, module: nn.Module) -> None:
         kept = [(param, param.detach().clone()) for param in module.parameters()]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch.distributed.fsdp import fully_shard
-
 from mutants import of_ddp, of_fsdp
-from mutants.naive import Naive
 from mutants.of_fsdp import OnShards
 from mutants.registry import fails
 
@@ -36,11 +33,8 @@ class SynchronisesEachBackwardOfAMesh(of_fsdp.SynchronisesEachBackward):
 
 
 @fails("mesh/all_reduce_left_out")
-class AveragesOverReplicasEachTime(Naive):
-    def fully_shard(self, module: nn.Module, **options: Any) -> Any:
-        sharded: Any = fully_shard(module, **options)
-        sharded.set_requires_all_reduce = lambda _: None
-        return sharded
+class AveragesOverReplicasEachTime(of_fsdp.SynchronisesEachBackward):
+    switch = "set_requires_all_reduce"
 
 
 @fails("mesh/unused_parameters")

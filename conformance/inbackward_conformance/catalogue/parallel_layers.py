@@ -1,8 +1,12 @@
-"""How the layers of models are made parallel, by the styles of `torch.distributed.tensor.parallel`."""
+"""How the layers of models are divided among ranks: sharded, made parallel, or as the stages of a pipeline."""
 
 from __future__ import annotations
 
-from inbackward_conformance.plan.events import Parallelize, Style
+from inbackward_conformance.plan.events import FullyShard, Parallelize, Style
+
+MLP_LAYERS = ("0", "2", "4")
+MLP_BY_LAYER = FullyShard(layers=MLP_LAYERS)
+MLP_KEPT_FOR_BACKWARD = FullyShard({"reshard_after_forward": False}, layers=MLP_LAYERS)
 
 COLUMN = Style("ColwiseParallel")
 ROW = Style("RowwiseParallel")
@@ -27,3 +31,8 @@ FEED_FORWARD_IN_SEQUENCE = Parallelize(
     }
 )
 """Each rank has a part of the sequence between the layers; the gradient of the norm is partial."""
+
+
+def trained_in_stage(stage: int) -> tuple[str, ...]:
+    """Return the parameters of a stage of `Stages` but its last bias, for an optimizer that does not train that."""
+    return tuple(f"stage{stage}.{name}" for name in ("0.weight", "0.bias", "2.weight"))

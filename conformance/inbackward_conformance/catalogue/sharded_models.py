@@ -1,12 +1,14 @@
 """Models to shard over ranks: for tensor parallelism, for experts, for offloaded activations.
 
-Each class depends on torch alone, as in `inbackward_conformance.catalogue.models`.
+Each class depends on torch alone, or on a model of `inbackward_conformance.catalogue.models`.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor, nn
+
+from inbackward_conformance.catalogue.models import MLP
 
 
 class FeedForward(nn.Module):
@@ -66,11 +68,8 @@ class SkippedExperts(Experts):
         return sorted(set((tokens % len(self.experts)).tolist()))
 
 
-class SavedOnCPU(nn.Sequential):
+class SavedOnCPU(MLP):
     """Three layers, whose activations wait for backward in the memory of the CPU."""
-
-    def __init__(self) -> None:
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (8, 3)."""
@@ -78,8 +77,3 @@ class SavedOnCPU(nn.Sequential):
             for layer in self:
                 features = layer(features)
         return features
-
-    @staticmethod
-    def batch(generator: Generator) -> tuple[Tensor, ...]:
-        """Return (8, 4)."""
-        return (torch.randn(8, 4, generator=generator),)

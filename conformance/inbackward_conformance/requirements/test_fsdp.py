@@ -17,6 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from inbackward_conformance.binding import bind
+from inbackward_conformance.catalogue.parallel_layers import MLP_BY_LAYER, MLP_KEPT_FOR_BACKWARD, MLP_LAYERS
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.plan import Assignment, Plan, Ranks
@@ -45,10 +46,7 @@ MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
 THREE_STEPS = (Backward(),) * 3
 ACCUMULATING = (Backward(), *(AccumulateUnsynchronised(), AccumulateUnsynchronised(), Backward()) * 2)
 
-LAYERS = ("0", "2", "4")
 WHOLE = FullyShard()
-BY_LAYER = FullyShard(layers=LAYERS)
-KEPT_FOR_BACKWARD = FullyShard({"reshard_after_forward": False}, layers=LAYERS)
 
 ORIGINAL = WrapFSDP()
 ORIGINAL_BY_LAYER = WrapFSDP(by_layer=True)
@@ -61,9 +59,9 @@ both = pytest.mark.parametrize("shard", [WHOLE, ORIGINAL], ids=["FSDP2", "FSDP1"
     ("shard", "group"),
     [
         (WHOLE, Ranks(2)),
-        *((BY_LAYER, Ranks(size)) for size in (1, 2, 3, 4)),
-        (KEPT_FOR_BACKWARD, Ranks(2)),
-        (BY_LAYER, Ranks(4, replicate=2)),
+        *((MLP_BY_LAYER, Ranks(size)) for size in (1, 2, 3, 4)),
+        (MLP_KEPT_FOR_BACKWARD, Ranks(2)),
+        (MLP_BY_LAYER, Ranks(4, replicate=2)),
     ],
     ids=["whole-2", "by-layer-1", "by-layer-2", "by-layer-3", "by-layer-4", "kept-for-backward-2", "replicated-4"],
 )
@@ -78,7 +76,7 @@ def test_fully_shard(check: Check, shard: FullyShard, group: Ranks) -> None:
 
 @pytest.mark.must
 @pytest.mark.may_refuse
-@pytest.mark.parametrize("shard", [WHOLE, BY_LAYER], ids=["whole", "by-layer"])
+@pytest.mark.parametrize("shard", [WHOLE, MLP_BY_LAYER], ids=["whole", "by-layer"])
 @optimizers("assignment", [ADAMW, Assignment("Adagrad", {"lr": 0.05})])
 def test_attached_before(check: Check, shard: FullyShard, assignment: Assignment) -> None:
     """Attached before `fully_shard`, through the implementation's own call: as an optimizer built afterwards.
@@ -92,11 +90,13 @@ def test_attached_before(check: Check, shard: FullyShard, assignment: Assignment
 @pytest.mark.parametrize("reduced_in", ["bfloat16", "float32"])
 def test_mixed_precision(check: Check, reduced_in: str) -> None:
     """A `MixedPrecisionPolicy`: shards are stepped in their own dtype, whatever gradients were computed in."""
-    check(_sharded(FullyShard(layers=LAYERS, mixed_precision={"param_dtype": "bfloat16", "reduce_dtype": reduced_in})))
+    check(
+        _sharded(FullyShard(layers=MLP_LAYERS, mixed_precision={"param_dtype": "bfloat16", "reduce_dtype": reduced_in}))
+    )
 
 
 @pytest.mark.must
-@pytest.mark.parametrize("shard", [WHOLE, BY_LAYER], ids=["whole", "by-layer"])
+@pytest.mark.parametrize("shard", [WHOLE, MLP_BY_LAYER], ids=["whole", "by-layer"])
 def test_gradient_sync(check: Check, shard: FullyShard) -> None:
     """What has accumulated under `set_requires_gradient_sync(False)` is stepped with the next synchronised backward."""
     check(_sharded(shard, events=ACCUMULATING))
@@ -107,7 +107,7 @@ def test_gradient_sync(check: Check, shard: FullyShard) -> None:
 @pytest.mark.parametrize("events", [THREE_STEPS, ACCUMULATING], ids=["synchronised", "accumulating"])
 def test_cpu_offload(check: Check, events: tuple[Event, ...]) -> None:
     """A `CPUOffloadPolicy` with `pin_memory=False`: shards, gradients and states are in the memory of the CPU."""
-    check(_sharded(FullyShard(layers=LAYERS, offload=True), events=events))
+    check(_sharded(FullyShard(layers=MLP_LAYERS, offload=True), events=events))
 
 
 @pytest.mark.must
@@ -115,7 +115,9 @@ def test_cpu_offload(check: Check, events: tuple[Event, ...]) -> None:
 def test_clipped_by_hook(check: Check, when: str) -> None:
     """Under `fully_shard` what is stepped is what a post-accumulate-grad hook of the user makes of a gradient."""
     clip = ClipGradients("register_post_accumulate_grad_hook")
-    before, events = ((BY_LAYER, clip), THREE_STEPS) if when == "before" else ((BY_LAYER,), (clip, *THREE_STEPS))
+    before, events = (
+        ((MLP_BY_LAYER, clip), THREE_STEPS) if when == "before" else ((MLP_BY_LAYER,), (clip, *THREE_STEPS))
+    )
     check(Plan("MLP", (ADAMW,), events, before=before, ranks=Ranks(2)))
 
 
@@ -194,8 +196,8 @@ def test_two_optimizers(check: Check, shard: Event) -> None:
 @both
 def test_different_optimizers(check: Check, shard: Event) -> None:
     """Weights and biases have optimizers of different classes, though their gradients come together."""
-    weights = Assignment("AdamW", {"lr": 0.01}, params=tuple(f"{layer}.weight" for layer in LAYERS))
-    biases = Assignment("SGD", {"lr": 0.1, "momentum": 0.9}, params=tuple(f"{layer}.bias" for layer in LAYERS))
+    weights = Assignment("AdamW", {"lr": 0.01}, params=tuple(f"{layer}.weight" for layer in MLP_LAYERS))
+    biases = Assignment("SGD", {"lr": 0.1, "momentum": 0.9}, params=tuple(f"{layer}.bias" for layer in MLP_LAYERS))
     check(_sharded(shard, assignments=(weights, biases)))
 
 
@@ -223,7 +225,7 @@ def test_unused_parameters(check: Check, shard: Event) -> None:
 
 @pytest.mark.must
 @pytest.mark.needs("accumulate")
-@pytest.mark.parametrize("wrap", [BY_LAYER, ORIGINAL_BY_LAYER], ids=["FSDP2", "FSDP1"])
+@pytest.mark.parametrize("wrap", [MLP_BY_LAYER, ORIGINAL_BY_LAYER], ids=["FSDP2", "FSDP1"])
 def test_micro_batches(check: Check, wrap: Event) -> None:
     """Micro-batches that the implementation accumulates are one step, each of them reduced."""
     check(_sharded(wrap, events=(MicroBatch(), MicroBatch(), Backward()) * 2))
@@ -282,7 +284,7 @@ def test_checkpoint(check: Check, tmp_path: Path, assignment: Assignment, saved_
     Each has its shards, of the states of the listed optimizers too, and `torch.distributed.checkpoint` saves and loads
     them. What the standard loop has saved loads as well.
     """
-    _save_with_two_load_with_four(check, tmp_path, BY_LAYER, assignment, saved_by)
+    _save_with_two_load_with_four(check, tmp_path, MLP_BY_LAYER, assignment, saved_by)
 
 
 @pytest.mark.must

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import pytest
 
-from inbackward_conformance.catalogue.parallel_layers import FEED_FORWARD, FEED_FORWARD_IN_SEQUENCE, MLP_CHAINED
+from inbackward_conformance.catalogue.parallel_layers import (
+    FEED_FORWARD,
+    FEED_FORWARD_IN_SEQUENCE,
+    MLP_BY_LAYER,
+    MLP_CHAINED,
+    MLP_KEPT_FOR_BACKWARD,
+)
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import (
@@ -24,10 +30,7 @@ MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
 THREE_STEPS = (Backward(),) * 3
 ACCUMULATING = (Backward(), *(AccumulateUnsynchronised(), AccumulateUnsynchronised(), Backward()) * 2)
 
-LAYERS = ("0", "2", "4")
 WHOLE = FullyShard()
-BY_LAYER = FullyShard(layers=LAYERS)
-KEPT_FOR_BACKWARD = FullyShard({"reshard_after_forward": False}, layers=LAYERS)
 
 OVER_TENSORS = Ranks(4, tensor=2)
 HYBRID = Ranks(4, replicate=2)
@@ -38,7 +41,9 @@ meshes = pytest.mark.parametrize(
 
 
 @pytest.mark.must
-@pytest.mark.parametrize("shard", [WHOLE, BY_LAYER, KEPT_FOR_BACKWARD], ids=["whole", "by-layer", "kept-for-backward"])
+@pytest.mark.parametrize(
+    "shard", [WHOLE, MLP_BY_LAYER, MLP_KEPT_FOR_BACKWARD], ids=["whole", "by-layer", "kept-for-backward"]
+)
 @meshes
 def test_fully_shard(check: Check, parallel: tuple[Event, ...], group: Ranks, shard: FullyShard) -> None:
     """Attached after `fully_shard` over one dimension of the mesh, parameters train, resharded after forward or not.
@@ -53,14 +58,14 @@ def test_fully_shard(check: Check, parallel: tuple[Event, ...], group: Ranks, sh
 @meshes
 def test_attached_before(check: Check, parallel: tuple[Event, ...], group: Ranks) -> None:
     """Attached before `fully_shard`, through the implementation's own call: as an optimizer built afterwards."""
-    check(Plan("MLP", (ADAMW,), (BY_LAYER, *THREE_STEPS), before=parallel, ranks=group))
+    check(Plan("MLP", (ADAMW,), (MLP_BY_LAYER, *THREE_STEPS), before=parallel, ranks=group))
 
 
 @pytest.mark.must
 @meshes
 def test_gradient_sync(check: Check, parallel: tuple[Event, ...], group: Ranks) -> None:
     """What has accumulated under `set_requires_gradient_sync(False)` is stepped with the next synchronised backward."""
-    check(Plan("MLP", (ADAMW,), ACCUMULATING, before=(*parallel, BY_LAYER), ranks=group))
+    check(Plan("MLP", (ADAMW,), ACCUMULATING, before=(*parallel, MLP_BY_LAYER), ranks=group))
 
 
 @pytest.mark.must
@@ -71,7 +76,7 @@ def test_all_reduce_left_out(check: Check) -> None:
     """
     within = AccumulateUnsynchronised(switch="set_requires_all_reduce")
     events = (Backward(), *(within, within, Backward()) * 2)
-    check(Plan("MLP", (ADAMW,), events, before=(BY_LAYER,), ranks=HYBRID))
+    check(Plan("MLP", (ADAMW,), events, before=(MLP_BY_LAYER,), ranks=HYBRID))
 
 
 @pytest.mark.must
@@ -108,4 +113,4 @@ def test_unused_parameters(check: Check, assignment: Assignment) -> None:
 def test_micro_batches(check: Check, parallel: tuple[Event, ...], group: Ranks) -> None:
     """Micro-batches that the implementation accumulates are one step, each of them reduced."""
     events = (MicroBatch(), MicroBatch(), Backward()) * 2
-    check(Plan("MLP", (ADAMW,), events, before=(*parallel, BY_LAYER), ranks=group))
+    check(Plan("MLP", (ADAMW,), events, before=(*parallel, MLP_BY_LAYER), ranks=group))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from inbackward_conformance.catalogue.parallel_layers import MLP_BY_LAYER, MLP_LAYERS
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import Backward, ClippedBackward, Event, FullyShard, MicroBatch, WrapDDP
@@ -13,13 +14,11 @@ ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
 MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
 THREE_STEPS = (Backward(),) * 3
 
-LAYERS = ("0", "2", "4")
-BY_LAYER = FullyShard(layers=LAYERS)
-OFFLOADED = FullyShard(layers=LAYERS, offload=True)
+OFFLOADED = FullyShard(layers=MLP_LAYERS, offload=True)
 
 
 @pytest.mark.must
-@pytest.mark.parametrize("wrap", [BY_LAYER, WrapDDP()], ids=["FSDP2", "DDP"])
+@pytest.mark.parametrize("wrap", [MLP_BY_LAYER, WrapDDP()], ids=["FSDP2", "DDP"])
 def test_saved_on_cpu(check: Check, wrap: Event) -> None:
     """What forward saves for backward within `save_on_cpu()` is what backward finds, whatever has stepped meanwhile."""
     check(Plan("SavedOnCPU", (ADAMW,), THREE_STEPS, before=(wrap,), ranks=Ranks(2)))

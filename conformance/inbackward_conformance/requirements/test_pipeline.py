@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 
+from inbackward_conformance.catalogue.parallel_layers import trained_in_stage
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import (
@@ -36,8 +37,7 @@ SUM_OF_LOSSES = replace(INTERLEAVED, scale_grads=False)
 ZERO_BUBBLE = CutIntoStages("ScheduleInterleavedZeroBubble", stages_per_rank=2)
 
 STAGE_0, STAGE_1, STAGE_2, STAGE_3 = (
-    AttachMore(replace(MOMENTUM, params=tuple(f"stage{stage}.{name}" for name in ("0.weight", "0.bias", "2.weight"))))
-    for stage in range(4)
+    AttachMore(replace(MOMENTUM, params=trained_in_stage(stage))) for stage in range(4)
 )
 """Attachment to a stage, but for its last bias, which belongs to no optimizer."""
 

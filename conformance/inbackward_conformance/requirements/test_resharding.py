@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inbackward_conformance.catalogue.parallel_layers import MLP_CHAINED
+from inbackward_conformance.catalogue.parallel_layers import MLP_BY_LAYER, MLP_CHAINED, trained_in_stage
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.plan import Assignment, Plan, Ranks
@@ -16,7 +16,6 @@ from inbackward_conformance.plan.events import (
     Backward,
     CutIntoStages,
     Event,
-    FullyShard,
     LoadSharded,
     PerRank,
     RunPipeline,
@@ -28,18 +27,14 @@ THREE_STEPS = (Backward(),) * 3
 
 Mesh = tuple[Ranks, tuple[Event, ...]]
 
-BY_LAYER = FullyShard(layers=("0", "2", "4"))
 
-DATA: Mesh = Ranks(2), (BY_LAYER,)
-HYBRID: Mesh = Ranks(4, replicate=2), (BY_LAYER,)
+DATA: Mesh = Ranks(2), (MLP_BY_LAYER,)
+HYBRID: Mesh = Ranks(4, replicate=2), (MLP_BY_LAYER,)
 TENSOR: Mesh = Ranks(2, tensor=2, fixed=True), (MLP_CHAINED,)
-DATA_AND_TENSOR: Mesh = Ranks(4, tensor=2), (MLP_CHAINED, BY_LAYER)
+DATA_AND_TENSOR: Mesh = Ranks(4, tensor=2), (MLP_CHAINED, MLP_BY_LAYER)
 
 
-STAGES = tuple(
-    AttachMore(replace(MOMENTUM, params=tuple(f"stage{stage}.{name}" for name in ("0.weight", "0.bias", "2.weight"))))
-    for stage in range(4)
-)
+STAGES = tuple(AttachMore(replace(MOMENTUM, params=trained_in_stage(stage))) for stage in range(4))
 """Attachment to each stage of a pipeline, but for its last bias."""
 ONE_RANK = Ranks(1), (), STAGES, THREE_STEPS
 PIPELINE = (

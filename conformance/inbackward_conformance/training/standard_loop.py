@@ -98,10 +98,7 @@ class StandardLoop:
         """Run a pipeline schedule, what comes `between`, `optimizer.step()`, `optimizer.zero_grad()`."""
         schedule()
         between()
-        for optimizer in self._after_backward:
-            optimizer.step()
-        for optimizer in self._after_backward:
-            optimizer.zero_grad(set_to_none=True)
+        _step_and_free(self._after_backward)
 
     accumulate_pipeline = run_pipeline  # nothing steps before `step()` is called
 
@@ -171,10 +168,7 @@ class StandardLoop:
 
     def step_by_hand(self, model: nn.Module) -> None:
         """Run `optimizer.step()` and `optimizer.zero_grad()` for the optimizers without hooks."""
-        for optimizer in self._by_hand:
-            optimizer.step()
-        for optimizer in self._by_hand:
-            optimizer.zero_grad(set_to_none=True)
+        _step_and_free(self._by_hand)
 
     def optimizers(self, model: nn.Module) -> list[Optimizer]:
         """Return the optimizers, one for each assignment, that have parameters of the model."""
@@ -215,6 +209,13 @@ def unusable_plan_error(implementation: Implementation, plan: Plan, raised: Rais
     if declared or (implementation.offers("standard_optimizer") and not raised.attaching):
         return NotOffered(f"the standard loop with its own optimizer class raises {raised.text}")
     return RuntimeError(f"the plan proves nothing, the standard loop itself raises: {raised.text}, in {plan!r}")
+
+
+def _step_and_free(optimizers: list[Optimizer]) -> None:
+    for optimizer in optimizers:
+        optimizer.step()
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
 
 
 def _average(model: nn.Module, group: torch.distributed.ProcessGroup) -> None:
