@@ -29,6 +29,9 @@ DEV = f"dev-{sys.version_info.major}.{sys.version_info.minor}"
 if CONSTRAINTS != ROOT / DEFAULT_CONSTRAINTS:
     DEV += "-" + CONSTRAINTS.stem.removeprefix("constraints-")
 
+DEVICE_PLATFORMS = [f"--platform=manylinux_2_{minor}_x86_64" for minor in (28, 27, 17)]
+MAX_DEVICE_WHEELS = 60 << 20
+
 LIBRARIES = {
     "torch": (["reference", "reference-handed", "torch", "tutorial"], [], []),
     "optimi": (["optimi"], ["torch-optimi==0.3.3"], []),
@@ -152,6 +155,26 @@ def gpu(session: nox.Session, chapters: str) -> None:
     """Run on cuda all that a GPU runner can: the suite, and its chapters that need several processes."""
     options = ["--distributed"] if chapters == "distributed" else []
     run_suite(session, f"{chapters}-cuda.jsonl", "--device", "cuda", *options)
+
+
+@nox.session(venv_backend="none", requires=[DEV], default=False)
+def device_wheels(session: nox.Session) -> None:
+    """Fill `build/device_wheels` for `ci/on_device.sh`: this project and what the suite needs, without torch.
+
+    What follows `--` says for which machine, in pip's options; for Python 3.12 on Linux, x86-64, unless given.
+    """
+    folder = ROOT / "build" / "device_wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    project = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
+    build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    run_in_dev(session, *build)
+    machine = session.posargs or ["--python-version", "3.12", "--implementation", "cp", *DEVICE_PLATFORMS]
+    needs = project["optional-dependencies"]["conformance"]
+    run_in_dev(session, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "-d", str(folder), *machine, *needs)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    session.log(f"{len([*folder.iterdir()])} wheels, {size / 2**20:.0f} MiB: {folder.relative_to(ROOT)}")
+    if size > MAX_DEVICE_WHEELS:
+        session.error(f"more than {MAX_DEVICE_WHEELS / 2**20:.0f} MiB: has torch come along?")
 
 
 @nox.session(venv_backend="none", requires=[DEV], default=False)

@@ -1,0 +1,80 @@
+"""Summarises in under 100 lines what `ci/on_device.sh` left in a folder, and writes the tables beside it.
+
+    python ci/summarize_device.py RECORDS DEVICE
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Line = dict[str, Any]
+
+MAX_LINES = 99
+WIDTH = 240
+PARTS = ("local", "distributed")
+
+
+def main(folder: Path, device: str) -> None:
+    """Print the summary."""
+    lines = [*_machine(device), *(path.read_text().strip() for path in sorted(folder.glob("*.status"))), ""]
+    for part in PARTS:
+        if (record := folder / f"{part}.jsonl").exists():
+            lines += _of_record(record)
+            _write_table(record)
+    if (bench := folder / "bench.log").exists():
+        told = bench.read_text(encoding="utf-8", errors="replace")
+        lines += ["bench: " + line for line in told.partition("\ntargets\n")[2].splitlines() or told.splitlines()[-3:]]
+    if len(lines) > MAX_LINES:
+        lines = [*lines[: MAX_LINES - 1], f"... {len(lines) - MAX_LINES + 1} more lines: see the records"]
+    print(*(line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..." for line in lines), sep="\n")
+
+
+def _machine(device: str) -> Iterator[str]:
+    kind = device.partition(":")[0]
+    name = platform.processor() or platform.machine()
+    if kind != "cpu":
+        name = torch.get_device_module(kind).get_device_name(device if ":" in device else None)
+    yield f"{device}: {name}; torch {torch.__version__}, Python {platform.python_version()}, {platform.platform()}"
+
+
+def _of_record(path: Path) -> Iterator[str]:
+    """Describe a record, also one whose run did not reach its end."""
+    lines: list[Line] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    cases = [line for line in lines if line["kind"] == "case"]
+    footer: Line = next((line["implementations"] for line in lines if line["kind"] == "footer"), {})
+    if not footer:
+        yield f"{path.stem}: the run did not reach its end"
+    for implementation in dict.fromkeys(case["implementation"] for case in cases):
+        counts = Counter(case["outcome"] for case in cases if case["implementation"] == implementation)
+        told = ", ".join(f"{number} {outcome}" for outcome, number in counts.most_common())
+        about = footer.get(implementation, {})
+        must = {standing: number for standing, number in about.get("levels", {}).get("MUST", {}).items() if number}
+        yield f"{path.stem}, {implementation}: {about.get('verdict', 'no verdict')}; MUST {must}; cases: {told}"
+    failed = defaultdict(list)
+    for case in cases:
+        if not (case["passed"] or case["expected"] or case["outcome"] in {"not run", "not offered"}):
+            failed[case["implementation"], case["requirement"], case["outcome"]].append(case)
+    for (implementation, requirement, outcome), found in failed.items():
+        detail = " ".join(found[0]["detail"].split())
+        yield f"  {implementation} {requirement} {outcome}, {len(found)} cases [{found[0]['case']}]: {detail}"
+
+
+def _write_table(record: Path) -> None:
+    """Write the table of a record, if its run reached its end."""
+    command = [sys.executable, "-m", "inbackward_conformance", "matrix", str(record), "-o", str(record.with_suffix(".md"))]
+    subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
