@@ -88,7 +88,11 @@ def _parser() -> argparse.ArgumentParser:
             metavar="NAME",
             help=f"which {kind}; default: all",
         )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="on cuda, times are those of events")
+    accelerator = torch.accelerator.current_accelerator()
+    devices = ["cpu", *([accelerator.type] if accelerator else [])]
+    parser.add_argument(
+        "--device", choices=devices, default="cpu", help="on an accelerator, times are those of events (%(choices)s)"
+    )
     parser.add_argument(
         "--seconds", type=float, default=0.35, help="for each variant and round, at least (%(default)s)"
     )

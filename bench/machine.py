@@ -17,7 +17,7 @@ def describe(device: str, threads: int) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": f"{_processor()}, {cores} cores",
-        "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU, threads of torch: {threads}",
+        "device": _name_of(device) or f"CPU, threads of torch: {threads}",
         "load average before": f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown",
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
@@ -25,6 +25,11 @@ def describe(device: str, threads: int) -> dict[str, str]:
         "inbackward": inbackward.__version__,
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
     }
+
+
+def _name_of(device: str) -> str:
+    """Return the name of an accelerator; empty for a CPU."""
+    return "" if device == "cpu" else str(torch.get_device_module(device).get_device_name())
 
 
 def _processor() -> str:

@@ -37,7 +37,7 @@ class Setting:
         seconds: How long each variant is measured in a round, at least.
         laps: How many steps of each, at least.
         rounds: How many rounds, each on new copies of the model.
-        device: "cpu" or "cuda".
+        device: The kind of the device, "cpu" or that of an accelerator.
     """
 
     seconds: float
@@ -124,7 +124,7 @@ def _measure_group(
 
 
 def _take_turns(runners: list[Runner], setting: Setting, order: random.Random) -> dict[str, list[float]]:
-    clock = _seconds_on_cuda if setting.device == "cuda" else _seconds
+    clock = _seconds if setting.device == "cpu" else _seconds_on_accelerator
     times: dict[str, list[float]] = {runner.variant.name: [] for runner in runners}
     ends, laps = time.perf_counter() + setting.seconds * len(runners), 0
     while laps < setting.laps or time.perf_counter() < ends:
@@ -140,9 +140,9 @@ def _seconds(run: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
-def _seconds_on_cuda(run: Callable[[], None]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
+def _seconds_on_accelerator(run: Callable[[], None]) -> float:
+    start, end = (torch.Event(enable_timing=True) for _ in range(2))
+    torch.accelerator.synchronize()
     start.record()
     run()
     end.record()

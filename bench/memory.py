@@ -53,11 +53,11 @@ class Peaks:
 def counted(params: list[torch.nn.Parameter], device: str) -> Iterator[Peaks]:
     """Count in a `with` block around one step. The peaks are there when it is left; hooks stay on the parameters."""
     peaks, gradients = Peaks(), PassedGradients(params)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+    if device != "cpu":
+        torch.accelerator.reset_peak_memory_stats()
+        before = torch.accelerator.memory_allocated()
         yield peaks
-        peaks.allocation = torch.cuda.max_memory_allocated() - before
+        peaks.allocation = torch.accelerator.max_memory_allocated() - before
     else:
         with Allocations() as allocations:
             yield peaks

@@ -1,6 +1,6 @@
 """Summarises in under 100 lines what `ci/on_device.sh` left in a folder, and writes the tables beside it.
 
-    python ci/summarize_device.py RECORDS DEVICE
+python ci/summarize_device.py RECORDS DEVICE
 """
 
 from __future__ import annotations
@@ -72,7 +72,15 @@ def _of_record(path: Path) -> Iterator[str]:
 
 def _write_table(record: Path) -> None:
     """Write the table of a record, if its run reached its end."""
-    command = [sys.executable, "-m", "inbackward_conformance", "matrix", str(record), "-o", str(record.with_suffix(".md"))]
+    command = [
+        sys.executable,
+        "-m",
+        "inbackward_conformance",
+        "matrix",
+        str(record),
+        "-o",
+        str(record.with_suffix(".md")),
+    ]
     subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
 
 

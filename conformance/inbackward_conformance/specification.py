@@ -75,7 +75,7 @@ class Requirement:
 
     def is_on(self, device: str) -> bool:
         """Return whether torch has the tested feature on `device`."""
-        return not self.accelerator or not device.startswith("cpu")
+        return not self.accelerator or device != "cpu"
 
 
 @cache

@@ -87,6 +87,7 @@ class FunctionalOptimizer:
         self.function = form.function
         self._form = form
         self._name = type(optimizer).__name__
+        self._fused_for: set[tuple[torch.device, torch.dtype]] = set()
         self._optimizer = optimizer
         self._keys = tuple((entry.key, (None,) if entry.initial is None else ()) for entry in form.entries)
         self._initial = tuple((entry.key, entry.initial, entry.only_with) for entry in form.entries if entry.initial)
@@ -140,6 +141,7 @@ class FunctionalOptimizer:
         if compiling:
             keywords = self._keywords(param, group)
         elif held.seen != group:
+            self._refuse_fused(param, group)
             held.seen = group.copy()
             held.keywords = keywords = self._keywords(param, group)
         if self._takes_sparse:
@@ -195,6 +197,20 @@ class FunctionalOptimizer:
             f"{tuple(param.shape)} and {param.dtype}."
         )
         raise ValueError(msg)
+
+    def _refuse_fused(self, param: torch.Tensor, group: Group) -> None:
+        """Refuses `fused=True` where the class does, which asks in its step what the function would not.
+
+        Raises:
+            RuntimeError: The class has no fused step on the device of this parameter, or in its dtype.
+        """
+        kind = (param.device, param.dtype)
+        if group.get("fused") and kind not in self._fused_for:
+            tiny = torch.zeros((), device=param.device, dtype=param.dtype, requires_grad=True)
+            tiny.grad = torch.zeros_like(tiny)
+            optimizer_class: Any = type(self._optimizer)
+            optimizer_class([tiny], fused=True).step()
+            self._fused_for.add(kind)
 
     def _keywords(self, param: torch.Tensor, group: Group) -> dict[str, Any]:
         keywords = {key: group[key] for key in self._options}

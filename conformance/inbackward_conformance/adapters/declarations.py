@@ -16,7 +16,7 @@ FEATURES = {
 }
 """What an optimizer class may lack, in words."""
 
-DEVICES = ("", "cpu", "cuda")
+DEVICES = ("", "cpu", "cuda", "mps", "xpu")
 """The kinds of device that the suite runs on; empty for any."""
 
 

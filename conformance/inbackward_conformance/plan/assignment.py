@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inbackward_conformance.plan.literals import Printable
@@ -60,6 +60,15 @@ class Assignment(Printable):
     hook: bool = True
     named: bool = False
     need: Need = ANY
+
+    def parameter_by_parameter(self) -> Assignment:
+        """Return the assignment with `foreach` off, and without `fused`, for parameters that overlap in memory.
+
+        On an accelerator a kernel that steps several parameters writes them in any order, and where none of the two is
+        given, torch chooses such a kernel.
+        """
+        options = {name: value for name, value in self.options.items() if name != "fused"}
+        return replace(self, options={**options, "foreach": False})
 
     def __post_init__(self) -> None:
         """Reject a bare name, which would be read as the whole model or as its letters."""

@@ -50,6 +50,12 @@ class Plan(Printable):
         """The largest difference from the standard loop that passes, as in `Ranks`; 0 means bitwise equal."""
         return self.ranks.tolerance if self.ranks and self.ranks.world_size > EXACT_RANKS else 0.0
 
+    @property
+    def sends_activations(self) -> bool:
+        """Whether ranks need each other's activations, in the plan or to save a checkpoint that it loads."""
+        loads = [event for event in self.events if isinstance(event, LoadSharded)]
+        return any(ranks.sends_activations for ranks in (self.ranks, *(load.ranks for load in loads)) if ranks)
+
     def scaled(self, factor: int) -> Plan:
         """Return the plan on `factor` times as many ranks; the checkpoints that it loads are of as many more, too."""
         if self.ranks is None:

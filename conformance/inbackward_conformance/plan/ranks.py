@@ -49,6 +49,11 @@ class Ranks(Printable):
         sizes = {"pipeline": self.pipeline, "replicate": self.replicate, "data": data, "tensor": self.tensor}
         return {name: size for name, size in sizes.items() if size}
 
+    @property
+    def sends_activations(self) -> bool:
+        """Whether ranks need each other's activations: those of a pipeline, and those that share tensors, do."""
+        return self.pipeline > 1 or self.tensor > 1
+
     def scaled(self, factor: int) -> Ranks:
         """Return `factor` times as many ranks; the same if there is one, or their number is fixed.
 

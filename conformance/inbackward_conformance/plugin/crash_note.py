@@ -31,14 +31,19 @@ class CrashNote:
         """Write the plan that runs next."""
         self._write(plan)
 
-    def _write(self, plan: Plan | None) -> None:
+    def died(self, detail: str) -> None:
+        """Say what the process dies of, if it can."""
+        self._write(self._plan, detail)
+
+    def _write(self, plan: Plan | None, detail: str = "") -> None:
+        self._plan = plan
         if self._file:
             note = {**self._case, "plan": repr(plan) if plan else "", "arguments": {} if plan else self._arguments}
-            self._file.write_text(json.dumps(note), encoding="utf-8")
+            self._file.write_text(json.dumps({**note, "detail": detail}), encoding="utf-8")
 
 
 def read_crash_note(folder: Path, case: str) -> dict[str, Any]:
-    """Return the `requirement`, `plan` and `arguments` of a case whose process died; empty without a note."""
+    """Return the `requirement`, `plan`, `arguments` and `detail` of a case whose process died; empty without a note."""
     for file in folder.iterdir():
         try:
             note: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

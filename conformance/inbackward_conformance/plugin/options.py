@@ -58,7 +58,9 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
         metavar="FILE.json",
         help="run only these cases: JSON of implementation, requirement and a list of cases, of which '' is the first",
     )
-    group.addoption("--device", default="cpu", metavar="DEVICE", help="device to run on, cpu (default) or cuda")
+    group.addoption(
+        "--device", default="cpu", metavar="DEVICE", help="device to run on, cpu (default) or cuda, for example"
+    )
     group.addoption(
         "--conformance-seed",
         type=_seed,
@@ -118,15 +120,11 @@ def _include_suite(arguments: Iterable[str]) -> bool:
 def _check_device(device: str) -> None:
     if device == "cpu":
         return
-    if device.partition(":")[0] != "cuda":
-        raise pytest.UsageError(f"--device {device}: the suite runs on cpu or cuda; use one of these")
-    import torch  # noqa: PLC0415 (on a CPU only the workers need it)
+    from inbackward_conformance import accelerator  # noqa: PLC0415 (it loads torch: on a CPU only the workers need it)
 
-    try:
-        torch.zeros((), device=device)
-    except (AssertionError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise pytest.UsageError(f"--device {device}: torch cannot use it here ({reason}); use --device cpu") from error
+    if why := accelerator.why_unusable(device):
+        raise pytest.UsageError(f"--device {device}: torch cannot use it here ({why}); use --device cpu")
+    accelerator.set_up_process(device)
 
 
 def _check_folder(folder: Path | None) -> None:

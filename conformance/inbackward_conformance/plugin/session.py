@@ -142,7 +142,8 @@ class ConformanceSession:
         names = [name for name in self.implementations if f"{parameters}-".startswith(f"{name}-")]
         implementation = max(names, key=len, default="")
         case = parameters.removeprefix(implementation).removeprefix("-")
-        finding = Finding(Outcome.CRASHES, str(report.longrepr), passed=False)
+        detail = note.pop("detail", "") or str(report.longrepr)
+        finding = Finding(Outcome.CRASHES, detail, passed=False)
         entry = find_covering(self.expectations.get(implementation, []), requirement.id, finding)
         if entry:
             mark_expected(report, finding, entry)

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from inbackward_conformance import accelerator
 from inbackward_conformance.outcome import CONFORMS, BrokenPromise, Finding, NotOffered, NotRun, Outcome
 from inbackward_conformance.raised_error import is_observation
 from inbackward_conformance.ranks.stores import HashStore
@@ -123,15 +124,18 @@ class GivenRanks(JobRunner, Protocol):
 
 def run_job(job: Job, number: int, store: Store | None = None) -> Answer:
     """Run a job as rank `number`, with a store of its own; a fake process group needs none."""
-    rank = Rank(number, job.world_size, _device(job.device, number))
+    rank = Rank(number, job.world_size, accelerator.device_of_rank(job.device, number))
     try:
         seed_all_random_numbers(0, rank.device)
         with restored_settings(), torch.enable_grad(), _process_group(job, rank, store):
+            accelerator.make_repeatable(job.device)
             return Answer(job.call(rank, *job.arguments))
     except BaseException as error:
         if not is_observation(error):
             raise
         return Answer(finding=classify_error(error))
+    finally:
+        accelerator.exit_if_lost(job.device)
 
 
 def values_of(answers: Sequence[Answer]) -> list[Any]:
@@ -198,16 +202,6 @@ def _process_group(job: Job, rank: Rank, store: Store | None) -> Iterator[None]:
 
 
 def _backend(job: Job) -> str:
-    """Return the backend: NCCL needs a GPU for each rank; Gloo supports CUDA tensors too."""
     if job.fake:
         return dist.Backend.FAKE  # torch registers it if there is no store
-    gpu_per_rank = job.device == "cuda" and torch.cuda.device_count() >= job.world_size
-    return "cpu:gloo,cuda:nccl" if gpu_per_rank else "gloo"
-
-
-def _device(device: str, number: int) -> str:
-    if device != "cuda":
-        return device
-    index = number % torch.cuda.device_count()
-    torch.cuda.set_device(index)
-    return f"cuda:{index}"
+    return accelerator.backend_of(job.device, job.world_size)

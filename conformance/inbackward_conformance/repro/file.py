@@ -9,6 +9,7 @@ import textwrap
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from inbackward_conformance import accelerator
 from inbackward_conformance.repro.unused import names_read, remove_unused
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from inbackward_conformance.repro.failure import Failure
 
 WIDTH = 120
+REPEATABLE = "torch.use_deterministic_algorithms(True, warn_only=True)"
+"""As `accelerator.make_repeatable`, which a failure there was seen under."""
+
 COMMON_IMPORTS = """
 import copy
 import faulthandler
@@ -46,7 +50,8 @@ from torch.testing import assert_close
 
 def script(failure: Failure, templates: CallTemplates, imports: Iterable[str], parts: Iterable[str]) -> str:
     """Return the text of a script with the source in `imports` and `parts`, and what `templates` need."""
-    source = remove_unused("\n\n\n".join(part for part in parts if part))
+    setting = [REPEATABLE] * accelerator.is_accelerator(failure.device)
+    source = remove_unused("\n\n\n".join(part for part in [*setting, *parts] if part))
     below = f"{templates.definitions}\n\n\n{source}"
     sort = _can_be_sorted(templates.imports, names_read(below))
     blocks = [

@@ -8,6 +8,7 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
+from inbackward_conformance import accelerator
 from inbackward_conformance.catalogue.build import model_class, ties_weights
 from inbackward_conformance.outcome import Compared, Outcome, Refusal
 from inbackward_conformance.plan.events import (
@@ -222,7 +223,8 @@ class PlanScript:
 
     def _on_ranks(self, name: str, world_size: int, body: str) -> str:
         """Return the function to spawn on each rank."""
-        set_device = "torch.cuda.set_device(rank % torch.cuda.device_count())" * (self._failure.device == "cuda")
+        shared = accelerator.is_accelerator(self._failure.device) and ":" not in self._failure.device
+        set_device = "torch.accelerator.set_device_index(rank % torch.accelerator.device_count())" * shared
         body = textwrap.indent(body, "    ")
         return ON_RANKS.format(name=name, world_size=world_size, set_device=set_device, body=body).strip()
 

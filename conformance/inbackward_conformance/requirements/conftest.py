@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from inbackward_conformance import accelerator
 from inbackward_conformance.adapters.declarations import Declarations
 from inbackward_conformance.adapters.find import UnusableImplementation, find_implementation
 from inbackward_conformance.adapters.implementation import Implementation
@@ -92,6 +94,7 @@ def reset_torch(request: pytest.FixtureRequest, device: str) -> Iterator[None]:
         find_implementation(_implementation_and_case(request.node)[0])
     seed_all_random_numbers(request.config.getoption("conformance_seed"), device)
     with restored_settings(), torch.enable_grad():
+        accelerator.make_repeatable(device)
         yield
 
 
@@ -100,7 +103,7 @@ def implementation(request: pytest.FixtureRequest, device: str) -> Implementatio
     """Return the implementation under test, new for each case."""
     target = find_implementation(request.param)
     required = Declarations.of(target).requires_device
-    if required and required != device.partition(":")[0]:
+    if required and required != accelerator.kind_of(device):
         raise NotRun(f"it requires {required}, and the run is on {device}")
     with printable_errors():
         return Implementation(target)
@@ -182,10 +185,12 @@ def pytest_runtest_setup(item: pytest.Function) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Function) -> Generator[None, object, object]:
     """Limit the time of each case; for drawn plans each plan has the limit, and on ranks each job."""
-    if _is_distributed(item.path) or "drawn" in item.fixturenames:
-        return (yield)
-    with time_limit(item.config.getoption("case_seconds")):
-        return (yield)
+    unlimited = _is_distributed(item.path) or "drawn" in item.fixturenames
+    try:
+        with nullcontext() if unlimited else time_limit(item.config.getoption("case_seconds")):
+            return (yield)
+    finally:
+        _end_with_device(item)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -231,6 +236,18 @@ def pytest_runtest_makereport(
     else:
         mark_finding(report, finding)
     return report
+
+
+def _end_with_device(item: pytest.Function) -> None:
+    """End the worker if its device is lost, as if it had died in this case; without workers, end the run."""
+    why = accelerator.why_lost(item.config.getoption("device"))
+    if why is None:
+        return
+    item.stash[CRASH_NOTE].died(why)
+    if hasattr(item.config, "workerinput"):
+        os._exit(1)
+    item.session.shouldstop = f"this process cannot use its device any more: {why} (with -n 1 it would be replaced)"
+    raise BrokenPromise(Finding(Outcome.CRASHES, why, passed=False))
 
 
 def _is_distributed(path: Path) -> bool:

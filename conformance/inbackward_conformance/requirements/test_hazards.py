@@ -144,7 +144,7 @@ def test_checkpoint_of_shared_storage(check: Check, model: str, reentrant: bool)
     A layer is computed anew in backward, from the memory as it is then, and has saved nothing that autograd could hold
     against a step that came too early.
     """
-    check(Plan(model, (SGD,), THREE_STEPS, arguments=(reentrant,)))
+    check(Plan(model, (SGD.parameter_by_parameter(),), THREE_STEPS, arguments=(reentrant,)))
 
 
 @pytest.mark.must

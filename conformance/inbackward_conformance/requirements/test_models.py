@@ -92,7 +92,7 @@ def test_shared_storage(check: Check, assignment: Assignment, model: str) -> Non
     dtype; a buffer may have the memory of a parameter. An optimizer that steps one of them while backward still has to
     read another changes what that reads, and in most of these cases autograd cannot tell.
     """
-    check(Plan(model, (assignment,), SIX_STEPS))
+    check(Plan(model, (assignment.parameter_by_parameter(),), SIX_STEPS))
 
 
 @pytest.mark.must
@@ -103,7 +103,8 @@ def test_shared_storage_of_two_optimizers(check: Check, model: str) -> None:
     The parameters of the first are those that backward reaches last.
     """
     first = replace(ADAMW, params=("entry.weight", "entry.bias", "first", "second"))
-    check(Plan(model, (first, replace(SGD, params=("third",))), SIX_STEPS))
+    second = replace(SGD, params=("third",))
+    check(Plan(model, (first.parameter_by_parameter(), second), SIX_STEPS))
 
 
 @pytest.mark.must

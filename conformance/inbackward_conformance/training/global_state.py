@@ -18,10 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from inbackward_conformance import accelerator
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM") if hasattr(signal, name))
+AUTOCAST = (accelerator.CPU, accelerator.kind_for_autocast())
+"""The kinds of device that autocast is switched on for, each on its own."""
+
 OF_PYTEST = "PYTEST_CURRENT_TEST"
 """An environment variable that pytest itself changes during a case."""
 
@@ -35,7 +40,7 @@ def torch_settings() -> dict[str, Any]:
         "the deterministic mode": torch.get_deterministic_debug_mode(),
         "the number of threads": torch.get_num_threads(),
         "anomaly detection": (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
-        "autocast": [(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")],
+        "autocast": [(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in AUTOCAST],
         "the matmul precision": torch.get_float32_matmul_precision(),
         "cudnn.enabled": torch.backends.cudnn.enabled,
         "cudnn.benchmark": torch.backends.cudnn.benchmark,
@@ -79,7 +84,7 @@ def _set_anomaly_detection(modes: tuple[bool, bool]) -> None:
 
 
 def _set_autocast(settings: list[tuple[bool, torch.dtype]]) -> None:
-    for kind, (enabled, dtype) in zip(("cpu", "cuda"), settings, strict=True):
+    for kind, (enabled, dtype) in zip(AUTOCAST, settings, strict=True):
         torch.set_autocast_enabled(kind, enabled)
         torch.set_autocast_dtype(kind, dtype)
 

@@ -54,7 +54,8 @@ def structures(draw: st.DrawFn) -> Plan:
 def shared_storage(draw: st.DrawFn) -> Plan:
     """Draw models with parameters that are views of others' memory, and sequences of events without user's hooks."""
     model = tied_graph(draw)
-    situation = Situation(model, assignments(draw, model), one(draw, DTYPES))
+    drawn = tuple(each.parameter_by_parameter() for each in assignments(draw, model))
+    situation = Situation(model, drawn, one(draw, DTYPES))
     kinds = [kind for kind in HISTORY if kind is not EventKind.HOOK]
     return plan_of(situation, (*_events(draw, situation, kinds), Backward()))
 
