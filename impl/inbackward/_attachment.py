@@ -17,6 +17,7 @@ from inbackward._hooks import Hooks
 from inbackward._names import name_of
 from inbackward._ranks import TURNS_OF_DDP, is_sharded, reduction_of, refuse_unaccounted
 from inbackward._step import step_together
+from inbackward._streams import keep_for_current_stream, wait_for_offload
 from inbackward._torch_calls import note_calls
 
 if TYPE_CHECKING:
@@ -220,6 +221,8 @@ class Attachment:
         if reduction is None and not self.is_local:
             refuse_unaccounted(self.param, self.optimizers.values())
         if self.is_gathered:
+            wait_for_offload(self.param)
+            keep_for_current_stream(self.param.grad)
             run.turns_to_wait = max(run.turns_to_wait, 1)  # FSDP2 has its own end of backward
         elif run.is_distributed:
             # With a single rank, there may be a plain DistributedDataParallel without a word.

@@ -19,6 +19,7 @@ from inbackward._attachment import attachment_of
 from inbackward._ranks import TURNS_OF_DDP, entrust, reduction_of
 from inbackward._stale_graph import explain_stale_graph
 from inbackward._step import step_together
+from inbackward._streams import keep_for_current_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,7 +163,10 @@ class Buckets:
             counts = [1] * len(params) if used is None else used.tolist()
             averaged = zip(params, views, counts, strict=True)
             put_in_place = [self._put_in_place(param, view, in_place) for param, view, count in averaged if count]
-            step_together([attachment for attachment in put_in_place if attachment is not None])
+            stepping = [attachment for attachment in put_in_place if attachment is not None]
+            for attachment in stepping:
+                keep_for_current_stream(attachment.param.grad)
+            step_together(stepping)
             if copies_late:
                 torch.accelerator.synchronize(device)
 

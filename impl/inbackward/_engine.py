@@ -128,6 +128,7 @@ class Pass:
         self.at_end = {}
         self.before_others = {}
         self.joined = {}
+        self.callers_known = set()
         self.waiting = {}
 
 
