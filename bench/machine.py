@@ -23,7 +23,7 @@ def describe(device: str, threads: int) -> dict[str, str]:
         "Python": platform.python_version(),
         "torch": str(torch.__version__),
         "inbackward": inbackward.__version__,
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
     }
 
 

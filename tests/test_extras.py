@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from itertools import count
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.catalogue import language_architectures
 from inbackward_conformance.catalogue.architecture import Architecture
 from inbackward_conformance.checking.check import Check
+from inbackward_conformance.compatibility import tomllib
 from inbackward_conformance.extras import EXTRAS, missing, why_not_run
 from inbackward_conformance.outcome import NotRun
 from inbackward_conformance.plan import Assignment, Plan

@@ -11,9 +11,12 @@ from conftest import Suite
 
 ERRORS = """
 import dataclasses
+import sys
 import torch
 import mutants.naive
 from mutants.of_ddp import AfterBackward
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 class Unprintable(RuntimeError):
     def __str__(self):

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import textwrap
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from expecttest import assert_expected_inline
@@ -144,7 +144,7 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
     result = suite.run("--implementation", "x:Sound", "--conformance-seed", "7")
     assert result.ret == pytest.ExitCode.OK
     header, *lines, footer = suite.record()
-    assert datetime.now(UTC) - datetime.fromisoformat(header["date"]) < timedelta(minutes=5)
+    assert datetime.now(timezone.utc) - datetime.fromisoformat(header["date"]) < timedelta(minutes=5)
     header |= dict.fromkeys(("date", "inbackward", "torch", "python"), "")
     cases = [line for line in lines if line["kind"] == "case"]
     requirements = [line for line in lines if line["kind"] == "requirement"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from inbackward_conformance.compatibility import StrEnum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inbackward_conformance.compatibility import object_state
 from inbackward_conformance.tensors import bits, close, copied, describe_difference
 
 MOST_LEAVES = 10_000
@@ -151,7 +152,7 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
         return [(f"[{number}]", part) for number, part in enumerate(value)]
     if isinstance(value, AbstractSet):
         return [(f"{{{part!r}}}", part) for part in value]
-    state = object.__getstate__(value)  # not that of its class, which may leave something out
+    state = object_state(value)  # not that of its class, which may leave something out
     dictionaries = state if isinstance(state, tuple) else (state,)
     return [(f".{name}", part) for each in dictionaries if each for name, part in each.items()]
 

@@ -1,11 +1,11 @@
-"""What is needed of the autograd engine and torch offers no public name for; no other module touches privates.
+"""What is asked of the autograd engine beyond what torch documents; no other module uses its privates.
 
 Asked for are: which backward pass and which of its nodes are running, when the pass has ended, whether further hooks
 are to see a gradient, and whether anything but a parameter itself still uses the parameter's memory.
 `tests/test_impl_engine.py` pins the behaviour relied on.
 """
 
-# ruff: noqa: SLF001 -- this is the one module that may
+# ruff: noqa: SLF001 -- this is the one module that may read hooks of a parameter
 from __future__ import annotations
 
 import itertools
@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import distributed
-from torch._C import _dynamo
-from torch.autograd import Variable
-from torch.autograd.function import BackwardCFunction
-from torch.autograd.graph import _engine_run_backward
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from inbackward import _private
+from inbackward._private import current_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -38,10 +36,9 @@ def run_eagerly(function: _Function) -> _Function:
     The mark is on the function's code, so a call costs nothing. `torch.compiler.disable` costs 1 µs a call, as much as
     all else that is done for a gradient.
     """
-    frames: Any = _dynamo.eval_frame
+    frames = _private.dynamo_frames
     if not hasattr(frames, "set_code_exec_strategy"):
-        disable: Any = torch._disable_dynamo  # type: ignore[attr-defined]
-        return disable(function)  # type: ignore[no-any-return]
+        return _private.disable_dynamo(function)  # type: ignore[no-any-return]
     skip = frames._FrameAction.SKIP
     frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
     return function
@@ -157,7 +154,7 @@ _passes: dict[int, Pass] = {}
 
 def in_backward() -> bool:
     """Whether this thread is inside a backward pass."""
-    return torch._C._current_graph_task_id() != _OUTSIDE
+    return current_task() != _OUTSIDE
 
 
 def refuse_in_backward(what: str) -> None:
@@ -169,10 +166,6 @@ def refuse_in_backward(what: str) -> None:
     if in_backward():
         msg = f"Cannot {what} while backward runs: some parameters have been reached by it, others not. Do it before."
         raise RuntimeError(msg)
-
-
-current_task: Callable[[], int] = torch._C._current_graph_task_id
-"""The number of the innermost backward pass that runs in this thread; no two passes have the same."""
 
 
 class outside_backward:  # noqa: N801 -- used as a function
@@ -189,23 +182,23 @@ class outside_backward:  # noqa: N801 -- used as a function
         if torch.is_inference_mode_enabled():
             self._no_inference = torch.inference_mode(mode=False)
             self._no_inference.__enter__()
-        self._before = torch._C.is_grad_enabled()
-        torch._C._set_grad_enabled(True)
+        self._before = _private.is_grad_enabled()
+        _private.set_grad_enabled(True)
 
     def __exit__(self, *_: object) -> None:
-        torch._C._set_grad_enabled(self._before)
+        _private.set_grad_enabled(self._before)
         if self._no_inference is not None:
             self._no_inference.__exit__(None, None, None)
 
 
 def current_pass() -> Pass:
     """The innermost backward pass that runs in this thread; there must be one."""
-    task = torch._C._current_graph_task_id()
+    task = current_task()
     run = _passes.get(task)
     if run is None:
         run = _passes[task] = Pass()
-        _queue(_Lifeline(task, run))
-        _queue(_Ending(run))
+        _private.queue_callback(_Lifeline(task, run))
+        _private.queue_callback(_Ending(run))
     return run
 
 
@@ -219,7 +212,7 @@ def current_node() -> Node:
         RuntimeError: There is none. Compiled autograd calls hooks outside of nodes, and drops what is queued for the
             end of the pass.
     """
-    node: Node | None = torch._C._current_autograd_node()
+    node: Node | None = _private.current_node()
     if node is None:
         msg = (
             "A gradient is there, but torch's autograd engine runs no node: under compiled autograd, optimizers cannot "
@@ -232,7 +225,7 @@ def current_node() -> Node:
 
 def is_accumulating() -> bool:
     """Whether the engine runs a node that accumulates a gradient; FSDP2 calls post-accumulate-grad hooks outside."""
-    node: Node | None = torch._C._current_autograd_node()
+    node: Node | None = _private.current_node()
     return node is not None and node.name() == "torch::autograd::AccumulateGrad"
 
 
@@ -290,7 +283,7 @@ def shares_memory(tensor: torch.Tensor) -> bool:
     the gradient is complete. Where torch cannot tell, the answer is yes.
     """
     wrapper: Any = tensor
-    if type(tensor) not in _PLAIN and is_traceable_wrapper_subclass(wrapper):
+    if type(tensor) not in _PLAIN and _private.is_wrapper(wrapper):
         names, _ = wrapper.__tensor_flatten__()
         inner = (getattr(wrapper, name) for name in names)
         return any(shares_memory(part) for part in inner if isinstance(part, torch.Tensor))
@@ -304,12 +297,7 @@ _PLAIN = {torch.Tensor, torch.nn.Parameter}
 
 
 def _storage_users(tensor: torch.Tensor) -> int:
-    users: int = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
-    return users
-
-
-def _queue(callback: Callable[[], None]) -> None:
-    Variable._execution_engine.queue_callback(callback)
+    return _private.storage_use_count(tensor.untyped_storage()._cdata)
 
 
 class _Ending:
@@ -329,7 +317,7 @@ class _Ending:
             call(self._run)
         if self._run.turns_to_wait:
             self._run.turns_to_wait -= 1
-            _queue(self)
+            _private.queue_callback(self)
             return
         for call in tuple(self._run.at_end):
             call(self._run)
@@ -341,17 +329,11 @@ def _is_nested() -> bool:
     frame: Any = sys._getframe()
     backwards = 0
     while frame is not None:
-        if frame.f_code is BackwardCFunction.apply.__code__:
+        if frame.f_code is _private.apply_backward:
             return True
-        backwards += frame.f_code is _engine_run_backward.__code__
+        backwards += frame.f_code is _private.run_backward
         frame = frame.f_back
     return backwards > 1
-
-
-def keeps_graph() -> bool:
-    """Whether the backward pass that runs in this thread was told to retain the graph."""
-    keeps: bool = torch._C._autograd._get_current_graph_task_keep_graph()
-    return keeps
 
 
 def mark(node: Any, mark: str) -> bool:
@@ -395,7 +377,7 @@ def _frames() -> Iterator[FrameType]:
     all threads: whoever waits for it is among them. Nothing here refers to its own frame, which would keep a whole
     graph until the garbage collector comes by.
     """
-    code = _engine_run_backward.__code__
+    code = _private.run_backward
     if any(frame.f_code is code for frame in _stack(sys._getframe())):
         return _stack(sys._getframe())
     return itertools.chain.from_iterable(map(_stack, sys._current_frames().values()))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import math
 from dataclasses import MISSING, Field, fields
-from enum import StrEnum
 from typing import Any
+
+from inbackward_conformance.compatibility import StrEnum
 
 
 class Printable:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
+from inbackward_conformance.compatibility import StrEnum
 from inbackward_conformance.plan.literals import Printable
 
 

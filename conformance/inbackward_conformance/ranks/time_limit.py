@@ -7,6 +7,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from inbackward_conformance.compatibility import qualified_name
 from inbackward_conformance.outcome import OutOfTime
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         return
 
     def out_of_time(_signal: int, frame: FrameType | None) -> None:
-        where = f"{frame.f_code.co_qualname} in {frame.f_code.co_filename}:{frame.f_lineno}" if frame else "unknown"
+        where = f"{qualified_name(frame.f_code)} in {frame.f_code.co_filename}:{frame.f_lineno}" if frame else "unknown"
         raise OutOfTime(f"still running after {seconds:g} s, at {where}")
 
     before = signal.signal(signal.SIGALRM, out_of_time)

@@ -14,11 +14,11 @@ The files are TOML:
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inbackward_conformance.compatibility import tomllib
 from inbackward_conformance.outcome import NEVER_EXCUSED_BY_CAUSE_ALONE, Finding, Outcome
 from inbackward_conformance.specification import specification
 

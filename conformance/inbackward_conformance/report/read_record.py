@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.outcome import Outcome
@@ -95,7 +95,7 @@ def _run(path: Path, lines: list[Line]) -> RecordedRun:
     tested = Counter((case.implementation, case.requirement) for case in cases if case.outcome not in UNTESTED)
     return RecordedRun(
         path=path,
-        date=datetime.fromisoformat(header["date"]).astimezone(UTC),
+        date=datetime.fromisoformat(header["date"]).astimezone(timezone.utc),
         **{name: str(header[name]) for name in ("spec", "inbackward", "torch", "python", "device")},
         versions=dict(header["versions"]),
         implementations=tuple(footer["implementations"]),

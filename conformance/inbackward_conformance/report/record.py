@@ -7,11 +7,11 @@ import platform
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TextIO
 
+from inbackward_conformance.compatibility import StrEnum
 from inbackward_conformance.outcome import Compared, Difference, Level, Outcome
 from inbackward_conformance.specification import SPEC_VERSION, Requirement, specification
 
@@ -237,7 +237,7 @@ class RecordFile:
         self._file = file
         self._write(
             "header",
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             spec=SPEC_VERSION,
             inbackward=version("inbackward"),
             torch=version("torch"),

@@ -7,9 +7,9 @@ ask for are excluded.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from inbackward_conformance.compatibility import StrEnum
 from inbackward_conformance.plan import ALL, events
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from enum import StrEnum
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from inbackward_conformance.compatibility import StrEnum
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.report.read_record import BadRecord
 from inbackward_conformance.report.record import RequirementRecord, Standing
