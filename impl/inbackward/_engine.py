@@ -18,7 +18,6 @@ import torch
 from torch import distributed
 
 from inbackward import _private
-from inbackward._private import current_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -43,6 +42,9 @@ def run_eagerly(function: _Function) -> _Function:
     frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
     return function
 
+
+current_task = _private.current_task
+keeps_graph = _private.keeps_graph
 
 _OUTSIDE = -1  # the engine's word for "no backward is running in this thread"
 

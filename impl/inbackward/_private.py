@@ -29,7 +29,7 @@ def _find(module: str, *names: str) -> Any:
             found = getattr(found, name)
     except (ImportError, AttributeError) as error:
         what = ".".join((module, *names))
-        msg = f"inbackward needs {what}, which torch {torch.__version__} lacks. Install a torch that it knows: {_known()}."
+        msg = f"inbackward needs {what}, which torch {torch.__version__} lacks. Install one that it knows: {_known()}."
         raise ImportError(msg) from error
     return found
 
