@@ -62,7 +62,7 @@ class Assignment(Printable):
     need: Need = ANY
 
     def parameter_by_parameter(self) -> Assignment:
-        """Return the assignment with `foreach` off, and without `fused`, for parameters that overlap in memory.
+        """Return the assignment with `foreach` off, and without `fused`, for parameters that overlap or are repeated.
 
         On an accelerator a kernel that steps several parameters writes them in any order, and where none of the two is
         given, torch chooses such a kernel.

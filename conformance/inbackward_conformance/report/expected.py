@@ -10,13 +10,18 @@ The files are TOML:
     link = "https://…"
     outcome = "hangs"    # required for error, hangs and crashes
     device = "cpu"       # only if it fails on this kind of device alone
+    torch = ">=2.12"     # only if it fails with these versions of torch alone, as pip writes them
 """
 
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import Version
 
 from inbackward_conformance.compatibility import tomllib
 from inbackward_conformance.outcome import NEVER_EXCUSED_BY_CAUSE_ALONE, Finding, Outcome
@@ -43,6 +48,14 @@ class ExpectedFailure:
     link: str
     outcome: str = ""
     device: str = ""
+    torch: str = ""
+
+    def holds_for(self, device: str, torch: str) -> bool:
+        """Return whether it fails on this kind of device, with this version of torch; a nightly build is as released.
+
+        Where it does not hold, it neither covers a failure nor is stale.
+        """
+        return self.device in {"", device} and SpecifierSet(self.torch).contains(Version(torch).base_version)
 
     def covers(self, requirement: str, finding: Finding) -> bool:
         """Return whether this entry covers a failure."""
@@ -58,7 +71,10 @@ Expectations = dict[str, list[ExpectedFailure]]
 
 
 def load_expectations(implementations: Collection[str], files: Iterable[Path], device: str) -> Expectations:
-    """Return the expected failures on `device` from `files`; the shipped file for an implementation without one."""
+    """Return the expected failures on `device` from `files`; the shipped file for an implementation without one.
+
+    Those that hold for other devices, or other versions of torch than the one that is installed, are left out.
+    """
     loaded: Expectations = {}
     for path in files:
         implementation, entries = _load(path)
@@ -72,8 +88,8 @@ def load_expectations(implementations: Collection[str], files: Iterable[Path], d
         loaded[implementation] = entries
     shipped = [SHIPPED / f"{name}.toml" for name in implementations if name not in loaded]
     loaded |= dict(_load(path) for path in shipped if path.exists())
-    devices = {"", device.partition(":")[0]}
-    return {name: [entry for entry in entries if entry.device in devices] for name, entries in loaded.items()}
+    kind, torch = device.partition(":")[0], version("torch")
+    return {name: [entry for entry in entries if entry.holds_for(kind, torch)] for name, entries in loaded.items()}
 
 
 def find_covering(entries: Iterable[ExpectedFailure], requirement: str, finding: Finding) -> ExpectedFailure | None:
@@ -110,7 +126,7 @@ def _load(path: Path) -> tuple[str, list[ExpectedFailure]]:
 
 
 def _check(path: Path, entries: list[ExpectedFailure]) -> None:
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str, str]] = set()
     for entry in entries:
         where = f"expected failures {path}: {entry.requirement}"
         if not all(isinstance(value, str) for value in astuple(entry)):
@@ -121,6 +137,10 @@ def _check(path: Path, entries: list[ExpectedFailure]) -> None:
             raise BadExpectations(f"{where}: the cause is empty; give text that the failure's detail must contain")
         if entry.outcome and entry.outcome not in list(Outcome):
             raise BadExpectations(f"{where}: unknown outcome {entry.outcome!r}; known: {', '.join(Outcome)}")
-        if (entry.requirement, entry.cause) in seen:
+        try:
+            SpecifierSet(entry.torch)
+        except InvalidSpecifier as error:
+            raise BadExpectations(f"{where}: torch = {entry.torch!r}: write versions as in '>=2.12,<2.14'") from error
+        if (entry.requirement, entry.cause, entry.device, entry.torch) in seen:
             raise BadExpectations(f"{where}: listed twice with the cause {entry.cause!r}; remove one")
-        seen.add((entry.requirement, entry.cause))
+        seen.add((entry.requirement, entry.cause, entry.device, entry.torch))

@@ -55,7 +55,7 @@ def test_listed_twice(check: Check) -> None:
     """
     both = Assignment("SGD", {"lr": 0.1}, params=("0.weight", "1.weight"), need=NO_STATE)
     others = Assignment("SGD", {"lr": 0.05}, params=("0.bias", "1.bias"))
-    check(Plan("TwoLayers", (both, others), SIX_STEPS, shared=TIED))
+    check(Plan("TwoLayers", (both.parameter_by_parameter(), others), SIX_STEPS, shared=TIED))
 
 
 @pytest.mark.must
@@ -64,4 +64,4 @@ def test_listed_twice(check: Check) -> None:
 def test_listed_twice_with_state(check: Check, optimizer: Assignment) -> None:
     """A parameter listed twice, with an optimizer that keeps state: what torch gives for that list, or refused."""
     both = replace(optimizer, params=("0.weight", "0.bias", "1.weight"), need=STATE)
-    check(Plan("TwoLayers", (both,), SIX_STEPS, shared=TIED))
+    check(Plan("TwoLayers", (both.parameter_by_parameter(),), SIX_STEPS, shared=TIED))

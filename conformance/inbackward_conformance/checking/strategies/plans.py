@@ -156,7 +156,7 @@ def repeated_listings(draw: st.DrawFn) -> Plan:
     model = graph(draw)
     names = [one(draw, model.names) for _ in range(draw(st.integers(1, 4)))]
     (plain,) = assignments(draw, model, at_most=1)
-    repeated = replace(plain, params=shuffled(draw, (*names, one(draw, names))))
+    repeated = replace(plain, params=shuffled(draw, (*names, one(draw, names)))).parameter_by_parameter()
     others = assignments(draw, model, at_most=2) if draw(st.booleans()) else ()
     situation = Situation(model, shuffled(draw, (repeated, *others)))
     return plan_of(situation, (*_events(draw, situation, BACKWARDS), Backward()))
