@@ -1,7 +1,7 @@
 """The project's sessions: `nox -l` lists them, `nox -s NAME` runs one, CI calls nothing else.
 
 Most share one environment, which the session `dev-…` makes: torch is installed once. Those that need other libraries
-have their own: `architectures`, `browser`, `matrix`, `recipes`, `third_party` and `wheel`.
+have their own: `architectures`, `browser`, `matrix`, `recipes`, `third_party`, `torch_…` and `wheel`.
 """
 
 import os
@@ -28,6 +28,8 @@ OF_WHEEL = ("attachment", "clipping", "hazards", "models", "properties", "state"
 DEV = f"dev-{sys.version_info.major}.{sys.version_info.minor}"
 if CONSTRAINTS != ROOT / DEFAULT_CONSTRAINTS:
     DEV += "-" + CONSTRAINTS.stem.removeprefix("constraints-")
+
+TORCH_VERSIONS = ("2.9.1", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
 
 DEVICE_PLATFORMS = [f"--platform=manylinux_2_{minor}_x86_64" for minor in (28, 27, 17)]
 MAX_DEVICE_WHEELS = 60 << 20
@@ -215,6 +217,34 @@ def matrix(session: nox.Session, implementations: list[str], requirements: list[
     finally:
         there = [str(record) for record in records if record.exists()]
         session.run("python", "-m", "inbackward_conformance", "matrix", *there, "-o", str(ROOT / "build/matrix.html"))
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)
+@nox.parametrize("torch", [nox.param(each, id=each) for each in TORCH_VERSIONS])
+def torch_versions(session: nox.Session, torch: str) -> None:
+    """Run the suite, here and on ranks, with each version of torch in an environment of its own; make one table."""
+    run_with_torch(session, torch)
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)
+def torch_nightly(session: nox.Session) -> None:
+    """Do the same with torch's nightly build, of the index that pip is told of."""
+    run_with_torch(session, "nightly", "--pre", "--upgrade")
+
+
+def run_with_torch(session: nox.Session, torch: str, *options: str) -> None:
+    """Record the suite with a version of torch, and print the table of all records that are there.
+
+    It fails if the reference implementation is not conformant, and not for what torch's own fails: other versions raise
+    other errors.
+    """
+    constraints = ROOT / "ci" / f"constraints-torch-{torch}.txt"
+    session.install("--no-compile", *options, "-c", str(constraints), "-e", ".[conformance]")
+    folder = ROOT / "build" / "torch_versions"
+    for part, chosen in (("local", []), ("distributed", ["--distributed"])):
+        arguments = [*chosen, "-q", *suite_arguments(folder / f"{torch}-{part}.jsonl", session.posargs)]
+        session.run("python", "-m", "pytest", *arguments, success_codes=[0, 1])
+    session.run("python", str(ROOT / "ci" / "torch_table.py"), str(folder))
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from conftest import Suite
-from inbackward_conformance import extras, specification
+from inbackward_conformance import specification
 from inbackward_conformance.__main__ import main
 from inbackward_conformance.adapters.find import find_implementation
 from inbackward_conformance.adapters.implementation import Implementation
@@ -59,7 +59,6 @@ def test_what_is_not_there_or_too_old_is_missing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(EXTRAS, "some", ("pytest>=8.2", "pytest>=999.1", "no-such-library>=1.0"))
     assert missing("some") == ("pytest>=999.1", "no-such-library>=1.0")
     assert why_not_run("some") == "it needs pytest>=999.1, no-such-library>=1.0: pip install 'inbackward[some]'"
-    extras.missing.cache_clear()
 
 
 def test_what_needs_none_misses_none() -> None:

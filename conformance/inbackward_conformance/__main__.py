@@ -181,8 +181,9 @@ def list_requirements() -> None:
         refusal = f"  may refuse {requirement.may_refuse}" if requirement.may_refuse else ""
         needs = f"  needs {requirement.needs}" if requirement.needs else ""
         accelerator = "  on an accelerator" if requirement.accelerator else ""
+        torch = f"  with torch {requirement.torch}" if requirement.torch else ""
         extra = f"  with the extra {requirement.extra}" if requirement.extra else ""
-        print(f"{requirement.level:<6} {requirement.id}{refusal}{needs}{accelerator}{extra}")
+        print(f"{requirement.level:<6} {requirement.id}{refusal}{needs}{accelerator}{torch}{extra}")
 
 
 def print_specification(args: argparse.Namespace) -> None:
@@ -211,8 +212,9 @@ def specification_text(traces: Mapping[str, Mapping[str, Any]]) -> str:
             parts += [f"## {chapter}", chapter_text(chapter)]
         refusal = f", may refuse {requirement.may_refuse}" if requirement.may_refuse else ""
         accelerator = ", on an accelerator" if requirement.accelerator else ""
+        torch = f", with torch {requirement.torch}" if requirement.torch else ""
         extra = f", with the extra {requirement.extra}" if requirement.extra else ""
-        parts += [f"### {requirement.id} ({requirement.level}{refusal}{accelerator}{extra})", requirement.text]
+        parts += [f"### {requirement.id} ({requirement.level}{refusal}{accelerator}{torch}{extra})", requirement.text]
         if trace := traces.get(requirement.id):
             names = ", ".join(f"`{name}`" for name in trace["mutants"])
             parts.append(f"*Cases: {trace['cases']}. Mutants that it catches: {names}.*")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from inbackward_conformance.extras import missing
 from inbackward_conformance.outcome import Level, Refusal
+from inbackward_conformance.versions import is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,7 @@ class Requirement:
         needs: the optional call of the adapter that it tests; empty if none.
         accelerator: whether it tests a feature that torch has on an accelerator only.
         extra: the extra of this distribution whose libraries it needs; empty if none.
+        torch: the versions of torch that have what it tests, such as `>=2.12`; empty if all do.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Requirement:
     needs: str = ""
     accelerator: bool = False
     extra: str = ""
+    torch: str = ""
 
     @property
     def chapter(self) -> str:
@@ -69,9 +72,10 @@ class Requirement:
     def applies_to(self, device: str) -> bool:
         """Return whether it can be tested on `device`, with the libraries that are installed.
 
-        If torch lacks the feature on the device, or its extra is not installed, it does not count for the verdict.
+        If torch lacks the feature, or lacks it on the device, or the extra is not installed, it does not count for the
+        verdict.
         """
-        return self.is_on(device) and not missing(self.extra)
+        return self.is_on(device) and is_installed(f"torch{self.torch}") and not missing(self.extra)
 
     def is_on(self, device: str) -> bool:
         """Return whether torch has the tested feature on `device`."""
@@ -111,6 +115,7 @@ def _requirements_in(path: Path) -> Iterator[Requirement]:
                 needs=marks.get("needs", ""),
                 accelerator="accelerator" in marks,
                 extra=marks.get("with_extra", ""),
+                torch=marks.get("torch", ""),
             )
 
 

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import Version
 
 from inbackward_conformance.compatibility import tomllib
 from inbackward_conformance.outcome import NEVER_EXCUSED_BY_CAUSE_ALONE, Finding, Outcome
 from inbackward_conformance.specification import specification
+from inbackward_conformance.versions import contains
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -55,7 +55,7 @@ class ExpectedFailure:
 
         Where it does not hold, it neither covers a failure nor is stale.
         """
-        return self.device in {"", device} and SpecifierSet(self.torch).contains(Version(torch).base_version)
+        return self.device in {"", device} and contains(SpecifierSet(self.torch), torch)
 
     def covers(self, requirement: str, finding: Finding) -> bool:
         """Return whether this entry covers a failure."""

@@ -31,6 +31,8 @@ class CaseRecord:
         arguments: the arguments of a case that failed without a plan, as source code.
         script: the path of the script that reproduces the failure, if scripts were written.
         script_ends: how that script ends, if otherwise than the record says.
+        not_in_torch: whether this torch lacks what the case needs: it was not run, and its requirement is judged by the
+            other cases.
     """
 
     implementation: str
@@ -48,6 +50,7 @@ class CaseRecord:
     script_ends: str = ""
     drawn: int = 0
     difference: Difference | None = None
+    not_in_torch: bool = False
 
     @property
     def cause(self) -> str:
@@ -136,6 +139,9 @@ def summarize(
 def _summarize_requirement(
     implementation: str, requirement: Requirement, cases: Sequence[CaseRecord], device: str
 ) -> RequirementRecord:
+    counted = [case for case in cases if not case.not_in_torch]
+    in_torch = bool(counted) or not cases
+    cases = counted or cases
     failed = [case for case in cases if not case.passed]
     return RequirementRecord(
         implementation=implementation,
@@ -147,7 +153,7 @@ def _summarize_requirement(
         text=requirement.text,
         cases=len(cases),
         ran=_ran(requirement, [case.outcome for case in cases]),
-        applies=requirement.applies_to(device),
+        applies=requirement.applies_to(device) and in_torch,
         tested=sum(case.outcome not in UNTESTED for case in cases),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext, suppress
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from inbackward_conformance.specification import DISTRIBUTED, requirement_id, sp
 from inbackward_conformance.training.classify_error import classify_error, printable_errors
 from inbackward_conformance.training.global_state import restored_settings
 from inbackward_conformance.training.random_numbers import seed_all_random_numbers
+from inbackward_conformance.versions import is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 CHECK = pytest.StashKey[Check]()
 CRASH_NOTE = pytest.StashKey[CrashNote]()
 DRAWN = pytest.StashKey[Drawn]()
+NOT_IN_TORCH = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,6 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "needs(call): the optional call of an adapter that the requirement is about",
         "optimizers(argument, choices, ids, variants): a case for each of these, or for each class of an adapter's own",
         "with_extra(name): needs the libraries of this extra: without them not run, and no verdict rests on it",
+        "torch(versions): about what only these have, as in '>=2.12': with others not run, and no verdict rests on it",
         "accelerator: about what torch itself has on an accelerator only: on a CPU not run, and no verdict rests on it",
     ):
         config.addinivalue_line("markers", mark)
@@ -175,11 +179,15 @@ def drawn(request: pytest.FixtureRequest, check: Check) -> Drawn:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Function) -> None:
-    """Write the crash note of a case in a worker of xdist."""
+    """Write the crash note of a case in a worker of xdist, and leave out what torch lacks."""
     file = getattr(item.config, "workerinput", {}).get(CRASH_NOTE_KEY)
     requirement = requirement_id(item.path, item.name)
     arguments = _arguments(item) if file else {}
     item.stash[CRASH_NOTE] = CrashNote(Path(file) if file else None, item.nodeid, requirement, arguments)
+    for mark in item.iter_markers("torch"):
+        if not is_installed(f"torch{mark.args[0]}"):
+            item.stash[NOT_IN_TORCH] = True
+            raise NotRun(f"it needs torch {mark.args[0]}, and this is torch {version('torch')}")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -228,6 +236,7 @@ def pytest_runtest_makereport(
         call.duration,
         bool(entry),
         drawn=item.stash[DRAWN].plans if DRAWN in item.stash else 0,
+        not_in_torch=NOT_IN_TORCH in item.stash,
         **_reproduction(item, call, finding),
     )
     attach_case(report, with_script(record, item.config))
