@@ -29,7 +29,7 @@ DEV = f"dev-{sys.version_info.major}.{sys.version_info.minor}"
 if CONSTRAINTS != ROOT / DEFAULT_CONSTRAINTS:
     DEV += "-" + CONSTRAINTS.stem.removeprefix("constraints-")
 
-TORCH_VERSIONS = ("2.9.1", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
+TORCH_VERSIONS = ("2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
 
 DEVICE_PLATFORMS = [f"--platform=manylinux_2_{minor}_x86_64" for minor in (28, 27, 17)]
 MAX_DEVICE_WHEELS = 60 << 20

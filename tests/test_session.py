@@ -355,7 +355,7 @@ def test_cases_left_out_leave_the_verdict_incomplete(
     ("option", "line"),
     [
         ("--device=cuda:77", "ERROR: --device cuda:77: torch cannot use it here (*); use --device cpu"),
-        ("--device=meta", "ERROR: --device meta: the suite runs on cpu or cuda; use one of these"),
+        ("--device=meta", "ERROR: --device meta: torch cannot use it here (*); use --device cpu"),
         ("--conformance-seed=-1", "*--conformance-seed: '-1' is no seed; give a number from 0 to 1000000*"),
         ("--conformance-repro=x.py", "ERROR: --conformance-repro x.py: it is a file; name a folder"),
         ("--hypothesis-profile=slow", "ERROR: --hypothesis-profile slow: no such profile; choose quick, ci, thorough"),
