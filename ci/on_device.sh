@@ -4,9 +4,9 @@
 #
 #     ci/on_device.sh WHEELS RECORDS [--device DEVICE] [--seconds S] [PART ...]
 #
-# DEVICE is cuda unless given; a PART is local, distributed or bench, all three unless given. Each part is
-# ended after S seconds, 530 unless given. RECORDS receives local.jsonl, distributed.jsonl and bench.json, what each part printed, the tables, and
-# summary.txt. PYTHON names the interpreter, python3 unless set. The exit status is that of the worst part.
+# DEVICE is cuda unless given; a PART is local, distributed or bench, all three unless given. Each part is ended after S
+# seconds, 530 unless given. RECORDS receives local.jsonl, distributed.jsonl and bench.json, what each part printed, the
+# tables, and summary.txt. PYTHON names the interpreter, python3 unless set. The exit status is that of the worst part.
 set -uo pipefail
 
 usage() {
@@ -18,9 +18,10 @@ seconds=530
 words=()
 while (($#)); do
     case $1 in
-        --device) device=${2:?--device: name a device, such as cuda}; shift 2 ;;
+        --device | --seconds) (($# > 1)) || { echo "on_device.sh: $1 needs a value; see --help" >&2; exit 2; } ;;&
+        --device) device=$2; shift 2 ;;
         --device=*) device=${1#*=}; shift ;;
-        --seconds) seconds=${2:?--seconds: give a number}; shift 2 ;;
+        --seconds) seconds=$2; shift 2 ;;
         --seconds=*) seconds=${1#*=}; shift ;;
         -h | --help) usage; exit 0 ;;
         -*) echo "on_device.sh: unknown option $1; see --help" >&2; exit 2 ;;
@@ -35,8 +36,6 @@ wheels=$(cd "${words[0]}" 2>/dev/null && pwd) && compgen -G "$wheels/inbackward-
     echo "on_device.sh: ${words[0]}: no wheel of inbackward there; make the folder with nox -s device_wheels" >&2
     exit 2
 }
-mkdir -p "${words[1]}" || exit 2
-records=$(cd "${words[1]}" && pwd)
 parts=("${words[@]:2}")
 ((${#parts[@]})) || parts=(local distributed bench)
 for part in "${parts[@]}"; do
@@ -46,6 +45,8 @@ for part in "${parts[@]}"; do
     esac
 done
 
+mkdir -p "${words[1]}" || exit 2
+records=$(cd "${words[1]}" && pwd)
 python=${PYTHON:-python3}
 root=$(cd "$(dirname "$0")/.." && pwd)
 place=$(mktemp -d) || exit 1

@@ -28,13 +28,17 @@ PARTS = ("local", "distributed")
 def main(folder: Path, device: str) -> None:
     """Print the summary."""
     lines = [*_machine(device), *(path.read_text().strip() for path in sorted(folder.glob("*.status"))), ""]
+    failures: list[str] = []
     for part in PARTS:
         if (record := folder / f"{part}.jsonl").exists():
-            lines += _of_record(record)
+            cases, verdicts = _read(record)
+            lines += _counts(part, cases, verdicts)
+            failures += _failures(part, cases)
             _write_table(record)
     if (bench := folder / "bench.log").exists():
         told = bench.read_text(encoding="utf-8", errors="replace")
         lines += ["bench: " + line for line in told.partition("\ntargets\n")[2].splitlines() or told.splitlines()[-3:]]
+    lines += failures
     if len(lines) > MAX_LINES:
         lines = [*lines[: MAX_LINES - 1], f"... {len(lines) - MAX_LINES + 1} more lines: see the records"]
     print(*(line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..." for line in lines), sep="\n")
@@ -48,26 +52,36 @@ def _machine(device: str) -> Iterator[str]:
     yield f"{device}: {name}; torch {torch.__version__}, Python {platform.python_version()}, {platform.platform()}"
 
 
-def _of_record(path: Path) -> Iterator[str]:
-    """Describe a record, also one whose run did not reach its end."""
-    lines: list[Line] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    cases = [line for line in lines if line["kind"] == "case"]
+def _read(path: Path) -> tuple[list[Line], Line]:
+    """Return the cases of a record, and the implementations of its footer; none if the run did not reach its end."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole = text[: text.rfind("\n") + 1]  # a run that was killed may have been writing a line
+    lines: list[Line] = [json.loads(line) for line in whole.splitlines()]
     footer: Line = next((line["implementations"] for line in lines if line["kind"] == "footer"), {})
-    if not footer:
-        yield f"{path.stem}: the run did not reach its end"
+    return [line for line in lines if line["kind"] == "case"], footer
+
+
+def _counts(part: str, cases: list[Line], verdicts: Line) -> Iterator[str]:
+    if not verdicts:
+        yield f"{part}: the run did not reach its end"
     for implementation in dict.fromkeys(case["implementation"] for case in cases):
         counts = Counter(case["outcome"] for case in cases if case["implementation"] == implementation)
         told = ", ".join(f"{number} {outcome}" for outcome, number in counts.most_common())
-        about = footer.get(implementation, {})
+        about = verdicts.get(implementation, {})
         must = {standing: number for standing, number in about.get("levels", {}).get("MUST", {}).items() if number}
-        yield f"{path.stem}, {implementation}: {about.get('verdict', 'no verdict')}; MUST {must}; cases: {told}"
+        yield f"{part}, {implementation}: {about.get('verdict', 'no verdict')}; MUST {must}; cases: {told}"
+
+
+def _failures(part: str, cases: list[Line]) -> Iterator[str]:
     failed = defaultdict(list)
     for case in cases:
         if not (case["passed"] or case["expected"] or case["outcome"] in {"not run", "not offered"}):
             failed[case["implementation"], case["requirement"], case["outcome"]].append(case)
     for (implementation, requirement, outcome), found in failed.items():
+        first = f"[{found[0]['case']}]" if found[0]["case"] else ""
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         detail = " ".join(found[0]["detail"].split())
-        yield f"  {implementation} {requirement} {outcome}, {len(found)} cases [{found[0]['case']}]: {detail}"
+        yield f"{part}, {implementation}: {requirement}{first}{more} {outcome}: {detail}"
 
 
 def _write_table(record: Path) -> None:

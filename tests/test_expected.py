@@ -8,6 +8,7 @@ import pytest
 
 from conftest import Suite
 from inbackward_conformance.adapters.find import known_implementations
+from inbackward_conformance.report import expected
 from inbackward_conformance.report.expected import SHIPPED, BadExpectations, load_expectations
 
 HOOKED = "\n".join(
@@ -65,9 +66,10 @@ def test_a_stale_entry_fails_the_run(suite: Suite) -> None:
         (ENTRY.replace("link = ''", ""), "missing 1 required .* 'link'"),
         (f"{ENTRY}outcome = 'odd'", "'odd'"),
         (ENTRY.replace("'x'", "3"), "every value is text"),
+        (f"{ENTRY}torch = 'new'", "no_hook/stepped_by_hand: torch = 'new': write versions as in '>=2.12,<2.14'"),
         ("not toml", "Give `implementation` and"),
     ],
-    ids=["unknown", "no cause", "duplicate", "no link", "unknown outcome", "number", "no toml"],
+    ids=["unknown", "no cause", "duplicate", "no link", "unknown outcome", "number", "no version", "no toml"],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, entries: str, message: str) -> None:
     path = tmp_path / "expected.toml"
@@ -113,3 +115,34 @@ def test_an_entry_may_be_for_one_kind_of_device(tmp_path: Path) -> None:
         "no_hook/beside_hooked_parameters"
     ]
     assert len(expected["cuda:1"]) == 2
+
+
+def test_an_entry_for_other_versions_of_torch_covers_nothing_and_is_not_stale(suite: Suite) -> None:
+    kept = ENTRY.replace("stepped_by_hand", "hooked_and_unhooked")
+    result = run_with(suite, UNHOOKED, f"{HOOKED}torch = '<1.0'\n{kept}torch = '<1.0'")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["=* 2 passed, 2 xfailed, 1 diverges in *"])
+    result.stdout.no_fnmatch_line("stale expected failure*")
+
+
+@pytest.mark.parametrize(
+    ("installed", "specifier", "holds"),
+    [
+        ("2.13.0+cpu", "", True),
+        ("2.13.0+cpu", ">=2.13", True),
+        ("2.13.0+cpu", "==2.13.0", True),
+        ("2.13.1", "==2.13.0", False),
+        ("2.14.0.dev20261101+cu130", ">=2.14", True),
+        ("2.14.0.dev20261101+cu130", "<2.14", False),
+        ("2.14.0a0+git1234567", ">=2.12,<2.14", False),
+        ("2.14.0rc1", "==2.14.0", True),
+    ],
+)
+def test_an_entry_may_be_for_some_versions_of_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: str, specifier: str, holds: bool
+) -> None:
+    """A nightly build, or a candidate, counts as the release that it comes before."""
+    path = tmp_path / "expected.toml"
+    path.write_text(f"implementation = 'x'\n{ENTRY}torch = {specifier!r}\n", encoding="utf-8")
+    monkeypatch.setattr(expected, "version", {"torch": installed}.__getitem__)
+    assert len(load_expectations(["x"], [path], "cpu")["x"]) == holds

@@ -158,7 +158,7 @@ def test_the_record_has_the_promised_keys(suite: Suite) -> None:
 null, "dry_run": false}
 {"kind": "case", "implementation": "x:Sound", "requirement": "no_hook/backward_steps_nothing", "case": "",
 "level": "MUST", "outcome": "conforms", "passed": true, "detail": "", "seconds": 0, "expected": false, "plan":
-"", "arguments": {}, "script": "", "script_ends": "", "drawn": 0, "difference": null}
+"", "arguments": {}, "script": "", "script_ends": "", "drawn": 0, "difference": null, "not_in_torch": false}
 {"kind": "requirement", "implementation": "x:Sound", "requirement": "no_hook/backward_steps_nothing", "level":
 "MUST", "outcome": "conforms", "passed": true, "expected": false, "text": "Backward leaves parameters alone
 and gradients in place; a second backward adds to them.", "cases": 1, "ran": true, "applies": true, "tested":

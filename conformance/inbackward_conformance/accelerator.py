@@ -36,7 +36,7 @@ def why_unusable(device: str) -> str | None:
         torch.get_device_module(kind_of(device))
         torch.zeros((), device=device)
     except (AssertionError, AttributeError, ImportError, RuntimeError) as error:
-        return str(error).strip().splitlines()[0]
+        return _first_line(error)
     return None
 
 
@@ -64,9 +64,9 @@ def why_lost(device: str) -> str | None:
     if not is_accelerator(device):
         return None
     try:
-        torch.accelerator.synchronize()
+        torch.accelerator.synchronize(device)
     except RuntimeError as error:
-        return str(error).strip().splitlines()[0]
+        return _first_line(error)
     return None
 
 
@@ -87,8 +87,10 @@ def backend_of(device: str, world_size: int) -> str:
 
 def shares_devices(device: str, world_size: int) -> bool:
     """Return whether ranks on this machine share an accelerator; torchrun says how many of them are here."""
+    if not is_accelerator(device):
+        return False
     here = min(world_size, int(os.environ.get("LOCAL_WORLD_SIZE", world_size)))
-    return is_accelerator(device) and torch.accelerator.device_count() < here
+    return (1 if ":" in device else torch.accelerator.device_count()) < here
 
 
 def device_of_rank(device: str, number: int) -> str:
@@ -98,3 +100,7 @@ def device_of_rank(device: str, number: int) -> str:
     index = number % torch.accelerator.device_count()
     torch.accelerator.set_device_index(index)
     return f"{device}:{index}"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -104,7 +104,14 @@ class Check:
 
     def lockstep(self, plan: Plan) -> Lockstep:
         """Return a run of the plan by both methods, for events that are not known beforehand."""
-        return Lockstep(self._bind(plan), self._implementation, self._device, self._begin, self.findings.append)
+        return Lockstep(
+            self._bind(plan),
+            self._implementation,
+            self._device,
+            about_to_run=self._begin,
+            not_compared=self.findings.append,
+            diverged=self._require_repeatable,
+        )
 
     def on_ranks(self, world_size: int, body: Callable[..., None], *arguments: Any, fixed: bool = False) -> None:
         """Call `body(rank, name, *arguments)` on each rank, with the name of the implementation.
@@ -137,10 +144,8 @@ class Check:
         observed = train(plan, InBackward(self._implementation), self._device)
         rounding = self._implementation.declared.rounding.size
         finding = compare(standard, observed, self._requirement.may_refuse, rounding)
-        if finding.outcome is Outcome.DIVERGES and self._may_differ_each_time(plan):
-            for _ in range(TIMES_AGAIN):
-                again = train(plan, StandardLoop(self._implementation), self._device)
-                _require_equal(plan, compare(standard, again))
+        if finding.outcome is Outcome.DIVERGES:
+            self._require_repeatable(plan, standard)
         if never_stopped is None or observed.raised or standard.raised:
             return finding
         expected = self._standard_runs.here(never_stopped, self._implementation, self._device)
@@ -206,6 +211,17 @@ class Check:
     def _require_usable(self, plan: Plan, raised: Raised | None, standard_may_raise: bool) -> None:
         if raised and (not standard_may_raise or raised.text.startswith(PLAN_ERRORS)):
             raise unusable_plan_error(self._implementation, plan, raised)
+
+    def _require_repeatable(self, plan: Plan, standard: Trace) -> None:
+        """Require that the standard loop gives the same again, where it may not.
+
+        Raises:
+            NotRun: it does not.
+        """
+        if self._may_differ_each_time(plan):
+            for _ in range(TIMES_AGAIN):
+                again = train(plan, StandardLoop(self._implementation), self._device)
+                _require_equal(plan, compare(standard, again))
 
     def _may_differ_each_time(self, plan: Plan) -> bool:
         """Return whether the standard loop may train otherwise each time.

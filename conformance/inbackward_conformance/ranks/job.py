@@ -124,6 +124,7 @@ class GivenRanks(JobRunner, Protocol):
 
 def run_job(job: Job, number: int, store: Store | None = None) -> Answer:
     """Run a job as rank `number`, with a store of its own; a fake process group needs none."""
+    accelerator.set_up_process(job.device)
     rank = Rank(number, job.world_size, accelerator.device_of_rank(job.device, number))
     try:
         seed_all_random_numbers(0, rank.device)

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from inbackward_conformance.repro.failure import Failure
 
 WIDTH = 120
-REPEATABLE = "torch.use_deterministic_algorithms(True, warn_only=True)"
-"""As `accelerator.make_repeatable`, which a failure there was seen under."""
+REPEATABLE = """
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+torch.use_deterministic_algorithms(True, warn_only=True)
+"""
+"""As `accelerator` sets it, which a failure there was seen under."""
 
 COMMON_IMPORTS = """
 import copy
 import faulthandler
 import io
+import os
 import sys
 import tempfile
 import torch
@@ -50,7 +54,7 @@ from torch.testing import assert_close
 
 def script(failure: Failure, templates: CallTemplates, imports: Iterable[str], parts: Iterable[str]) -> str:
     """Return the text of a script with the source in `imports` and `parts`, and what `templates` need."""
-    setting = [REPEATABLE] * accelerator.is_accelerator(failure.device)
+    setting = [REPEATABLE.strip()] * accelerator.is_accelerator(failure.device)
     source = remove_unused("\n\n\n".join(part for part in [*setting, *parts] if part))
     below = f"{templates.definitions}\n\n\n{source}"
     sort = _can_be_sorted(templates.imports, names_read(below))

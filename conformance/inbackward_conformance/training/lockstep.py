@@ -32,6 +32,8 @@ class Lockstep:
     Args:
         about_to_run: called with the plan before each event.
         not_compared: called with the finding of each event after which a state cannot be compared.
+        diverged: called with the plan and the trace of the standard loop before a divergence is raised; it may raise
+            another error if the standard loop is to blame.
 
     Attributes:
         plan: the events so far.
@@ -42,12 +44,15 @@ class Lockstep:
         plan: Plan,
         implementation: Implementation,
         device: str,
+        *,
         about_to_run: Callable[[Plan], None],
         not_compared: Callable[[Finding], None],
+        diverged: Callable[[Plan, Trace], None],
     ) -> None:
         self.plan = plan
         self._about_to_run = about_to_run
         self._not_compared = not_compared
+        self._diverged = diverged
         self._implementation = implementation
         self._standard = _run(plan, StandardLoop(implementation), device)
         self._observed = _run(plan, InBackward(implementation), device)
@@ -79,6 +84,8 @@ class Lockstep:
         tolerance = self._implementation.declared.rounding.size
         finding = compare(_latest(self._standard.trace), _latest(self._observed.trace), tolerance=tolerance)
         if not finding.passed:
+            if finding.outcome is Outcome.DIVERGES:
+                self._diverged(self.plan, self._standard.trace)
             assert finding.difference
             difference = replace(finding.difference, event=len(self._observed.trace.snapshots) - 1)
             raise BrokenPromise(replace(finding, difference=difference), self.plan)
