@@ -96,7 +96,8 @@ def main(folder: Path, output: Path | None) -> int:
         for name in REFERENCE
         if name in column.requirements and column.verdict_of(name) != "conformant"
     ]
-    print(*unusable, *bad, sep="\n", file=sys.stderr)
+    for line in (*unusable, *bad):
+        print(line, file=sys.stderr)
     return 1 if unusable or bad else 0
 
 
