@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the suite and the benchmark on a machine that has a torch of its own, pytest, pytest-xdist and Hypothesis, and no
-# network: the wheels of a folder, which `nox -s device_wheels` fills, bring the rest.
+# Runs the suite and the benchmark on a machine that has a torch of its own, and no network: the wheels of a folder,
+# which `nox -s device_wheels` fills, bring the rest.
 #
 #     ci/on_device.sh WHEELS RECORDS [--device DEVICE] [--seconds S] [PART ...]
 #
@@ -45,9 +45,16 @@ for part in "${parts[@]}"; do
     esac
 done
 
+if [[ ! $device || ! $seconds =~ ^[1-9][0-9]*$ ]]; then
+    echo "on_device.sh: --device takes a device, such as cuda, and --seconds a number above 0; see --help" >&2
+    exit 2
+fi
+python=$(command -v "${PYTHON:-python3}") && python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python") || {
+    echo "on_device.sh: no interpreter ${PYTHON:-python3}; set PYTHON" >&2
+    exit 2
+}
 mkdir -p "${words[1]}" || exit 2
 records=$(cd "${words[1]}" && pwd)
-python=${PYTHON:-python3}
 root=$(cd "$(dirname "$0")/.." && pwd)
 place=$(mktemp -d) || exit 1
 trap 'rm -rf "$place"' EXIT
@@ -91,5 +98,5 @@ for part in "${parts[@]}"; do
             ;;
     esac
 done
-"$python" "$root/ci/summarize_device.py" "$records" "$device" | tee "$records/summary.txt"
+"$python" "$root/ci/summarize_device.py" "$records" "$device" | tee "$records/summary.txt" || ((status)) || status=1
 exit "$status"

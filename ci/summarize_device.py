@@ -48,7 +48,10 @@ def _machine(device: str) -> Iterator[str]:
     kind = device.partition(":")[0]
     name = platform.processor() or platform.machine()
     if kind != "cpu":
-        name = torch.get_device_module(kind).get_device_name(device if ":" in device else None)
+        try:
+            name = torch.get_device_module(kind).get_device_name(device if ":" in device else None)
+        except (AssertionError, AttributeError, RuntimeError) as error:
+            name = f"cannot be asked for its name ({str(error).partition(chr(10))[0]})"
     yield f"{device}: {name}; torch {torch.__version__}, Python {platform.python_version()}, {platform.platform()}"
 
 

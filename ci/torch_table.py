@@ -43,7 +43,7 @@ class Column:
     """What was recorded with one version of torch.
 
     Attributes:
-        torch: The version, without its build.
+        torch: The version, with its build if the distribution names it.
         python: The version of Python.
         date: The day of the last run.
         requirements: The requirements of each implementation, by id.
@@ -73,7 +73,7 @@ class Column:
 
     def state_of(self, name: str, requirement: str) -> str:
         """Return what is said of a requirement."""
-        found = self.requirements[name].get(requirement)
+        found = self.requirements.get(name, {}).get(requirement)
         if found is None:
             return "not recorded"
         return str(found.standing) if found.applies else "not in this torch"
@@ -83,7 +83,7 @@ def main(folder: Path, output: Path | None) -> int:
     """Write the table, and return the exit status."""
     columns, unusable = read_columns(folder)
     if not columns:
-        print(f"{folder}: no complete record there; run nox -s torch_versions")
+        print(*unusable, f"{folder}: no complete record there; run nox -s torch_versions", sep="\n")
         return 1
     text = "\n".join(page(columns)) + "\n"
     if output:
@@ -111,7 +111,7 @@ def read_columns(folder: Path) -> tuple[list[Column], list[str]]:
         except BadRecord as error:
             unusable.append(str(error))
             continue
-        column = columns.setdefault(run.torch, Column(str(Version(run.torch).public)))
+        column = columns.setdefault(run.torch, Column(run.torch))
         column.python = run.python
         column.date = max(column.date, f"{run.date:%Y-%m-%d}")
         for requirement in run.requirements:

@@ -75,6 +75,12 @@ def test_why_a_device_is_unusable_is_one_line(device: str, why: str) -> None:
     assert "\n" not in told
 
 
+def test_a_cpu_with_an_index_is_no_accelerator() -> None:
+    requirement = specification()["ddp/mixed_precision"]
+    assert [requirement.is_on(device) for device in ("cpu", "cpu:0", "cuda")] == [False, False, True]
+    assert not accelerator.is_accelerator("cpu:0")
+
+
 def test_a_cpu_is_usable_and_never_lost() -> None:
     assert accelerator.why_unusable("cpu") is None
     assert accelerator.why_lost("cpu") is None

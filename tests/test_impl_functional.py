@@ -78,6 +78,15 @@ def test_a_parameter_that_it_does_not_hold_is_refused() -> None:
         functional.step_param(nn.Parameter(torch.ones(4)), torch.ones(4))
 
 
+def test_fused_is_refused_where_the_class_refuses_it() -> None:
+    """The function of `torch.optim` would not ask, and step or end the process."""
+    held = nn.Parameter(torch.ones(3, dtype=torch.complex64))
+    functional = inbackward.functional_optimizer(torch.optim.SGD, [held], fused=True)
+    with pytest.raises(RuntimeError, match="`fused=True` requires all the params to be floating point"):
+        functional.step_param(held, torch.ones(3, dtype=torch.complex64))
+    assert torch.equal(held, torch.ones(3, dtype=torch.complex64))
+
+
 def test_a_parameter_with_new_data_is_stepped() -> None:
     held = params()
     functional = inbackward.functional_optimizer(torch.optim.SGD, held, lr=1.0)

@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import inbackward
 from impl_support import attached, make, on_ranks, plain
-from inbackward import _attachment, _ddp
-from inbackward._streams import keep_for_current_stream, wait_for_offload
+from inbackward import _attachment, _bucket, _ddp
+from inbackward._streams import gather, keep_for_current_stream, stream_of, wait_for_gloo, wait_for_offload
 
 
 def kept(grad: torch.Tensor | None) -> list[tuple[torch.Tensor, object]]:
@@ -109,3 +109,63 @@ def test_under_fsdp2_each_gradient_is_waited_for_and_kept_before_its_step(rank: 
     for name in names.values():
         order = [call.partition(" ")[0] for call in calls if call.endswith(f" {name}")]
         assert order == ["wait", "keep", "step"], name
+
+
+def test_a_stream_waits_for_the_others_and_keeps_what_it_steps() -> None:
+    current, other = (mock.Mock(device=torch.device("meta"), name=name) for name in ("current", "other"))
+    grad = torch.ones(2, device="meta")
+    with (
+        mock.patch.object(torch.accelerator, "current_stream", return_value=current),
+        mock.patch.object(torch.Tensor, "record_stream") as record_stream,
+    ):
+        assert stream_of(torch.ones(2)) is None
+        assert stream_of(grad) is current
+        gather([grad, torch.ones(2)], [current, other])
+    current.wait_stream.assert_called_once_with(other)
+    record_stream.assert_called_once_with(current)
+
+
+@on_ranks(2)
+def test_a_bucket_waits_for_the_streams_of_all_its_gradients() -> None:
+    """They may be of several roots of FSDP2, or of parameters that are not sharded."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    for part in (model[0], model[2]):
+        fsdp.fully_shard(part, mesh=init_device_mesh("cpu", (2,)))
+    inbackward.step_in_backward(torch.optim.SGD(model.parameters(), lr=0.1), bucket_bytes=4 * 24)
+    inbackward.declare_local(model[1].parameters())
+    gathered: list[tuple[int, list[str]]] = []
+    with (
+        mock.patch.object(_bucket, "stream_of", side_effect="abcdefgh"),
+        mock.patch.object(_bucket, "gather", lambda grads, of: gathered.append((len([*grads]), [*of]))),
+    ):
+        model(torch.ones(2, 4)).sum().backward()
+    assert gathered, "no bucket was full"
+    told = [stream for _, of in gathered for stream in of]
+    assert told == sorted(told)
+    assert all(count == len(of) for count, of in gathered)
+
+
+@pytest.mark.parametrize(
+    ("backends", "device", "waits"),
+    [
+        ("cpu:gloo,cuda:gloo", "cuda", True),
+        ("cpu:gloo,cuda:nccl", "cuda", False),
+        ("cpu:gloo,cuda:gloo", "cpu", False),
+    ],
+)
+def test_results_of_gloo_are_waited_for(backends: str, device: str, waits: bool) -> None:
+    with (
+        mock.patch("torch.distributed.get_backend_config", return_value=backends),
+        mock.patch.object(torch.accelerator, "synchronize") as synchronize,
+    ):
+        wait_for_gloo(None, torch.device(device))
+    assert synchronize.call_count == waits
+
+
+@on_ranks(2)
+def test_futures_of_ddp_are_chained_and_not_collected(rank: int) -> None:
+    """A future that collects others makes no stream of an accelerator wait for them."""
+    with mock.patch.object(torch.futures, "collect_all", side_effect=AssertionError("collected")):
+        ddp = inbackward.wrap_ddp(attached(), find_unused_parameters=True, bucket_cap_mb=1e-5)
+        plain(ddp, 0, rank)
+    assert all(param.grad is None for param in ddp.parameters())

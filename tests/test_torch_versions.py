@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +66,16 @@ def test_what_is_installed(requirement: str, expected: bool) -> None:
     assert is_installed(requirement) is expected
 
 
+def test_each_version_has_its_constraints(pytestconfig: pytest.Config) -> None:
+    root = pytestconfig.rootpath
+    listed = re.search(r"TORCH_VERSIONS = (\(.*\))", (root / "noxfile.py").read_text(encoding="utf-8"))
+    assert listed
+    names = {path.stem.removeprefix("constraints-torch-") for path in root.glob("ci/constraints-torch-*.txt")}
+    assert names == {*ast.literal_eval(listed[1]), "nightly"}
+    for name in names - {"nightly"}:
+        assert f"torch=={name}\n" in (root / "ci" / f"constraints-torch-{name}.txt").read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def table(pytestconfig: pytest.Config) -> str:
     return str(pytestconfig.rootpath / "ci" / "torch_table.py")
@@ -75,11 +87,12 @@ def test_the_table(tmp_path: Path, table: str) -> None:
     early = [kept, lacking(TIED, implementation="reference"), case("torch", SHARED, "diverges")]
     later = [kept, case("reference", TIED, "conforms"), case("torch", SHARED, "conforms")]
     broken = [kept, case("reference", TIED, "fails")]
-    for version, cases in (("2.9.0", early), ("2.12.0", later), ("2.13.0+cpu", broken)):
+    alone = [case("torch", SHARED, "conforms")]
+    for version, cases in (("2.9.0", early), ("2.12.0", later), ("2.13.0+cpu", broken), ("2.14.0", alone)):
         path = tmp_path / f"{version}.jsonl"
         write_record(path, *cases, torch=version, python="3.11.7", date="2026-01-02T03:04:05+00:00")
     done = subprocess.run([sys.executable, table, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "torch 2.13.0: reference is not conformant\n")
+    assert (done.returncode, done.stderr) == (1, "torch 2.13.0+cpu: reference is not conformant\n")
     assert_expected_inline(
         done.stdout.partition("\n\n")[2].partition("\n\n")[2],
         """\
@@ -87,7 +100,8 @@ def test_the_table(tmp_path: Path, table: str) -> None:
 |---|---|---|---|---|
 | 2.9.0 | 3.11.7 | 2026-01-02 | conformant: 1 of 1 | not conformant: 0 of 1 |
 | 2.12.0 | 3.11.7 | 2026-01-02 | conformant: 2 of 2 | conformant: 1 of 1 |
-| 2.13.0 | 3.11.7 | 2026-01-02 | not conformant: 1 of 2 | not recorded |
+| 2.13.0+cpu | 3.11.7 | 2026-01-02 | not conformant: 1 of 2 | not recorded |
+| 2.14.0 | 3.11.7 | 2026-01-02 | not recorded | conformant: 1 of 1 |
 
 ## What changes
 
@@ -96,9 +110,12 @@ Requirements with another result than with the version before:
 | requirement | implementation | since torch | before | since then |
 |---|---|---|---|---|
 | `pipeline/tied_stages` | reference | 2.12.0 | not in this torch | kept |
-| `pipeline/tied_stages` | reference | 2.13.0 | kept | broken |
+| `pipeline/tied_stages` | reference | 2.13.0+cpu | kept | broken |
+| `pipeline/tied_stages` | reference | 2.14.0 | broken | not recorded |
+| `sharing/used_twice` | reference | 2.14.0 | kept | not recorded |
 | `sharing/used_twice` | torch | 2.12.0 | broken | kept |
-| `sharing/used_twice` | torch | 2.13.0 | kept | not recorded |
+| `sharing/used_twice` | torch | 2.13.0+cpu | kept | not recorded |
+| `sharing/used_twice` | torch | 2.14.0 | not recorded | kept |
 """,
     )
 

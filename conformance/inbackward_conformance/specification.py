@@ -79,7 +79,7 @@ class Requirement:
 
     def is_on(self, device: str) -> bool:
         """Return whether torch has the tested feature on `device`."""
-        return not self.accelerator or device != "cpu"
+        return not self.accelerator or device.partition(":")[0] != "cpu"
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inbackward import _engine
+from inbackward._streams import gather, stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +57,7 @@ class Bucket:
         held: The ids of those of them that held a gradient again before others ended the pass; None if nobody looked.
     """
 
-    __slots__ = ("_assignment", "_bytes", "held", "limit", "put_off", "run", "stepped", "task", "waiting")
+    __slots__ = ("_assignment", "_bytes", "_streams", "held", "limit", "put_off", "run", "stepped", "task", "waiting")
 
     def __init__(self, run: _engine.Pass, task: int, assignment: Assigned) -> None:
         self.run = run
@@ -68,6 +69,7 @@ class Bucket:
         self.held: set[int] | None = None
         self._assignment = assignment
         self._bytes = 0
+        self._streams: list[torch.Stream] = []  # on which gradients that wait have become complete, with several ranks
 
     def accept(self, param: torch.Tensor) -> None:
         """Has a parameter wait whose gradient is there, or steps it if the gradient is too large for that.
@@ -89,6 +91,8 @@ class Bucket:
                 return
         self._bytes += size
         self.waiting.append(param)
+        if self.run.is_distributed and (stream := stream_of(param.grad)) is not None:
+            self._streams.append(stream)
 
     @_engine.run_eagerly
     def _step_what_waits(self) -> None:
@@ -101,6 +105,9 @@ class Bucket:
             else:
                 now.append(param)
         self.stepped.update(map(id, now))
+        if self._streams:
+            gather([param.grad for param in now], self._streams)
+            self._streams = []
         self._assignment.step_now(now)
 
     def knows(self, param: torch.Tensor) -> bool:
@@ -121,6 +128,7 @@ class Bucket:
             self.put_off = {**waiting.put_off, **self.put_off}
             self.stepped |= waiting.stepped
             self._bytes += waiting._bytes  # noqa: SLF001 -- of this class
+            self._streams += waiting._streams  # noqa: SLF001
             waiting.drop()
         self._assignment.gate.close()
         return self

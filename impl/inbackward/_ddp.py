@@ -19,7 +19,7 @@ from inbackward._attachment import attachment_of
 from inbackward._ranks import TURNS_OF_DDP, entrust, reduction_of
 from inbackward._stale_graph import explain_stale_graph
 from inbackward._step import step_together
-from inbackward._streams import keep_for_current_stream
+from inbackward._streams import keep_for_current_stream, wait_for_gloo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,20 +146,17 @@ class Buckets:
         step = self._step_of(ddp, bucket, None if used is None else used[0])
         if used is None:
             return reduced.then(lambda done: self._after(done.value()[0], step))
-        both = torch.futures.collect_all([used[1], reduced])
-        return both.then(lambda done: self._after([each.value()[0] for each in done.value()][-1], step))
+        return reduced.then(lambda done: self._after_both(done.value()[0], used[1], step))
 
     def _step_of(
         self, ddp: DistributedDataParallel, bucket: GradBucket, used: torch.Tensor | None
     ) -> Callable[[], None]:
         params, views, device = bucket.parameters(), bucket.gradients(), bucket.buffer().device
         in_place: bool = ddp.gradient_as_bucket_view
-        # Gloo says that it is done while the result is still copied to the device, on a stream of its own.
-        copies_late = device.type != "cpu" and distributed.get_backend(ddp.process_group) == "gloo"
+        group = ddp.process_group
 
         def step() -> None:
-            if copies_late:
-                torch.accelerator.synchronize(device)
+            wait_for_gloo(group, device)
             counts = [1] * len(params) if used is None else used.tolist()
             averaged = zip(params, views, counts, strict=True)
             put_in_place = [self._put_in_place(param, view, in_place) for param, view, count in averaged if count]
@@ -167,8 +164,7 @@ class Buckets:
             for attachment in stepping:
                 keep_for_current_stream(attachment.param.grad)
             step_together(stepping)
-            if copies_late:
-                torch.accelerator.synchronize(device)
+            wait_for_gloo(group, device)
 
         return step
 
@@ -179,6 +175,14 @@ class Buckets:
         except BaseException as error:  # noqa: BLE001
             self._errors.append(error)
         return reduced
+
+    def _after_both(
+        self, reduced: torch.Tensor, counted: Future[list[torch.Tensor]], step: Callable[[], None]
+    ) -> torch.Tensor:
+        # Not by torch.futures.collect_all, whose future makes no stream wait for the collectives. The counts were sent
+        # before the bucket.
+        counted.wait()
+        return self._after(reduced, step)
 
     def _count_ranks(self, ddp: DistributedDataParallel, device: torch.device, *, active: bool) -> int:
         if not _ddp_private.counts_active_ranks(ddp):

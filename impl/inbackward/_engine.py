@@ -327,7 +327,13 @@ class _Ending:
 
 
 def _is_nested() -> bool:
-    """Whether the pass that ends now runs inside a node or a hook of another one, by this thread's Python stack."""
+    """Whether the pass that ends now runs inside a node or a hook of another one.
+
+    The engine has the outer node current again then. Python's stack alone would not do: an accelerator's hooks run in a
+    thread of the engine, and the outer backward was called in another.
+    """
+    if _private.current_node() is not None:
+        return True
     frame: Any = sys._getframe()
     backwards = 0
     while frame is not None:

@@ -16,6 +16,7 @@ from inbackward import _ddp_private, _engine
 from inbackward._attachment import attachment_of
 from inbackward._names import name_of
 from inbackward._ranks import entrust
+from inbackward._streams import wait_for_gloo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -131,19 +132,22 @@ class _StepsBehindHook:
         run.at_end[self._finish] = None
         if ddp.find_unused_parameters or ddp.static_graph or bucket.buffer().is_sparse:
             return future
-        return future.then(lambda done: self._after(done.value(), bucket))
+        group = ddp.process_group
+        return future.then(lambda done: self._after(done.value(), bucket, group))
 
-    def _after(self, result: Any, bucket: GradBucket) -> torch.Tensor:
+    def _after(self, result: Any, bucket: GradBucket, group: Any) -> torch.Tensor:
         reduced: torch.Tensor = result[0] if isinstance(result, list | tuple) else result
         # Not in this thread, and not before DDP is through with this backward, is an error of a step to be raised.
         try:
             buffer = bucket.buffer()
+            wait_for_gloo(group, buffer.device)
             if reduced.data_ptr() != buffer.data_ptr():
                 buffer.copy_(reduced.view_as(buffer))
             for param, grad in zip(bucket.parameters(), bucket.gradients(), strict=True):
                 if id(param) in self._chosen and not _engine.shares_memory(param):
                     self._stepped.add(id(param))
                     self._step_param(param, grad)
+            wait_for_gloo(group, buffer.device)
         except BaseException as error:  # noqa: BLE001
             self._errors.append(error)
         return reduced

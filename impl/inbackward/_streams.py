@@ -7,11 +7,15 @@ overwrites it without waiting. See `torch.Tensor.record_stream`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import distributed
 
 from inbackward._ranks import is_sharded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def keep_for_current_stream(grad: Any) -> None:
@@ -28,3 +32,27 @@ def wait_for_offload(param: Any) -> None:
     """
     if param.is_cpu and param.device_mesh.device_type != "cpu":
         torch.accelerator.current_stream().synchronize()
+
+
+def stream_of(grad: Any) -> torch.Stream | None:
+    """The stream on which a gradient has become complete: the current one; None for a gradient on the CPU."""
+    return None if grad is None or grad.is_cpu else torch.accelerator.current_stream(grad.device)
+
+
+def gather(grads: Iterable[Any], streams: Iterable[torch.Stream]) -> None:
+    """Has the current stream wait until gradients are there that have become complete on these streams."""
+    for stream in streams:
+        current = torch.accelerator.current_stream(stream.device)
+        if stream != current:
+            current.wait_stream(stream)
+    for grad in grads:
+        keep_for_current_stream(grad)
+
+
+def wait_for_gloo(group: Any, device: torch.device) -> None:
+    """Waits until a result of Gloo is on its accelerator, or until a step there is done, for whoever waits for Gloo.
+
+    Gloo copies results on streams of its own, and not every version of torch has its futures wait for them.
+    """
+    if device.type != "cpu" and f"{device.type}:gloo" in distributed.get_backend_config(group).split(","):
+        torch.accelerator.synchronize(device)
