@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import subprocess
 import sys
 
 import pytest
+import torch
 from expecttest import assert_expected_inline
 
 from inbackward_conformance import plan
 from inbackward_conformance.plan import Assignment, Group, Plan, Ranks, TensorOption, events
+from inbackward_conformance.plan.assignment import WITHOUT_FOREACH
 from inbackward_conformance.plan.events import Accumulate, Backward, LoadSharded, StepByHand
 
 PLANS = [
@@ -89,3 +92,20 @@ def test_a_tolerance_is_for_three_ranks_and_more(world_size: int, tolerance: flo
 def test_what_costs_no_torch(module: str) -> None:
     code = f"import sys, inbackward_conformance.{module}; sys.exit(bool({{'torch', 'hypothesis'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("optimizer", ["LBFGS", "SparseAdam", "Muon", "some.package:Own"])
+def test_a_class_without_foreach_is_not_given_it(optimizer: str) -> None:
+    """An implementation may bring a class of its own, which a case of a requirement names."""
+    assignment = Assignment(optimizer, {"lr": 0.1})
+    assert assignment.parameter_by_parameter() == assignment
+
+
+def test_the_classes_without_foreach_are_those_of_torch() -> None:
+    classes = [
+        each for each in vars(torch.optim).values() if inspect.isclass(each) and each is not torch.optim.Optimizer
+    ]
+    without = {each.__name__ for each in classes if "foreach" not in inspect.signature(each).parameters}
+    assert without == WITHOUT_FOREACH
+    stepped = Assignment("AdamW", {"lr": 0.1, "fused": True}).parameter_by_parameter()
+    assert stepped.options == {"lr": 0.1, "foreach": False}

@@ -24,6 +24,10 @@ SELECTIONS = frozenset({ALL, TRAINED, MATRICES, OTHERS})
 """What may stand in the place of parameter names: the source of an expression."""
 
 
+WITHOUT_FOREACH = frozenset({"LBFGS", "Muon", "SparseAdam"})
+"""The classes of `torch.optim` without the option `foreach`."""
+
+
 @dataclass(frozen=True, repr=False)
 class TensorOption(Printable):
     """An option whose value is a 0-dim float32 tensor, as in `lr=torch.tensor(0.01)`."""
@@ -65,8 +69,10 @@ class Assignment(Printable):
         """Return the assignment with `foreach` off, and without `fused`, for parameters that overlap or are repeated.
 
         On an accelerator a kernel that steps several parameters writes them in any order, and where none of the two is
-        given, torch chooses such a kernel.
+        given, torch chooses such a kernel. Classes that have neither option stay as they are.
         """
+        if ":" in self.optimizer or self.optimizer in WITHOUT_FOREACH:
+            return self
         options = {name: value for name, value in self.options.items() if name != "fused"}
         return replace(self, options={**options, "foreach": False})
 
