@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import traceback
 import weakref
 from collections.abc import Callable
-from types import CodeType
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.autograd import Variable
-from torch.autograd.function import BackwardCFunction
-from torch.autograd.graph import _engine_run_backward, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 from torch.testing._internal.two_tensor import TwoTensor
 
 import inbackward
@@ -159,23 +156,23 @@ def test_what_a_callback_queues_is_called_after_all_that_was_queued_before() -> 
     assert calls == [1, 2, 3]
 
 
-def codes() -> list[CodeType]:
-    """Returns what is on the Python stack."""
-    return [frame.f_code for frame, _ in traceback.walk_stack(None)]
+def has_node() -> bool:
+    """Says whether the engine executes a node in this thread."""
+    return torch._C._current_autograd_node() is not None
 
 
-def test_the_python_stack_shows_how_deep_a_backward_is_nested() -> None:
-    depths: list[int] = []
+def test_only_a_nested_backward_ends_while_the_engine_executes_a_node() -> None:
+    ends: list[bool] = []
 
-    def measure() -> None:
-        depths.append(codes().count(_engine_run_backward.__code__))
+    def note_end() -> None:
+        ends.append(has_node())
 
-    nest(lambda _: queue(measure), lambda: queue(measure))
-    assert depths == [2, 1]
+    nest(lambda _: queue(note_end), lambda: queue(note_end))
+    assert ends == [True, False]
 
 
-def test_the_python_stack_shows_the_node_of_a_custom_function() -> None:
-    seen: list[CodeType] = []
+def test_a_backward_of_a_custom_function_ends_while_the_engine_executes_its_node() -> None:
+    ends: list[bool] = []
 
     class Identity(torch.autograd.Function):
         @staticmethod
@@ -184,12 +181,13 @@ def test_the_python_stack_shows_the_node_of_a_custom_function() -> None:
 
         @staticmethod
         def backward(_: Any, *grads: torch.Tensor) -> torch.Tensor:
-            seen.extend(codes())
+            with torch.enable_grad():
+                backward_with(lambda _: queue(lambda: ends.append(has_node())))
             return grads[0]
 
     output: Any = Identity.apply(torch.ones(2, requires_grad=True))  # type: ignore[no-untyped-call]
     output.sum().backward()
-    assert BackwardCFunction.apply.__code__ in seen
+    assert ends == [True]
 
 
 def test_hooks_of_a_node_run_after_the_post_accumulate_grad_hooks_of_its_parameter() -> None:

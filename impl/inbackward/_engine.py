@@ -312,8 +312,8 @@ class _Ending:
         self._run = run
 
     def __call__(self) -> None:
-        if _is_nested():
-            return
+        if _private.current_node() is not None:
+            return  # the pass runs inside a node or a hook of another one, which the engine has current again
         before_others, self._run.before_others = self._run.before_others, {}
         for call in before_others:
             call(self._run)
@@ -324,24 +324,6 @@ class _Ending:
         for call in tuple(self._run.at_end):
             call(self._run)
         self._run.end(None)  # a worker thread of the engine may hold on to the lifeline a little longer
-
-
-def _is_nested() -> bool:
-    """Whether the pass that ends now runs inside a node or a hook of another one.
-
-    The engine has the outer node current again then. Python's stack alone would not do: an accelerator's hooks run in a
-    thread of the engine, and the outer backward was called in another.
-    """
-    if _private.current_node() is not None:
-        return True
-    frame: Any = sys._getframe()
-    backwards = 0
-    while frame is not None:
-        if frame.f_code is _private.apply_backward:
-            return True
-        backwards += frame.f_code is _private.run_backward
-        frame = frame.f_back
-    return backwards > 1
 
 
 def mark(node: Any, mark: str) -> bool:

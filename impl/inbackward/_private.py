@@ -65,9 +65,6 @@ storage_use_count: Callable[[int], int] = _find("torch._C", "_storage_Use_Count"
 run_backward: CodeType = _find("torch.autograd.graph", "_engine_run_backward", "__code__")
 """The code of the function in which a thread runs a backward pass."""
 
-apply_backward: CodeType = _find("torch.autograd.function", "BackwardCFunction", "apply", "__code__")
-"""The code of the function in which a node of a custom autograd Function runs."""
-
 is_wrapper: Callable[[Any], bool] = _find("torch.utils._python_dispatch", "is_traceable_wrapper_subclass")
 """Whether a tensor is a subclass around others."""
 

@@ -179,10 +179,14 @@ class Check:
         standard, observed = self._traces_on_ranks(plan, plan.ranks.world_size, standard_may_raise)
         tolerance = max(plan.tolerance, self._implementation.declared.rounding.size)
         finding = compare_ranks(standard, observed, self._requirement.may_refuse, tolerance)
-        if finding.outcome is Outcome.DIVERGES and self._may_differ_each_time(plan):
-            for _ in range(TIMES_AGAIN):
-                again = self._call_on_ranks(plan.ranks.world_size, run_standard, plan)
-                _require_equal(plan, compare_ranks(standard, again, tolerance=plan.tolerance))
+        if finding.outcome is Outcome.DIVERGES:
+            size = plan.ranks.world_size
+            self._require_same_again(
+                plan,
+                lambda: compare_ranks(
+                    standard, self._call_on_ranks(size, run_standard, plan), tolerance=plan.tolerance
+                ),
+            )
         return finding
 
     def _traces_on_ranks(
@@ -213,22 +217,27 @@ class Check:
             raise unusable_plan_error(self._implementation, plan, raised)
 
     def _require_repeatable(self, plan: Plan, standard: Trace) -> None:
+        loop = StandardLoop(self._implementation)
+        self._require_same_again(plan, lambda: compare(standard, train(plan, loop, self._device)))
+
+    def _require_same_again(self, plan: Plan, run_again: Callable[[], Finding]) -> None:
         """Require that the standard loop gives the same again, where it may not.
+
+        A model of another library may do what it likes, and some kernels of accelerators add in any order.
+
+        Args:
+            plan: what is run.
+            run_again: runs it by the standard loop, and compares that with the first time.
 
         Raises:
             NotRun: it does not.
         """
-        if self._may_differ_each_time(plan):
+        if is_of_a_library(plan) or accelerator.is_accelerator(self._device):
             for _ in range(TIMES_AGAIN):
-                again = train(plan, StandardLoop(self._implementation), self._device)
-                _require_equal(plan, compare(standard, again))
-
-    def _may_differ_each_time(self, plan: Plan) -> bool:
-        """Return whether the standard loop may train otherwise each time.
-
-        A model of another library may do what it likes, and some kernels of accelerators add in any order.
-        """
-        return is_of_a_library(plan) or accelerator.is_accelerator(self._device)
+                again = run_again()
+                if not again.passed:
+                    what = f"the standard loop itself trains {plan.model} otherwise each time: {again.detail}"
+                    raise NotRun(what)
 
     def _run_standard_alone(self, plan: Plan) -> None:
         assert plan.ranks
@@ -256,13 +265,3 @@ class Check:
         with rejection(self._implementation, model, what, as_in):
             yield
         self.findings.append(CONFORMS)
-
-
-def _require_equal(plan: Plan, again: Finding) -> None:
-    """Require that the standard loop gives the same again.
-
-    Raises:
-        NotRun: it does not.
-    """
-    if not again.passed:
-        raise NotRun(f"the standard loop itself trains {plan.model} otherwise each time: {again.detail}")
