@@ -1,6 +1,10 @@
-"""Runs the suite many times in random order and says whether all records are the same, times and order aside.
+"""Runs the suite many times and says whether all records are the same, times and order aside.
 
-python ci/same_records.py --runs 20 -- --implementation reference --implementation torch -n 2
+    python ci/same_records.py --runs 20 -- --implementation reference --implementation torch -n 2
+    python ci/same_records.py --alone reference torch -- -n 2
+
+The first runs in random order. The second runs the implementations together, where they share the runs of the standard
+loop, and then each alone, and prints what sharing saves.
 """
 
 from __future__ import annotations
@@ -24,20 +28,51 @@ def main() -> int:
     """Return 0 if all runs agree with the first, 1 if one does not."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=20, help="how many (default 20); run N has the seed N")
+    parser.add_argument(
+        "--alone", nargs="+", metavar="NAME", help="run these implementations together, then each alone"
+    )
     parser.add_argument("arguments", nargs="*", help="for pytest: --implementation and the like")
     given = parser.parse_args()
+    return compare_alone(given.alone, given.arguments) if given.alone else compare_orders(given.runs, given.arguments)
+
+
+def compare_orders(runs: int, arguments: list[str]) -> int:
+    """Run the suite in several orders; return 0 if all records are the same."""
     first: Cases = {}
-    for seed in range(given.runs):
+    for seed in range(runs):
         began = time.monotonic()
-        cases = run(seed, given.arguments)
+        cases = run(seed, arguments)
         first = first or cases
-        differing = sorted(case for case in first.keys() | cases.keys() if first.get(case) != cases.get(case))
-        print(f"run {seed}: {len(cases)} cases, {len(differing)} differ, {time.monotonic() - began:.0f} s", flush=True)
-        for case in differing:
-            print(f"  {' '.join(case)}: {cases.get(case)}, in run 0 {first.get(case)}")
-        if differing:
+        print(f"run {seed}: {len(cases)} cases, {time.monotonic() - began:.0f} s", flush=True)
+        if print_differences(first, cases):
             return 1
     return 0
+
+
+def compare_alone(names: list[str], arguments: list[str]) -> int:
+    """Run implementations together and then each alone; return 0 if the records are the same."""
+    began = time.monotonic()
+    together = run(0, [*(f"--implementation={name}" for name in names), *arguments])
+    took = time.monotonic() - began
+    print(f"together: {len(together)} cases, {took:.0f} s", flush=True)
+    differing = 0
+    alone = []
+    for name in names:
+        began = time.monotonic()
+        cases = run(0, [f"--implementation={name}", *arguments])
+        alone.append(time.monotonic() - began)
+        print(f"{name} alone: {len(cases)} cases, {alone[-1]:.0f} s", flush=True)
+        differing += print_differences({case: each for case, each in together.items() if case[0] == name}, cases)
+    print(f"{differing} cases differ; together takes {took / sum(alone):.2f} times as long as each alone")
+    return int(bool(differing))
+
+
+def print_differences(first: Cases, cases: Cases) -> int:
+    """Print the cases that differ, and return how many there are."""
+    differing = sorted(case for case in first.keys() | cases.keys() if first.get(case) != cases.get(case))
+    for case in differing:
+        print(f"  {' '.join(case)}: {cases.get(case)}, first {first.get(case)}")
+    return len(differing)
 
 
 def run(seed: int, arguments: list[str]) -> Cases:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inbackward_conformance.requirements.conftest import pytest_configure  # noqa: F401 (declares the marks)
+from pytest_forks import PytestForks
 
 pytest_plugins = ["pytester"]
 
@@ -24,15 +26,16 @@ def read_record(path: Path) -> Record:
 class Suite:
     """Runs the suite in a folder of its own, as an author of an implementation does."""
 
-    def __init__(self, pytester: pytest.Pytester) -> None:
+    def __init__(self, pytester: pytest.Pytester, forks: PytestForks) -> None:
         self._pytester = pytester
+        self._forks = forks
         self.report = pytester.path / "record.jsonl"
 
     def run(self, *arguments: str, chapter: str = "no_hook") -> pytest.RunResult:
         """Run one chapter, or all, in a process of its own: in ours, pytester would load torch and unload it again."""
         target = f"inbackward_conformance.requirements.test_{chapter}" if chapter else "inbackward_conformance"
         report = ("--conformance-report", str(self.report))
-        return self._pytester.runpytest_subprocess("--pyargs", target, "-p", "no:randomly", *report, *arguments)
+        return self._forks.run(self._pytester, "--pyargs", target, "-p", "no:randomly", *report, *arguments)
 
     def record(self) -> Record:
         return read_record(self.report)
@@ -49,8 +52,15 @@ class Suite:
         return {name: counts["verdict"] for name, counts in footer["implementations"].items()}
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[PytestForks]:
+    process = PytestForks()
+    yield process
+    process.close()
+
+
 @pytest.fixture
-def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+def suite(pytester: pytest.Pytester, forks: PytestForks, monkeypatch: pytest.MonkeyPatch) -> Suite:
     """Its processes import what this one can: mutants, hostile implementations."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]))
-    return Suite(pytester)
+    return Suite(pytester, forks)

@@ -16,10 +16,11 @@ from inbackward_conformance.binding import bind_plan
 from inbackward_conformance.checking.drawn import Drawn
 from inbackward_conformance.checking.profiles import QUICK, drawing
 from inbackward_conformance.checking.strategies import plans
-from inbackward_conformance.checking.strategies.graphs import dimensions_of
+from inbackward_conformance.checking.strategies.graphs import Graph, dimensions_of
+from inbackward_conformance.checking.strategies.situation import Situation
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome, OutOfTime
-from inbackward_conformance.plan import Plan
-from inbackward_conformance.plan.events import Backward, Detach, Load, Save
+from inbackward_conformance.plan import Assignment, Plan
+from inbackward_conformance.plan.events import Attach, Backward, Detach, Load, ReplaceByCopy, Save
 from inbackward_conformance.ranks.time_limit import time_limit
 from inbackward_conformance.training.standard_loop import StandardLoop
 from inbackward_conformance.training.train import train
@@ -217,3 +218,16 @@ def test_profiles(suite: Suite) -> None:
     assert (suite.record()[0]["profile"], suite.cases()[0]["drawn"]) == ("quick", 30)
     suite.run(*sound, "--hypothesis-profile=ci", chapter="properties")
     assert (suite.record()[0]["profile"], suite.cases()[0]["drawn"]) == ("ci", 150)
+
+
+def test_a_checkpoint_is_loaded_only_where_as_many_parameters_are() -> None:
+    """A copy of one layer unties what it shared with another, and an optimizer attached then has one more parameter."""
+    graph = Graph((("linear0", (0,)), ("linear1", (1,))), (("linear1.bias", "linear0.bias"),))
+    at_start = Situation(graph, (Assignment("SGD"),))
+    untied = (ReplaceByCopy("linear0"), Detach(), Attach())
+    in_place = Load(rebuild=False)
+    assert at_start.after([Save()]).checkpoints() == [Save(), in_place, Load()]
+    assert at_start.after([Save(), *untied]).checkpoints() == [Save(), Load()]
+    assert at_start.after([*untied, Save()]).checkpoints() == [Save(), in_place]
+    assert at_start.after([*untied, Save(), *untied]).checkpoints() == [Save()]
+    assert at_start.after([Save(), *untied, Load()]).checkpoints() == [Save(), in_place, Load()]

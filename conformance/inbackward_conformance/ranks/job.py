@@ -43,7 +43,8 @@ on the main thread while holding the GIL, for which such a thread waits: a deadl
 a model with sparse gradients, in one case of ten). By the next job these threads are idle.
 """
 
-LAZY_MODULES = ("torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict")
+LAZY_MODULES = ("torch._dynamo", "torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict")
+"""What torch imports when something is called for the first time: the first of these, in the step of any optimizer."""
 
 
 class Rank(NamedTuple):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import multiprocessing
 
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotRun, Outcome
+from inbackward_conformance.ranks.job import LAZY_MODULES
 from inbackward_conformance.ranks.message import pack, unpack
 from inbackward_conformance.ranks.process import Files, serve
 from inbackward_conformance.ranks.stacks import innermost_frames, last_output
@@ -35,7 +36,8 @@ class Pool:
     """Ranks that start when a job first needs them and then serve jobs of any world size.
 
     A job of n ranks runs on the first n. A rank that died or hung is replaced before the next job. The first job starts
-    at least `at_once` ranks, which load torch in parallel, and waits only for those that it needs.
+    at least `at_once` ranks, and waits only for those that it needs. Ranks are forks of one process that has loaded
+    torch and nothing else, so a new one is there at once.
     """
 
     world_size = None
@@ -138,11 +140,12 @@ class _Process:
     def __init__(self, number: int, rendezvous: IO[bytes]) -> None:
         self._output = tempfile.TemporaryFile(prefix="inbackward-ranks-")  # noqa: SIM115 (closed by close)
         self._stacks = tempfile.TemporaryFile(prefix="inbackward-ranks-")  # noqa: SIM115
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([*LAZY_MODULES, serve.__module__])
         self.connection, child_connection = context.Pipe()
         inherited = [_Inherited(file.fileno()) for file in (rendezvous, self._output, self._stacks)]
         self.process = context.Process(
-            target=_main, args=(number, os.getpid(), child_connection, inherited), name=f"rank {number}", daemon=True
+            target=_main, args=(number, child_connection, inherited), name=f"rank {number}", daemon=True
         )
         self.process.start()
         self._is_ready = False
@@ -178,7 +181,7 @@ class _Process:
 
 
 class _Inherited:
-    """A file descriptor for a spawned process, which unpickles as an int."""
+    """A file descriptor for another process, where it unpickles as an int."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -192,8 +195,8 @@ def _detach(duplicate: Any) -> int:
     return descriptor
 
 
-def _main(number: int, parent: int, connection: Connection, files: Iterable[int]) -> None:
-    serve(number, parent, connection, Files(*files))
+def _main(number: int, connection: Connection, files: Iterable[int]) -> None:
+    serve(number, connection, Files(*files))
 
 
 def _tail(file: IO[bytes]) -> str:

@@ -37,9 +37,9 @@ class Files(NamedTuple):
     stacks: int
 
 
-def serve(number: int, parent: int, connection: Connection, files: Files) -> None:
+def serve(number: int, connection: Connection, files: Files) -> None:
     """Run jobs until the parent closes the connection or dies."""
-    _exit_with(parent)
+    _exit_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     os.dup2(files.output, sys.stdout.fileno() if sys.stdout else 1)
     os.dup2(files.output, 2)
@@ -62,12 +62,14 @@ def serve(number: int, parent: int, connection: Connection, files: Files) -> Non
             connection.send_bytes(pack(run_job(job, number, PrefixStore(name, store))))
 
 
-def _exit_with(parent: int) -> None:
-    """End this process when its parent dies, whatever it is doing."""
+def _exit_with_parent() -> None:
+    """End this process when its parent dies, whatever it is doing.
+
+    The thread ends it when the process of the pool dies, as soon as no other thread keeps the interpreter. The signal
+    comes even then: from the fork server, which dies with the process of the pool.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
     parent_process = multiprocessing.parent_process()
 
     def exit_after_parent() -> None:

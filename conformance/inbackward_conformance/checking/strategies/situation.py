@@ -48,7 +48,8 @@ class Situation:
         frozen_at_start: the frozen parameters of a newly built model.
         attached_more: assignments beside those of the plan.
         restructured: whether parameters were replaced or swapped after attachment.
-        saved: `attached_more` at the last save; None if there was none.
+        untied: how often parameters that share one tensor may have got tensors of their own, since the model was built.
+        saved: `attached_more` and `untied` at the last save; None if there was none.
         forwards: number of `Forward`s.
         hooked: whether there are user's hooks on parameters.
     """
@@ -60,7 +61,8 @@ class Situation:
     frozen_at_start: frozenset[str] = frozenset()
     attached_more: tuple[Assignment, ...] = ()
     restructured: bool = False
-    saved: tuple[Assignment, ...] | None = None
+    untied: int = 0
+    saved: tuple[tuple[Assignment, ...], int] | None = None
     forwards: int = 0
     hooked: bool = False
 
@@ -79,12 +81,13 @@ class Situation:
         """Return the saves and loads that are possible.
 
         In a restructured model, the standard optimizer saves states of parameters that the model does not have any
-        more; with further assignments, it saves more optimizers than a newly built model has.
+        more; with further assignments, it saves more optimizers than a newly built model has, and once parameters no
+        longer share a tensor, more states.
         """
         in_place: list[events.Event] = [] if self.restructured else [events.Save()]
-        if not self.restructured and self.saved == self.attached_more:
+        if not self.restructured and self.saved == (self.attached_more, self.untied):
             in_place.append(events.Load(rebuild=False))
-        return [*in_place, events.Load()] if self.saved == () else in_place
+        return [*in_place, events.Load()] if self.saved == ((), 0) else in_place
 
     def has_own_groups(self, assignment: Assignment) -> bool:
         """Return whether no parameter group, of any assignment, has parameters of this assignment and others."""
@@ -117,10 +120,10 @@ class Situation:
             case events.Attach():
                 return replace(self, restructured=False, attached_more=())
             case events.Save():
-                return replace(self, saved=self.attached_more)
+                return replace(self, saved=(self.attached_more, self.untied))
             case events.Load(rebuild=True):
                 frozen = self.frozen_at_start
-                return replace(self, restructured=False, attached_more=(), frozen=frozen, hooked=False)
+                return replace(self, restructured=False, untied=0, attached_more=(), frozen=frozen, hooked=False)
             case events.ReplaceByCopy(submodule=""):
                 return replace(self, hooked=False)
             case (
@@ -129,7 +132,7 @@ class Situation:
                 | events.ReplaceParameter()
                 | events.SwapParameters()
             ):
-                return replace(self, restructured=True)
+                return replace(self, restructured=True, untied=self.untied + bool(self.graph.shared or self.graph.tied))
         return self._after_change(event)
 
     def _after_change(self, event: events.Event) -> Situation:
