@@ -39,6 +39,7 @@ WHY = "CUDA error: an illegal memory access was encountered"
 SGD = (Assignment("SGD", {"lr": 0.1}),)
 TWO_STEPS = Plan("MLP", SGD, (Backward(),) * 2)
 ON_TWO_RANKS = replace(TWO_STEPS, ranks=Ranks(2))
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 SET_DEVICE = "torch.accelerator.set_device_index(rank % torch.accelerator.device_count())"
 
 
@@ -152,7 +153,7 @@ def test_a_process_has_what_repeatable_kernels_need(
 ) -> None:
     monkeypatch.setattr(os, "environ", {})
     accelerator.set_up_process(device)
-    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == workspace
+    assert os.environ.get(WORKSPACE) == workspace
 
 
 LOST = """
@@ -361,3 +362,26 @@ def test_a_script_sets_the_device_as_the_run_did(device: str, ranks: Ranks | Non
     lines = [line.strip() for line in source_of_failure(failure).splitlines()]
     repeatable = set(REPEATABLE.strip().splitlines()) <= set(lines)
     assert (repeatable, SET_DEVICE in lines) == has
+
+
+def test_a_script_chooses_the_kernels_that_a_run_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen() -> tuple[str | None, bool, bool]:
+        enabled = torch.are_deterministic_algorithms_enabled()
+        return os.environ.get(WORKSPACE), enabled, torch.is_deterministic_algorithms_warn_only_enabled()
+
+    def choose_by_a_script() -> None:
+        exec(REPEATABLE, {"os": os, "torch": torch})  # noqa: S102 (as a script does)
+
+    def choose_by_a_run() -> None:
+        accelerator.set_up_process("cuda")
+        accelerator.make_repeatable("cuda")
+
+    found = []
+    for choose in (choose_by_a_script, choose_by_a_run):
+        monkeypatch.setenv(WORKSPACE, "")  # to be put back
+        monkeypatch.delenv(WORKSPACE)
+        with restored_settings():
+            choose()
+            found.append(chosen())
+    assert found == [(":4096:8", True, True)] * 2
+    assert chosen()[1:] == (False, False)
