@@ -26,7 +26,7 @@ Cases = dict[tuple[str, str, str], dict[str, Any]]
 
 def main() -> int:
     """Return 0 if all runs agree with the first, 1 if one does not."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20, help="how many (default 20); run N has the seed N")
     parser.add_argument(
         "--alone", nargs="+", metavar="NAME", help="run these implementations together, then each alone"
@@ -81,7 +81,11 @@ def run(seed: int, arguments: list[str]) -> Cases:
         report = Path(folder, "record.jsonl")
         command = [sys.executable, "-m", "pytest", "--pyargs", "inbackward_conformance", "-q"]
         command += [f"--randomly-seed={seed}", "--conformance-report", str(report), *arguments]
-        subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+        printed = subprocess.run(
+            command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ).stdout
+        if not report.exists():
+            sys.exit(f"pytest has run nothing:\n{printed}")
         lines = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
     if lines[-1]["kind"] != "footer":
         raise RuntimeError(f"the run with seed {seed} did not reach its end; its last line is {lines[-1]}")

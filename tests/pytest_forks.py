@@ -14,6 +14,7 @@ import runpy
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,14 @@ class PytestForks:
         assert self._process.stdin
         assert self._process.stdout
         began = time.perf_counter()
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        status = int(self._process.stdout.readline())
+        with suppress(BrokenPipeError):  # it has died: there is no answer
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        if not answer:
+            died = f"the process that forks ended with {self._process.wait()}; the next run starts another"
+            self._process = None
+            raise RuntimeError(died)
+        status = int(answer)
         printed, errors = (path.read_text(encoding="utf-8") for path in (out, err))
         print(printed)
         print(errors, file=sys.stderr)
@@ -73,6 +80,7 @@ def serve() -> None:
         if not child:
             _become(**json.loads(line))
             runpy.run_module("pytest", run_name="__main__", alter_sys=True)
+            return
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 

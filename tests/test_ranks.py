@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from inbackward_conformance.outcome import BrokenPromise, Finding, NotOffered, Outcome
 from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import Backward, WrapDDP
+from inbackward_conformance.ranks.job import Rank
 from inbackward_conformance.ranks.message import pack, unpack
 from inbackward_conformance.ranks.on_ranks import OnRanks, run_observed, run_standard
 from inbackward_conformance.ranks.pool import Pool
@@ -151,24 +153,46 @@ OWNER = """
 import sys
 sys.path[:0] = {path!r}
 if __name__ == "__main__":
-    from test_ranks import OnRanks, Pool, PLAN, run_observed
+    from test_ranks import OnRanks, Pool, PLAN, keep_the_interpreter, run_observed
     pool = Pool()
     OnRanks(pool, "hostile:Sound", "cpu", 120.0).call(2, run_observed, PLAN)
     print(*pool.pids, flush=True)
-    OnRanks(pool, "hostile:Loops", "cpu", 120.0).call(2, run_observed, PLAN)
+    {last}
 """
 
+LOOPS = 'OnRanks(pool, "hostile:Loops", "cpu", 120.0).call(2, run_observed, PLAN)'
+KEEPS_THE_INTERPRETER = 'OnRanks(pool, "hostile:Sound", "cpu", 120.0).call(2, keep_the_interpreter, {pipe!r})'
 
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_nothing_outlives_the_parent(tmp_path: Path, signal_number: int) -> None:
-    """Killed or interrupted while a rank loops, it leaves no process and no file behind."""
+
+def keep_the_interpreter(rank: Rank, _: str, pipe: str) -> None:
+    """Say so on a named pipe, and sleep in a function of C that lets no other thread run Python."""
+    if rank.number == 0:
+        Path(pipe).write_text("", encoding="utf-8")
+    ctypes.PyDLL(None).sleep(int(AMPLE) * 10)
+
+
+@pytest.mark.parametrize(
+    ("signal_number", "last"),
+    [
+        (signal.SIGKILL, LOOPS),
+        (signal.SIGKILL, KEEPS_THE_INTERPRETER),
+        (signal.SIGINT, LOOPS),
+        (signal.SIGTERM, LOOPS),
+    ],
+)
+def test_nothing_outlives_the_parent(tmp_path: Path, signal_number: int, last: str) -> None:
+    """Killed or interrupted while a rank runs, it leaves no process and no file of ours behind."""
     script = tmp_path / "owner.py"
-    script.write_text(OWNER.format(path=[p for p in sys.path if p]))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    script.write_text(OWNER.format(path=[p for p in sys.path if p], last=last.format(pipe=str(pipe))))
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment) as owner:
         assert owner.stdout
         ranks = [os.pidfd_open(int(pid)) for pid in owner.stdout.readline().split()]
         assert len(ranks) == 2
+        if last == KEEPS_THE_INTERPRETER:
+            pipe.read_bytes()
         owner.send_signal(signal_number)
         owner.wait(AMPLE)
     left = list(ranks)

@@ -145,7 +145,10 @@ class _Process:
         self.connection, child_connection = context.Pipe()
         inherited = [_Inherited(file.fileno()) for file in (rendezvous, self._output, self._stacks)]
         self.process = context.Process(
-            target=_main, args=(number, child_connection, inherited), name=f"rank {number}", daemon=True
+            target=_main,
+            args=(number, dict(os.environ), child_connection, inherited),
+            name=f"rank {number}",
+            daemon=True,
         )
         self.process.start()
         self._is_ready = False
@@ -159,7 +162,10 @@ class _Process:
         with suppress(EOFError):
             self._is_ready = self.connection.poll() and self.connection.recv_bytes() == b"up"
         if not self._is_ready:
-            raise RuntimeError(f"a rank did not start: it {self.describe_exit()}")
+            raise RuntimeError(
+                f"a rank did not start: it {self.describe_exit()}. A script that starts a pool needs a file, and "
+                f"`if __name__ == '__main__':` around what it does: ranks import it"
+            )
 
     def describe_exit(self) -> str:
         """Return the exit code of the process and its last output."""
@@ -195,8 +201,8 @@ def _detach(duplicate: Any) -> int:
     return descriptor
 
 
-def _main(number: int, connection: Connection, files: Iterable[int]) -> None:
-    serve(number, connection, Files(*files))
+def _main(number: int, environment: dict[str, str], connection: Connection, files: Iterable[int]) -> None:
+    serve(number, environment, connection, Files(*files))
 
 
 def _tail(file: IO[bytes]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
+import fcntl
 import multiprocessing
 import os
 import signal
 import socket
 import sys
-import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from inbackward_conformance.ranks.job import run_job, warm_up
@@ -19,7 +18,6 @@ from inbackward_conformance.ranks.stores import FileStore, PrefixStore
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-PR_SET_PDEATHSIG = 1
 LOOPBACK = "lo"
 
 
@@ -37,9 +35,11 @@ class Files(NamedTuple):
     stacks: int
 
 
-def serve(number: int, connection: Connection, files: Files) -> None:
-    """Run jobs until the parent closes the connection or dies."""
+def serve(number: int, environment: dict[str, str], connection: Connection, files: Files) -> None:
+    """Run jobs, in the environment of the parent, until it closes the connection or dies."""
     _exit_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)  # the fork server has that of its start
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     os.dup2(files.output, sys.stdout.fileno() if sys.stdout else 1)
     os.dup2(files.output, 2)
@@ -65,16 +65,13 @@ def serve(number: int, connection: Connection, files: Files) -> None:
 def _exit_with_parent() -> None:
     """End this process when its parent dies, whatever it is doing.
 
-    The thread ends it when the process of the pool dies, as soon as no other thread keeps the interpreter. The signal
-    comes even then: from the fork server, which dies with the process of the pool.
+    The parent holds the other end of a pipe. When it dies, the kernel sends a signal, whose default action ends this
+    process even while a function of C keeps the interpreter. The fork server dies once no rank is left.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent_process = multiprocessing.parent_process()
-
-    def exit_after_parent() -> None:
-        if parent_process:
-            parent_process.join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a rank of a pool is started by the pool"
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, fcntl.fcntl(parent.sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+    if not parent.is_alive():  # died before
         os._exit(1)
-
-    threading.Thread(target=exit_after_parent, name="dies with its parent", daemon=True).start()
