@@ -8,7 +8,7 @@ import torch
 from torch.optim import SGD, Optimizer
 
 from inbackward_conformance import OwnOptimizer
-from inbackward_conformance.adapters.tutorial import TutorialRecipe
+from recipe import TutorialRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-import torch
-from torch import nn
 
 from conftest import read_record
-from inbackward_conformance.adapters.attached import AttachedOptimizers, smallest_module_with
 from inbackward_conformance.adapters.find import UnusableImplementation, find_implementation
 from inbackward_conformance.adapters.implementation import Implementation
-from inbackward_conformance.adapters.tutorial import TutorialRecipe
-from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import BrokenPromise, NotOffered, Outcome
 from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward, ClippedBackward
 from inbackward_conformance.specification import specification
+from recipe import TutorialRecipe
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).parents[1]
 ADAM = Assignment("Adam", {"lr": 0.01})
@@ -51,26 +49,6 @@ def test_the_recipe_of_the_tutorial_never_steps_a_second_optimizer() -> None:
 def test_what_the_recipe_cannot_say_is_not_offered(assignment: Assignment) -> None:
     with pytest.raises(NotOffered, match="the recipe"):
         check_of(TutorialRecipe)(replace(PLAN, assignments=(assignment,)))
-
-
-def test_optimizers_are_listed_for_as_long_as_something_else_keeps_them() -> None:
-    model, attached = MLP(), AttachedOptimizers()
-    last, first = (torch.optim.SGD(model[number].parameters()) for number in (4, 0))
-    attached.add(last)
-    attached.add(first)
-    assert attached.of(model) == [first, last]
-    assert attached.of(model[4]) == [last]
-    assert attached.of(model[2]) == []
-    del last
-    gc.collect()
-    assert attached.of(model) == [first]
-
-
-def test_the_module_to_hook_is_the_smallest_that_holds_the_parameters() -> None:
-    model = MLP()
-    assert smallest_module_with(model, model[2].parameters()) is model[2]
-    assert smallest_module_with(model, [model[0].weight, model[2].weight]) is model
-    assert smallest_module_with(model, nn.Linear(1, 1).parameters()) is model
 
 
 class CountsElsewhere(TutorialRecipe):

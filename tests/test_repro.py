@@ -19,8 +19,8 @@ from inbackward_conformance.outcome import Compared, Difference
 from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward
 from inbackward_conformance.plan.literals import read
-from inbackward_conformance.repro.call_templates import CallTemplates, CannotWrite
-from inbackward_conformance.repro.failure import Failure
+from inbackward_conformance.repro.call_templates import CallTemplates
+from inbackward_conformance.repro.failure import CannotWrite, Failure
 from inbackward_conformance.repro.from_record import find_failure
 from inbackward_conformance.repro.reproduce import source_of_failure
 from inbackward_conformance.repro.run_script import End, unlike_the_record

@@ -8,12 +8,12 @@ import pytest
 
 from conftest import Suite
 from inbackward_conformance.adapters.implementation import Implementation
-from inbackward_conformance.adapters.tutorial import TutorialRecipe
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.checking.standard_runs import StandardRuns
 from inbackward_conformance.plan import Assignment, Plan
 from inbackward_conformance.plan.events import Backward
 from inbackward_conformance.specification import specification
+from recipe import TutorialRecipe
 
 PLAN = Plan("MLP", (Assignment("SGD", {"lr": 0.1}),), (Backward(),))
 

@@ -33,9 +33,9 @@ from inbackward_conformance.plan.events import Event, LoadSharded, PerRank, Save
 from inbackward_conformance.plan.literals import read
 from inbackward_conformance.ranks.job import Job, Rank, values_of
 from inbackward_conformance.ranks.pool import Pool
-from inbackward_conformance.repro.call_templates import CallTemplates, CannotWrite
+from inbackward_conformance.repro.call_templates import CallTemplates
 from inbackward_conformance.repro.comparison import Comparison
-from inbackward_conformance.repro.failure import Failure
+from inbackward_conformance.repro.failure import CannotWrite, Failure
 from inbackward_conformance.repro.file import COMMON_IMPORTS
 from inbackward_conformance.repro.plan_script import PlanScript
 from inbackward_conformance.repro.script import Script

@@ -164,7 +164,7 @@ def number_of_ranks(text: str) -> int:
 def print_script(args: argparse.Namespace) -> None:
     """Print a script that reproduces a recorded failure."""
     from inbackward_conformance.adapters.find import UnusableImplementation  # noqa: PLC0415 (the other commands need none)
-    from inbackward_conformance.repro.call_templates import CannotWrite  # noqa: PLC0415
+    from inbackward_conformance.repro.failure import CannotWrite  # noqa: PLC0415
     from inbackward_conformance.repro.from_record import find_failure  # noqa: PLC0415
     from inbackward_conformance.repro.reproduce import source_of_failure  # noqa: PLC0415
 

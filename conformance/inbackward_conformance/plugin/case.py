@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from inbackward_conformance.report.expected import ExpectedFailure
+    from inbackward_conformance.report.expectations_file import ExpectedFailure
 
 PROPERTY = "inbackward_case"
 """The user property that carries the record of a case to the controller of xdist."""

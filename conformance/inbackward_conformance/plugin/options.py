@@ -12,7 +12,8 @@ import pytest
 from inbackward_conformance.adapters.find import UnusableImplementation, version_of
 from inbackward_conformance.plugin.select import BadSelection, Selection, read_selection
 from inbackward_conformance.plugin.session import ConformanceSession
-from inbackward_conformance.report.expected import BadExpectations, load_expectations
+from inbackward_conformance.report.expectations_file import BadExpectations
+from inbackward_conformance.report.expected import load_expectations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import stand_ins
 from inbackward_conformance.repro.bound_optimizers import BoundOptimizers
-from inbackward_conformance.repro.call_templates import CannotWrite
+from inbackward_conformance.repro.failure import CannotWrite
 from inbackward_conformance.repro.file import script
 from inbackward_conformance.repro.inline import Inlined, is_plain
 from inbackward_conformance.repro.spell_out import FIXTURES, UNKNOWN_PLAN, SpellOut

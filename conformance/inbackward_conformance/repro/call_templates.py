@@ -1,4 +1,4 @@
-"""The calls of an implementation as source: by the call templates of its adapter, or by importing what was tested.
+"""The calls of an implementation as source: by call templates, by its adapter's own source, or by importing it.
 
 An adapter has its call templates in the attribute `spelling`: an expression for each call, and under `import` the
 statements that these need, which keep their order and their comments.
@@ -9,8 +9,11 @@ statements that these need, which keep their order and their comments.
         "optimizers": "lion.attached_to({module})",
     }
 
-Names in braces are those of the arguments in the adapter; `{options}` stands for keyword arguments. Without call
-templates, a script imports the module, class or instance that was tested, and calls it.
+Names in braces are those of the arguments in the adapter; `{options}` stands for keyword arguments.
+
+An adapter that is a module may say `spelling = "source"`. Then scripts have copies of its functions that they call, and
+of everything in the module that these refer to. Without `spelling`, a script imports the module, class or instance that
+was tested, and calls it.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.adapters.find import CALL_NAMES, find_implementation, known_implementations
 from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.repro.failure import CannotWrite
+from inbackward_conformance.repro.inline import Inlined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,8 +49,8 @@ STATE_OF_ARGUMENTS = {"optimizer": "optimizer", "param": "param"}
 """The arguments of `state_of`, where variables have these names."""
 
 
-class CannotWrite(LookupError):
-    """A part of a failing case cannot be written as source."""
+SOURCE = "source"
+"""The `spelling` of a module whose functions scripts have copies of."""
 
 
 class CallTemplates:
@@ -53,21 +58,31 @@ class CallTemplates:
 
     Attributes:
         target: the implementation.
-        imports: the statements that the calls need, up to the last import.
-        definitions: the statements after these.
+        copied: its functions that were written so far, with what they refer to, where scripts have copies of them.
     """
 
     def __init__(self, name: str) -> None:
         self.target = find_implementation(name)
-        templates: Mapping[str, str] = getattr(self.target, "spelling", {})
+        self.copied = Inlined(rewrite=_without_not_offered)
+        spelling: Mapping[str, str] | str = getattr(self.target, "spelling", {})
+        self._is_copied = spelling == SOURCE
+        if self._is_copied and not inspect.ismodule(self.target):
+            raise CannotWrite(f"`spelling = {SOURCE!r}` is for an adapter that is a module; give call templates")
+        self._templates: Mapping[str, str] = {} if isinstance(spelling, str) else spelling
         entry = known_implementations().get(name)
-        importing, self._object = _imported(entry.value if entry else name, self.target)
-        needed = textwrap.dedent(templates.get("import", "") if templates else importing)
+        importing, self._prefix = _imported(entry.value if entry else name, self.target)
+        if self._is_copied:
+            importing, self._prefix = "", ""
+        needed = textwrap.dedent(self._templates.get("import", "") if self._templates else importing)
         try:
-            self.imports, self.definitions = _split_after_imports(needed)
+            self._imports, self.definitions = _split_after_imports(needed)
         except SyntaxError as error:
             raise CannotWrite(f"`spelling['import']` is no source ({error}): {needed}") from error
-        self._templates = templates
+
+    @property
+    def imports(self) -> str:
+        """The statements that the calls need, up to the last import; `definitions` has those after it."""
+        return "\n".join(filter(None, [self._imports, *self.copied.imports]))
 
     @property
     def declared(self) -> Declarations:
@@ -89,7 +104,9 @@ class CallTemplates:
             template = self._templates[call]
         elif not self._templates and (name := self._name_of(call)):
             places = [f"{name}={{{name}}}" if name == "register_hook" else f"{{{name}}}" for name in arguments]
-            template = f"{self._object}.{name}({', '.join([*places, '{options}'])})"
+            template = f"{self._prefix}{name}({', '.join([*places, '{options}'])})"
+            if self._is_copied:
+                self.copied.add_named(self.target, name)
         elif call in DEFAULTS:
             template = DEFAULTS[call]
         else:
@@ -145,11 +162,36 @@ def _is_import(node: ast.AST) -> bool:
 
 
 def _imported(value: str, target: Any) -> tuple[str, str]:
-    """Return the source that imports `target`, and the expression for it."""
+    """Return the source that imports `target`, and what stands before the name of a call."""
     module, _, attribute = value.partition(":")
     if not attribute:
-        return f"import {module}", module
+        return f"import {module}", f"{module}."
     line = f"from {module} import {attribute.partition('.')[0]}"
     if inspect.isclass(target):
-        return f"{line}\nadapter = {attribute}()", "adapter"
-    return line, attribute
+        return f"{line}\nadapter = {attribute}()", "adapter."
+    return line, f"{attribute}."
+
+
+def _without_not_offered(node: ast.AST) -> ast.AST:
+    """Return a definition without the statements that say what is not offered: a case that has failed met none."""
+    remaining: ast.AST = _NotOffered().visit(node)
+    return ast.fix_missing_locations(remaining)
+
+
+class _NotOffered(ast.NodeTransformer):
+    """Removes `if …: raise NotOffered(…)`; elsewhere it raises an error of Python's own."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        match node:
+            case ast.If(body=[ast.Raise(exc=ast.Call(func=ast.Name("NotOffered")))], orelse=[]):
+                return None
+        return self.generic_visit(node)
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name("NotImplementedError", node.ctx) if node.id == "NotOffered" else node
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        if isinstance(node, ast.For | ast.With | ast.If | ast.FunctionDef) and not node.body:
+            node.body = [ast.Pass()]
+        return node

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from inbackward_conformance.specification import Requirement
 
 
+class CannotWrite(LookupError):
+    """A part of a failing case cannot be written as source."""
+
+
 AT_THE_END = Difference(Compared.PARAMETERS)
 """What a script compares if the difference is unknown."""
 

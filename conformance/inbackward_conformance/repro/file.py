@@ -55,7 +55,7 @@ from torch.testing import assert_close
 def script(failure: Failure, templates: CallTemplates, imports: Iterable[str], parts: Iterable[str]) -> str:
     """Return the text of a script with the source in `imports` and `parts`, and what `templates` need."""
     setting = [REPEATABLE.strip()] * accelerator.is_accelerator(failure.device)
-    source = remove_unused("\n\n\n".join(part for part in [*setting, *parts] if part))
+    source = remove_unused("\n\n\n".join(part for part in [*setting, *templates.copied.definitions, *parts] if part))
     below = f"{templates.definitions}\n\n\n{source}"
     sort = _can_be_sorted(templates.imports, names_read(below))
     blocks = [

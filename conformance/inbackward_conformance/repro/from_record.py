@@ -8,8 +8,7 @@ import inbackward_conformance.plan.events  # noqa: F401 (`read` looks their clas
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.plan.literals import read
 from inbackward_conformance.report.read_record import BadRecord, read_record
-from inbackward_conformance.repro.call_templates import CannotWrite
-from inbackward_conformance.repro.failure import AT_THE_END, Failure
+from inbackward_conformance.repro.failure import AT_THE_END, CannotWrite, Failure
 from inbackward_conformance.specification import specification
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Copies definitions of the suite, and everything that they refer to, into a script.
+"""Copies definitions of the suite or of an adapter, and everything that they refer to, into a script.
 
 Annotations, docstrings of functions and pytest marks are left out to keep scripts short. Imports from other packages
 are copied as they are.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.plan.literals import expression
-from inbackward_conformance.repro.call_templates import CannotWrite
+from inbackward_conformance.repro.failure import CannotWrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -57,6 +57,16 @@ class Inlined:
     def add(self, definition: Any) -> None:
         """Add a class or function of the suite."""
         self._add(sys.modules[definition.__module__], definition.__qualname__.partition(".")[0])
+
+    def add_named(self, module: ModuleType, name: str) -> None:
+        """Add what a module binds to a name at its top level.
+
+        Raises:
+            CannotWrite: the module has no statement there that binds it.
+        """
+        if name not in _top_level(module):
+            raise CannotWrite(f"{module.__name__} binds {name!r} in no statement at its top level")
+        self._add(module, name)
 
     def add_import(self, statement: str) -> None:
         """Add an import statement, unless it is there."""

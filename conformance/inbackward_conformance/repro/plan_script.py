@@ -24,8 +24,9 @@ from inbackward_conformance.plan.events import (
 )
 from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import sources
-from inbackward_conformance.repro.call_templates import STATE_OF_ARGUMENTS, CannotWrite
+from inbackward_conformance.repro.call_templates import STATE_OF_ARGUMENTS
 from inbackward_conformance.repro.comparison import Comparison, exit_on_refusal
+from inbackward_conformance.repro.failure import CannotWrite
 from inbackward_conformance.repro.file import script
 from inbackward_conformance.repro.inline import Inlined
 from inbackward_conformance.repro.loops.in_backward import InBackwardSource

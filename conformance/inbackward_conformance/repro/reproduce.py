@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.repro.body_script import body_script
-from inbackward_conformance.repro.call_templates import CallTemplates, CannotWrite
+from inbackward_conformance.repro.call_templates import CallTemplates
+from inbackward_conformance.repro.failure import CannotWrite
 from inbackward_conformance.repro.from_record import failure_of
 from inbackward_conformance.repro.plan_script import plan_script
 from inbackward_conformance.repro.run_script import run_script, unlike_the_record

@@ -16,7 +16,7 @@ from inbackward_conformance.plan import Assignment, Group, Plan
 from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import sources
 from inbackward_conformance.repro.bound_optimizers import import_of
-from inbackward_conformance.repro.call_templates import CannotWrite
+from inbackward_conformance.repro.failure import CannotWrite
 from inbackward_conformance.repro.loops.loop import AssignmentSource
 
 if TYPE_CHECKING:

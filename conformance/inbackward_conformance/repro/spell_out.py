@@ -7,7 +7,8 @@ import inspect
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.adapters.implementation import Implementation
-from inbackward_conformance.repro.call_templates import STATE_OF_ARGUMENTS, CannotWrite
+from inbackward_conformance.repro.call_templates import STATE_OF_ARGUMENTS
+from inbackward_conformance.repro.failure import CannotWrite
 
 if TYPE_CHECKING:
     from inbackward_conformance.repro.call_templates import CallTemplates

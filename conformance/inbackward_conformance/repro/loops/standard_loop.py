@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import sources
-from inbackward_conformance.repro.call_templates import CannotWrite, torch_call
+from inbackward_conformance.repro.call_templates import torch_call
+from inbackward_conformance.repro.failure import CannotWrite
 from inbackward_conformance.repro.loops.loop import for_each, loading
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.plan import events
-from inbackward_conformance.repro.call_templates import CannotWrite
+from inbackward_conformance.repro.failure import CannotWrite
 from inbackward_conformance.repro.sources import ANOTHER_OPTIMIZER
 from inbackward_conformance.repro.write.dispatch import write
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from inbackward_conformance.plan import ALL, events
 from inbackward_conformance.repro import sources
-from inbackward_conformance.repro.call_templates import CannotWrite
+from inbackward_conformance.repro.failure import CannotWrite
 from inbackward_conformance.repro.write.dispatch import write
 
 if TYPE_CHECKING:

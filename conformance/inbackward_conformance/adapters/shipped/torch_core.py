@@ -6,10 +6,7 @@ import inspect
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch.distributed.algorithms.ddp_comm_hooks.optimizer_overlap_hooks import (
-    _hook_then_optimizer,
-    _OptimizerHookState,
-)
+from torch.distributed.algorithms.ddp_comm_hooks import optimizer_overlap_hooks as overlap
 from torch.distributed.optim.apply_optimizer_in_backward import (
     _apply_optimizer_in_backward,
     _get_in_backward_optimizers,
@@ -22,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import Tensor, nn
+    from torch.nn.parallel import DistributedDataParallel
     from torch.optim import Optimizer
 
 
@@ -31,34 +29,26 @@ class TorchCore:
     apply = staticmethod(_apply_optimizer_in_backward)
     distribution = "torch"
     spelling: ClassVar = {
-        "import": (
-            "from torch.distributed.algorithms.ddp_comm_hooks.optimizer_overlap_hooks import "
-            "_hook_then_optimizer, _OptimizerHookState\n"
-            "from torch.distributed.optim import _apply_optimizer_in_backward, _get_in_backward_optimizers\n"
-            "from torch.distributed.optim.utils import functional_optim_map"
-        ),
-        "apply": (
-            "_apply_optimizer_in_backward("
-            "{optimizer_class}, {params}, {optimizer_kwargs}, register_hook={register_hook})"
-        ),
+        "import": """
+            from torch.distributed.algorithms.ddp_comm_hooks import optimizer_overlap_hooks as overlap
+            from torch.distributed.optim import _apply_optimizer_in_backward, _get_in_backward_optimizers
+            from torch.distributed.optim.utils import functional_optim_map
+        """,
+        "apply": "_apply_optimizer_in_backward("
+        "{optimizer_class}, {params}, {optimizer_kwargs}, register_hook={register_hook})",
         "optimizers": "_get_in_backward_optimizers({module})",
         "functional_optimizer": "functional_optim_map[{optimizer_class}]({params}, {options})",
         "param_groups": "[{functional_optimizer}.defaults]",
-        "hook_then_optimizer": (
-            "{ddp}.register_comm_hook("
-            "{state}, _hook_then_optimizer({comm_hook}, _OptimizerHookState({functional_optimizer}, {params})))"
-        ),
+        "hook_then_optimizer": "{ddp}.register_comm_hook({state}, overlap._hook_then_optimizer("
+        "{comm_hook}, overlap._OptimizerHookState({functional_optimizer}, {params})))",
     }
 
     def optimizers(self, module: nn.Module) -> list[Optimizer]:
-        """Return the optimizers that are attached to the parameters of `module`."""
-        optimizers: list[Optimizer] = _get_in_backward_optimizers(module)
-        return optimizers
+        return list(_get_in_backward_optimizers(module))
 
     def functional_optimizer(
         self, optimizer_class: type[Optimizer], params: Iterable[Tensor], **options: Any
     ) -> TorchFunctional:
-        """Return torch's functional class for `optimizer_class`."""
         functional_class = functional_optim_map.get(optimizer_class)
         if functional_class is None:
             raise NotOffered(f"no functional {optimizer_class.__name__}")
@@ -69,15 +59,14 @@ class TorchCore:
 
     def hook_then_optimizer(
         self,
-        ddp: nn.Module,
+        ddp: DistributedDataParallel,
         comm_hook: Any,
         state: Any,
         functional: Any,
         params: Iterable[Tensor] | None = None,
     ) -> None:
-        """Register torch's hook that runs the communication hook, then the optimizer."""
-        optimizer_state = _OptimizerHookState(functional, params)
-        ddp.register_comm_hook(state, _hook_then_optimizer(comm_hook, optimizer_state))  # type: ignore[operator]
+        optimizer_state = overlap._OptimizerHookState(functional, params)  # noqa: SLF001
+        ddp.register_comm_hook(state, overlap._hook_then_optimizer(comm_hook, optimizer_state))  # noqa: SLF001
 
 
 class TorchFunctional:
