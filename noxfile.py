@@ -1,7 +1,7 @@
 """The project's sessions: `nox -l` lists them, `nox -s NAME` runs one, CI calls nothing else.
 
 Most share one environment, which the session `dev-…` makes: torch is installed once. Those that need other libraries
-have their own: `architectures`, `browser`, `matrix`, `recipes`, `third_party`, `torch_…` and `wheel`.
+have their own: `architectures`, `browser`, `docs`, `matrix`, `recipes`, `third_party`, `torch_…` and `wheel`.
 """
 
 import os
@@ -38,8 +38,16 @@ LIBRARIES = {
     "torch": (["reference", "reference-handed", "torch", "tutorial"], [], []),
     "optimi": (["optimi"], ["torch-optimi==0.3.3"], []),
     "torchtune": (["torchtune"], ["torchtune==0.6.1"], ["torchao==0.13.0"]),
+    "torchtitan": (["torchtitan"], ["tokenizers==0.23.3", "triton==3.9.0", "tyro==1.0.17"], ["torchtitan==0.2.2"]),
+    "torchrec": (["torchrec"], [], ["torchrec==1.9.2"]),
+    "lomo": (["lomo"], ["lomo-optim==0.1.1", "transformers==5.24.0"], []),
+    "heavyball": (["heavyball"], ["heavyball==3.2.1"], []),
+    "prodigy-plus": (["prodigy-plus"], ["prodigy-plus-schedule-free==2.0.1"], []),
+    "adv-optm": (["adv-optm"], ["adv-optm==2.5.16"], []),
 }
 """Implementations of an environment, what they need, and what of that is installed without its dependencies."""
+
+OF_MATRIX = ("--accept", "--anew")
 
 FROM_SITE_PACKAGES = """
 import importlib.util, pathlib, sysconfig
@@ -199,8 +207,42 @@ def bench(session: nox.Session) -> None:
     [nox.param(*library, id=name) for name, library in LIBRARIES.items()],
 )
 def matrix(session: nox.Session, implementations: list[str], requirements: list[str], alone: list[str]) -> None:
-    """Run the suite on libraries of others, here and on ranks, each in its own environment; make one page."""
+    """Run the suite on libraries of others, here and on ranks, each in its own environment; make one page.
+
+    What follows `--` goes to pytest, but for `--accept`, which keeps the results for the documentation, and `--anew`,
+    which also repeats runs whose records are there.
+    """
     session.install("-c", str(CONSTRAINTS), "-e", ".[conformance]")
+    install_libraries(session, requirements, alone)
+    folder = ROOT / "build" / "matrix"
+    known = [name for names, _, _ in LIBRARIES.values() for name in names]
+    records = [folder / f"{name}{part}.jsonl" for name in known for part in ("", "-distributed")]
+    options = ["-q", "-p", "no:randomly", "-n", "2", "--case-seconds", "300"]
+    options += [each for each in session.posargs if each not in OF_MATRIX]
+    chosen = [*implementations, *(["--anew"] if "--anew" in session.posargs else [])]
+    try:
+        session.run("python", str(ROOT / "ci" / "record_each.py"), str(folder), *chosen, "--", *options)
+    finally:
+        there = [str(record) for record in records if record.exists()]
+        session.run("python", "-m", "inbackward_conformance", "matrix", *there, "-o", str(ROOT / "build/matrix.html"))
+    if "--accept" in session.posargs:
+        session.run("python", str(ROOT / "ci" / "keep_results.py"), str(folder), *implementations)
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=True, default=False, requires=[DEV])
+@nox.parametrize(
+    ("implementations", "requirements", "alone"),
+    [nox.param(*library, id=name) for name, library in LIBRARIES.items()],
+)
+def findings(session: nox.Session, implementations: list[str], requirements: list[str], alone: list[str]) -> None:
+    """Run the script of every finding by a Python that has its library and not the suite: each shows its difference."""
+    session.install("-c", str(CONSTRAINTS), "torch")
+    install_libraries(session, requirements, alone)
+    run_in_dev(session, str(ROOT / "ci" / "run_findings.py"), str(Path(session.bin, "python")), *implementations)
+
+
+def install_libraries(session: nox.Session, requirements: list[str], alone: list[str]) -> None:
+    """Install what some implementations need; what of that is `alone`, without its dependencies."""
     try:
         if requirements:
             session.install("-c", str(CONSTRAINTS), *requirements)
@@ -208,15 +250,6 @@ def matrix(session: nox.Session, implementations: list[str], requirements: list[
             session.install("--no-deps", *alone)
     except CommandFailed:  # a record says what that comes to
         session.warn(f"cannot be installed here: {', '.join(requirements + alone)}")
-    folder = ROOT / "build" / "matrix"
-    known = [name for names, _, _ in LIBRARIES.values() for name in names]
-    records = [folder / f"{name}{part}.jsonl" for name in known for part in ("", "-distributed")]
-    options = ["-q", "-p", "no:randomly", "-n", "2", *session.posargs]
-    try:
-        session.run("python", str(ROOT / "ci" / "record_each.py"), str(folder), *implementations, "--", *options)
-    finally:
-        there = [str(record) for record in records if record.exists()]
-        session.run("python", "-m", "inbackward_conformance", "matrix", *there, "-o", str(ROOT / "build/matrix.html"))
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)
@@ -295,8 +328,24 @@ def third_party(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation, with warnings as errors, and check that its links lead somewhere: `build/docs`."""
+    tools = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "docs")
+    session.install("-c", str(CONSTRAINTS), "-e", ".[conformance]", *tools)
+    source, site = ROOT / "build" / "docs-source", ROOT / "build" / "docs"
+    session.run("python", "-m", "docs.site", str(source))
+    shutil.rmtree(site, ignore_errors=True)
+    options = ["-q", "-n", "-W", "--keep-going", "-E", "-d", str(ROOT / "build" / "docs-doctrees")]
+    session.run("python", "-m", "sphinx", *options, str(source), str(site))
+    session.run("python", "-m", "docs.site.check_links", str(site))
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=True, default=False, requires=["docs"])
 def browser(session: nox.Session) -> None:
-    """Drive the page of records in Chromium, and check its accessibility with axe; what follows `--` goes to pytest."""
+    """Drive the documentation and the page of records in Chromium, and check their accessibility with axe.
+
+    What follows `--` goes to pytest.
+    """
     chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if chromium is None:
         session.skip(f"no browser: install one of {', '.join(CHROMIUM)} (Debian: apt-get install chromium)")
@@ -310,8 +359,10 @@ def browser(session: nox.Session) -> None:
         env["INBACKWARD_AXE"] = str(prefix / "node_modules" / "axe-core" / "axe.min.js")
     else:
         session.warn("no npm: accessibility is NOT checked")
-    page = ["tests/browser/matrix_page.py", "--confcutdir", "tests/browser"]  # our other tests want torch
-    session.run("python", "-m", "pytest", "-rs", *page, *session.posargs, env=env)
+    env["INBACKWARD_SITE"] = str(ROOT / "build" / "docs")
+    pages = ["tests/browser/matrix_page.py", "tests/browser/docs_site.py"]
+    options = ["-rs", "--confcutdir", "tests/browser"]  # our other tests want torch
+    session.run("python", "-m", "pytest", *options, *pages, *session.posargs, env=env)
 
 
 def install_wheels(session: nox.Session, scratch: str, *projects: Path) -> None:

@@ -19,22 +19,27 @@ extensions = [
 ]
 
 # Pages
-myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]
+myst_enable_extensions = ["attrs_inline", "colon_fence"]
 myst_heading_anchors = 4
 exclude_patterns = ["_extra"]
 
 # Docstrings: single backticks are code there, as in Markdown.
 default_role = "literal"
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 python_maximum_signature_line_length = 88
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 nitpicky = True
-# Types of other projects, whose documentation a build without a network can't link to, and types that have no page.
-nitpick_ignore_regex = [("py:.*", r"(torch|collections|os|nn|dist|Any|Optimizer|Tensor|Iterable|Callable)\b.*")]
+# Types of other projects, whose documentation a build without a network can't link to, and aliases and types without a
+# page of their own.
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|collections|os|nn|dist|Any|Optimizer|Tensor|Iterable|Callable)\b.*"),
+    ("py:class", r"ParamsT|DistributedDataParallel|FullyShardedDataParallel|CommHook|Group|State|ComputeLoss"),
+    ("py:class", r"inbackward_conformance\.outcome\.(Outcome|Difference)"),
+    ("py:exc", "UnusableImplementation"),
+]
 
 # Code
 copybutton_exclude = ".linenos, .gp, .go"
@@ -57,10 +62,10 @@ html_theme_options = {
     "navigation_with_keys": False,
     "show_nav_level": 1,
     "show_toc_level": 2,
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": [], "matrix": []},
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {"index": []}
+html_sidebars: dict[str, list[str]] = {"index": [], "matrix": []}

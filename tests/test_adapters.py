@@ -99,7 +99,7 @@ def test_its_own_class_may_raise_in_a_step_of_the_standard_loop_but_not_when_it_
 @pytest.mark.parametrize("name", ["optimi", "torchtune"])
 def test_a_library_that_is_not_installed_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, f"inbackward_conformance.adapters.{name}", raising=False)
+    monkeypatch.delitem(sys.modules, f"inbackward_conformance.adapters.shipped.{name}", raising=False)
     with pytest.raises(UnusableImplementation, match=rf"cannot be imported .*ModuleNotFoundError.*{name}"):
         find_implementation(name)
 
@@ -118,6 +118,20 @@ def test_what_cannot_be_imported_is_recorded_as_not_run(tmp_path: Path) -> None:
     here, on_ranks = chapters
     assert "ddp" in on_ranks - here
     assert "sharing" in here - on_ranks
+
+
+def test_a_run_whose_record_is_there_is_not_repeated(tmp_path: Path) -> None:
+    """So that a run of many implementations goes on after an interruption."""
+    command = [sys.executable, str(ROOT / "ci" / "record_each.py"), str(tmp_path), "torch"]
+    options = ["--", "-q", "-p", "no:randomly", "-k", "test_sharing and two_names"]
+    report, told = tmp_path / "torch.jsonl", "torch, here: the record is there (torch.jsonl)"
+    first = subprocess.run([*command, *options], text=True, capture_output=True, check=False)
+    (verdict,) = read_record(report)[-1]["implementations"].values()
+    assert told not in first.stdout
+    assert verdict["conforms"] == 1
+    again = subprocess.run([*command, *options], text=True, capture_output=True, check=False)
+    assert told in again.stdout
+    assert "torch, on ranks: the record is there" not in again.stdout, "no test was selected there"
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inbackward_conformance.findings.command import add_findings
 from inbackward_conformance.own_model.command import add_check
 from inbackward_conformance.ranks import NotUnderTorchrun
 from inbackward_conformance.report.matrix.render import Format, render
@@ -84,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     repro.add_argument("--case", metavar="ID", help="which case; the first one that failed by default")
     repro.set_defaults(run=print_script)
 
+    add_findings(commands)
     add_check(commands)
 
     distributed = commands.add_parser(

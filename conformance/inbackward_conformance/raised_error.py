@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 UNREADABLE = "(its message cannot be read)"
+
+_MENTIONS_STEPS = re.compile(r"\b(already|been|was|were) (stepped|updated)\b", re.IGNORECASE)
 
 _OF_THE_RUN = frozenset({__name__.partition(".")[0], "_pytest", "hypothesis"})
 """Packages whose own exceptions that are no `Exception` end a case or a run: a time limit, for example."""
@@ -40,6 +44,11 @@ def error_in_stage(error: BaseException) -> BaseException:
         return error
     module = str(traceback.tb_frame.f_globals.get("__name__"))
     return error_in_stage(error.__cause__) if module.startswith("torch.distributed.pipelining.") else error
+
+
+def mentions_steps(error: BaseException) -> bool:
+    """Return whether the message of `error` says that parameters were stepped."""
+    return bool(_MENTIONS_STEPS.search(message_of(error)))
 
 
 def writable(text: str) -> str:

@@ -7,10 +7,11 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from docs.site.links import link_pages, link_requirements, show_pictures, source_page
+from docs.site.links import link_pages, link_requirements, name_anchors, show_pictures, source_page
 from docs.site.pages import GENERATED, pages_of, toctree
 from docs.site.requirements import printed, requirement_pages
-from docs.site.results import page_of_everything, read_records, standings, verdicts
+from docs.site.results import findings_text, page_of_everything, read_records, standings, verdicts
+
 from inbackward_conformance.specification import specification
 
 if TYPE_CHECKING:
@@ -23,8 +24,13 @@ EXTRA = "_extra"
 """What is copied to the site as it is."""
 
 
-def assemble(root: Path, target: Path) -> dict[str, str]:
+def assemble(root: Path, target: Path, records: Path) -> dict[str, str]:
     """Write all pages and what they need into `target`, which is emptied first. Return the texts of the pages.
+
+    Args:
+        root: the repository.
+        target: the folder to write to.
+        records: the folder of records.
 
     Raises:
         NoSuchFile: if a page links to what is not in the repository.
@@ -36,8 +42,9 @@ def assemble(root: Path, target: Path) -> dict[str, str]:
         shutil.copy(path, target)
     shutil.copytree(docs / "_static", target / "_static")
 
-    pages = pages_of(root)
-    matrix = read_records(docs / "records", target / EXTRA / "records")
+    texts = dict(requirement_pages(root / "tests" / "mutants" / "traces.json"))
+    pages = pages_of(root) | {f"docs/{page}.md": page for page in texts}
+    matrix = read_records(records, target / EXTRA / "records")
     if matrix:
         (target / EXTRA / "everything.html").write_text(page_of_everything(matrix), encoding="utf-8")
     findings = [page.partition("/")[2] for page in pages.values() if page.startswith("findings/")]
@@ -45,19 +52,19 @@ def assemble(root: Path, target: Path) -> dict[str, str]:
         "verdicts": lambda _: verdicts(matrix),
         "standings": lambda _: standings(matrix, findings),
         "everything": lambda _: EVERYTHING if matrix else "",
+        "findings": lambda _: findings_text(pages.values()),
         "help": help_of,
-        "diagram": lambda name: f"```{{raw}} html\n:file: {docs / '_diagrams' / name}\n```",
+        "diagram": lambda name: diagram(docs / "_diagrams" / name),
     }
 
-    texts: dict[str, str] = {}
+    written = {file: page for file, page in pages.items() if file not in GENERATED and page not in texts}
+    named = {file: name_anchors((root / file).read_text(encoding="utf-8"), page) for file, page in written.items()}
+    anchors = {file: found for file, (_, found) in named.items()}
     sources: set[str] = set()
-    for file, page in pages.items():
-        if file not in GENERATED:
-            text = (root / file).read_text(encoding="utf-8")
-            text, linked = link_pages(text, file, pages, lambda path: (root / path).is_file())
-            sources |= linked
-            texts[page] = PLACE.sub(lambda found: places[found["what"]](found["argument"] or ""), show_pictures(text))
-    texts |= requirement_pages(root / "tests" / "mutants" / "traces.json")
+    for file, page in written.items():
+        text, linked = link_pages(named[file][0], file, pages, anchors, lambda path: (root / path).is_file())
+        sources |= linked
+        texts[page] = PLACE.sub(lambda found: places[found["what"]](found["argument"] or ""), show_pictures(text))
     texts = {page: link_requirements(text, specification()) for page, text in texts.items()}
     texts |= {source_page(file): _shown(root / file, file) for file in sorted(sources)}
     for page, text in texts.items():
@@ -71,6 +78,14 @@ EVERYTHING = """\
 ```{raw} html
 <p><a class="btn btn-primary" href="everything.html">Open all results</a></p>
 ```"""
+
+
+def diagram(path: Path) -> str:
+    """Return a drawing as a part of the page, so that it follows the theme; a narrow window scrolls it."""
+    drawing = path.read_text(encoding="utf-8")
+    return (
+        f'```{{raw}} html\n<div class="scrolls" tabindex="0" role="group" aria-label="Diagram">\n{drawing}</div>\n```'
+    )
 
 
 def help_of(command: str) -> str:
@@ -92,4 +107,4 @@ def _shown(path: Path, file: str) -> str:
     code = path.read_text(encoding="utf-8")
     language = LANGUAGES.get(path.suffix, "text")
     fence = "`" * max(4, max(map(len, re.findall("`+", code)), default=0) + 1)
-    return f"---\norphan: true\n---\n\n# {file}\n\n{fence}{language}\n{code}{fence}\n"
+    return f"---\norphan: true\nnosearch: true\n---\n\n# {file}\n\n{fence}{language}\n{code}{fence}\n"

@@ -26,11 +26,12 @@ SECTIONS = {
     "get-started": ["why", "how"],
     "library": ["bench", "scale"],
     "authors": ["tutorial", "failures"],
-    "matrix": ["torch", "findings"],
+    "matrix": ["findings", "torch"],
+    "findings/index": ["findings/*"],
     "api/index": ["api/inbackward", "api/conformance", "api/command-line"],
     "contributing": ["ci", "changelog"],
 }
-"""The pages below a page, in order; `findings` stands for the pages in `docs/findings`, if there are any."""
+"""The pages below a page, in order. `findings` is the index of `docs/findings`, `findings/*` all others, if any."""
 
 TITLES = {
     "library": "Train",
@@ -47,7 +48,9 @@ TITLES = {
 def pages_of(root: Path) -> dict[str, str]:
     """Return the page of each file of the repository that has one."""
     own = sorted((root / "docs").rglob("*.md"))
-    return {str(path.relative_to(root)): str(path.relative_to(root / "docs").with_suffix("")) for path in own} | ELSEWHERE
+    return {
+        str(path.relative_to(root)): str(path.relative_to(root / "docs").with_suffix("")) for path in own
+    } | ELSEWHERE
 
 
 def toctree(page: str, pages: set[str]) -> str:
@@ -60,7 +63,7 @@ def toctree(page: str, pages: set[str]) -> str:
 
 
 def _expand(name: str, pages: set[str]) -> list[str]:
-    if name != "findings":
+    if not name.startswith("findings"):
         return [name]
-    found = sorted(page for page in pages if page.startswith("findings/"))
-    return ["findings/index"] if "findings/index" in found else found
+    found = sorted(page for page in pages if page.startswith("findings/") and page != "findings/index")
+    return ["findings/index"] if name == "findings" and "findings/index" in pages else found

@@ -8,6 +8,7 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from docs.site.links import anchor_of
+
 from inbackward_conformance.__main__ import main
 from inbackward_conformance.specification import DISTRIBUTED, Requirement, specification
 
@@ -41,9 +42,11 @@ def requirement_pages(traces: Path) -> Iterator[tuple[str, str]]:
 def _overview(introduction: str, chapters: list[str], proof: str) -> str:
     rows = []
     for name in chapters:
-        levels = [requirement.level for requirement in specification().values() if requirement.chapter == name]
+        levels = [str(requirement.level) for requirement in specification().values() if requirement.chapter == name]
         ranks = "on ranks" if name in DISTRIBUTED else ""
-        rows.append(f"| [{name}](/requirements/{name}.md) | {levels.count('MUST')} | {levels.count('SHOULD')} | {ranks} |")
+        rows.append(
+            f"| [{name}](/requirements/{name}.md) | {levels.count('MUST')} | {levels.count('SHOULD')} | {ranks} |"
+        )
     table = ["| chapter | MUST | SHOULD | |", "|---|---|---|---|", *rows]
     contents = ["```{toctree}", ":hidden:", "", *(f"/requirements/{name}" for name in chapters), "```"]
     return "\n".join([introduction, "## Chapters", "", *table, "", *contents, "", PROOF, "", proof])
@@ -54,7 +57,7 @@ def _heading(found: re.Match[str]) -> str:
     color = "primary" if requirement.level == "MUST" else "secondary"
     badges = [f"{{bdg-{color}}}`{found['level']}`"]
     badges += [f"{{bdg-secondary-line}}`{condition}`" for condition in _conditions(requirement, found["more"])]
-    return f"({anchor_of(requirement.id)})=\n### {requirement.id}\n\n{' '.join(badges)}"
+    return f"({anchor_of(requirement.id)})=\n## {requirement.id}\n\n{' '.join(badges)}"
 
 
 def _conditions(requirement: Requirement, more: str) -> list[str]:

@@ -39,8 +39,9 @@ def read_records(folder: Path, scratch: Path) -> Matrix | None:
 
 
 def page_of_everything(matrix: Matrix) -> str:
-    """Return the page that `python -m inbackward_conformance matrix` makes."""
-    return render(matrix, Format.HTML)
+    """Return the page that `python -m inbackward_conformance matrix` makes, with a link that leads back."""
+    before, header, after = render(matrix, Format.HTML).partition("<header>\n")
+    return f'{before}{header}<p><a href="matrix.html">inbackward documentation</a></p>\n{after}'
 
 
 def verdicts(matrix: Matrix | None) -> str:
@@ -64,7 +65,7 @@ def standings(matrix: Matrix | None, findings: Collection[str]) -> str:
     if matrix is None:
         return NO_RECORDS
     more = ["SHOULD kept", *(["findings"] if findings else [])]
-    head = ["implementation", "verdict", *(f"MUST {name}" for name in STANDINGS), *more]
+    head = ["implementation", "verdict", *STANDINGS, *more]
     rows = [head, ["---"] * len(head)]
     for column in _by_verdict(matrix):
         musts = column.levels.get("MUST", {})
@@ -75,6 +76,16 @@ def standings(matrix: Matrix | None, findings: Collection[str]) -> str:
             row.append(f"[findings](findings/{found}.md)" if found in findings else "")
         rows.append(row)
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", _when(matrix)])
+
+
+def findings_text(pages: Collection[str]) -> str:
+    """Return a sentence that leads to the findings, if there are pages of them."""
+    if "findings/index" in pages:
+        return "[Findings](/findings/index.md) say what is behind the failures of each implementation."
+    names = sorted(page for page in pages if page.startswith("findings/"))
+    if names:
+        return "\n".join(f"- [{page.partition('/')[2]}](/{page}.md)" for page in names)
+    return "Findings describe what is behind the failures of an implementation. There are none in `docs/findings` yet."
 
 
 def _by_verdict(matrix: Matrix) -> list[Column]:

@@ -11,7 +11,7 @@ import sys
 import warnings
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, packages_distributions, version
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ CALL_NAMES = {
     "optimizers": ("optimizers", "get_in_backward_optimizers", "_get_in_backward_optimizers"),
 }
 """Names that an implementation may have for each of the two required calls."""
+
+
+COPIED = "source"
+"""The `spelling` of a module of functions, executed anew for each case, whose source scripts have copies of."""
 
 
 class UnusableImplementation(LookupError):
@@ -60,6 +64,18 @@ def find_implementation(name: str) -> Any:
             f"Check the spelling, and that the module can be imported from here"
         ) from error
     require_usable(target, f"implementation {name!r} ({entry.value})")
+    return target
+
+
+def for_one_case(target: Any) -> Any:
+    """Return the implementation for one case: an instance of a class, another copy of a module that may be copied."""
+    if inspect.isclass(target):
+        return target()
+    if inspect.ismodule(target) and getattr(target, "spelling", "") == COPIED and (spec := target.__spec__):
+        copied = module_from_spec(spec)
+        if spec.loader:
+            spec.loader.exec_module(copied)
+        return copied
     return target
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.adapters.declarations import Declarations
-from inbackward_conformance.adapters.find import CALL_NAMES
+from inbackward_conformance.adapters.find import CALL_NAMES, for_one_case
 from inbackward_conformance.adapters.functional import Functional
 from inbackward_conformance.adapters.marked_errors import marking_errors
 from inbackward_conformance.adapters.returned import is_optimizer, optimizers_in, schedulers_in, wrong_value
@@ -38,7 +37,7 @@ class Implementation:
 
     def __init__(self, target: Any) -> None:
         with marking_errors("its constructor"):
-            self._target = target() if inspect.isclass(target) else target
+            self._target = for_one_case(target)
         self.declared = Declarations.of(self._target)
 
     def optimizers(self, module: nn.Module) -> list[Optimizer]:

@@ -4,6 +4,10 @@ The plugin adds no options and does nothing unless pytest runs the suite. Import
 Hypothesis.
 """
 
-from inbackward_conformance.plugin.options import pytest_configure, pytest_load_initial_conftests
+from inbackward_conformance.plugin.options import (
+    pytest_configure,
+    pytest_load_initial_conftests,
+    pytest_sessionstart,
+)
 
-__all__ = ["pytest_configure", "pytest_load_initial_conftests"]
+__all__ = ["pytest_configure", "pytest_load_initial_conftests", "pytest_sessionstart"]

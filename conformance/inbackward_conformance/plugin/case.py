@@ -54,7 +54,7 @@ def worst_finding(findings: Sequence[Finding]) -> Finding:
 def mark_expected(report: pytest.TestReport, finding: Finding, entry: ExpectedFailure) -> None:
     """Make pytest count a case as an expected failure."""
     report.outcome = "skipped"
-    report.wasxfail = f"reason: {finding.outcome}: {entry.cause} {entry.link}"
+    report.wasxfail = f"reason: {finding.outcome}: {entry.cause} {entry.link or entry.finding}"
 
 
 def mark_finding(report: pytest.TestReport, finding: Finding) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inbackward_conformance.adapters.find import UnusableImplementation, version_of
+from inbackward_conformance.plugin.progress import Progress, is_wanted
 from inbackward_conformance.plugin.select import BadSelection, Selection, read_selection
 from inbackward_conformance.plugin.session import ConformanceSession
 from inbackward_conformance.report.expectations_file import BadExpectations
@@ -110,6 +111,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if selected is not None:
         config.pluginmanager.register(Selection(selected))
     config.pluginmanager.register(ConformanceSession(config, names, expectations), "inbackward_conformance_session")
+
+
+@pytest.hookimpl(trylast=True)  # the terminal reporter is registered in this hook too
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Show the progress of a conformance session to whoever looks at a terminal."""
+    plugins = session.config.pluginmanager
+    reporter = plugins.get_plugin("terminalreporter")
+    if reporter and plugins.has_plugin("inbackward_conformance_session") and is_wanted(reporter):
+        plugins.register(Progress(reporter))
 
 
 def _include_suite(arguments: Iterable[str]) -> bool:

@@ -50,7 +50,9 @@ def body_script(failure: Failure, templates: CallTemplates) -> str:
     chapter, _, name = failure.requirement.id.partition("/")
     module = _module(chapter)
     optimizers = BoundOptimizers(templates)
-    inlined = Inlined(stand_ins, STAND_INS, lambda node: SpellOut(templates).visit(node), optimizers.source_of)
+    inlined = Inlined(
+        stand_ins, STAND_INS, lambda node: SpellOut(templates).visit(node), optimizers.source_of, templates.copied_names
+    )
     arguments = dict(failure.arguments)
     _require_sources(module, f"test_{name}", arguments)
     arguments = {

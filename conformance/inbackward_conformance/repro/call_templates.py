@@ -23,7 +23,7 @@ import inspect
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from inbackward_conformance.adapters.find import CALL_NAMES, find_implementation, known_implementations
+from inbackward_conformance.adapters.find import CALL_NAMES, COPIED, find_implementation, known_implementations
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.repro.failure import CannotWrite
 from inbackward_conformance.repro.inline import Inlined
@@ -49,25 +49,23 @@ STATE_OF_ARGUMENTS = {"optimizer": "optimizer", "param": "param"}
 """The arguments of `state_of`, where variables have these names."""
 
 
-SOURCE = "source"
-"""The `spelling` of a module whose functions scripts have copies of."""
-
-
 class CallTemplates:
     """The calls of one implementation as source.
 
     Attributes:
         target: the implementation.
         copied: its functions that were written so far, with what they refer to, where scripts have copies of them.
+        copied_names: the names of these functions.
     """
 
     def __init__(self, name: str) -> None:
         self.target = find_implementation(name)
         self.copied = Inlined(rewrite=_without_not_offered)
+        self.copied_names: set[str] = set()
         spelling: Mapping[str, str] | str = getattr(self.target, "spelling", {})
-        self._is_copied = spelling == SOURCE
+        self._is_copied = spelling == COPIED
         if self._is_copied and not inspect.ismodule(self.target):
-            raise CannotWrite(f"`spelling = {SOURCE!r}` is for an adapter that is a module; give call templates")
+            raise CannotWrite(f"`spelling = {COPIED!r}` is for an adapter that is a module; give call templates")
         self._templates: Mapping[str, str] = {} if isinstance(spelling, str) else spelling
         entry = known_implementations().get(name)
         importing, self._prefix = _imported(entry.value if entry else name, self.target)
@@ -107,6 +105,7 @@ class CallTemplates:
             template = f"{self._prefix}{name}({', '.join([*places, '{options}'])})"
             if self._is_copied:
                 self.copied.add_named(self.target, name)
+                self.copied_names.add(name)
         elif call in DEFAULTS:
             template = DEFAULTS[call]
         else:

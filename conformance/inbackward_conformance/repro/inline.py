@@ -17,7 +17,7 @@ from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro.failure import CannotWrite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from types import ModuleType
 
 PACKAGE = __name__.partition(".")[0]
@@ -33,6 +33,7 @@ class Inlined:
         rewrite: transformation of each added definition.
         source_of: returns the source of a value that has one of its own, and adds what it needs to the definitions;
             None for any other value.
+        defined: names that the script defines otherwise, so that nothing of the suite is meant by them.
 
     Attributes:
         imports: import statements that the definitions need.
@@ -45,6 +46,7 @@ class Inlined:
         stand_ins: Mapping[tuple[str, str], str] | None = None,
         rewrite: Callable[[ast.AST], ast.AST] = lambda node: node,
         source_of: Callable[[Any, Inlined], str | None] = lambda *_: None,
+        defined: Collection[str] = (),
     ) -> None:
         self.imports: list[str] = []
         self.definitions: list[str] = []
@@ -52,6 +54,7 @@ class Inlined:
         self._stand_ins = stand_ins or {}
         self._rewrite = rewrite
         self._source_of = source_of
+        self._defined = defined
         self._seen: set[tuple[str, str]] = set()
 
     def add(self, definition: Any) -> None:
@@ -118,7 +121,7 @@ class Inlined:
 
     def _follow(self, module: ModuleType, node: ast.AST) -> None:
         """Add everything that a definition in `module` names, and replace names that have a stand-in."""
-        free = list(_free_names(node))
+        free = [name for name in _free_names(node) if name.id not in self._defined]
         for inner in ast.walk(node):
             if inner in free and isinstance(inner, ast.Name):
                 if stand_in := self._stand_in(module, inner.id):

@@ -62,12 +62,17 @@ class End:
         return f"with {_shortened(self.error)}" if self.error else f"with exit status {self.status}"
 
 
-def run_script(path: Path, seconds: float) -> End:
-    """Run a script, with all processes that it starts, for up to `seconds`; it can import what this process can."""
+def run_script(path: Path, seconds: float, python: str = "") -> End:
+    """Run a script, with all processes that it starts, for up to `seconds`.
+
+    It can import what this process can; with another `python`, what that one can.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.curdir for entry in sys.path)}
+    if python:
+        del environment["PYTHONPATH"]
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, str(path)], stdout=output, stderr=output, env=environment, start_new_session=True
+            [python or sys.executable, str(path)], stdout=output, stderr=output, env=environment, start_new_session=True
         )
         status = None
         with suppress(subprocess.TimeoutExpired):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from inbackward_conformance.accident import is_accidental
-from inbackward_conformance.raised_error import error_in_stage, message_of
+from inbackward_conformance.raised_error import error_in_stage, mentions_steps, message_of
 from inbackward_conformance.tensors import copied
 from inbackward_conformance.values import flatten
 
@@ -22,8 +21,6 @@ State = dict[str, Any]
 
 REFUSALS = {"RuntimeError", "TypeError", "ValueError"}
 """Types of errors that may be a refusal."""
-
-_MENTIONS_STEPS = re.compile(r"\b(already|been|was|were) (stepped|updated)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Raised:
         message = message_of(error)
         lines = message.strip().splitlines()
         text = f"{type(error).__name__}: {lines[0] if lines else '(no message)'}"
-        return Raised(event, attaching, text, is_accidental(error), bool(_MENTIONS_STEPS.search(message)))
+        return Raised(event, attaching, text, is_accidental(error), mentions_steps(error))
 
 
 @dataclass

@@ -1,0 +1,69 @@
+"""Runs the script of every finding of some implementations, by a Python that has their library and not the suite.
+
+    python ci/run_findings.py PYTHON NAME...
+
+Each script has to end with the difference that its finding shows. The exit status is 1 if one ends otherwise, if a
+finding has no script, or if scripts are longer than they should be.
+"""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+
+from inbackward_conformance.findings.choose import is_as_shown
+from inbackward_conformance.findings.shown import ShownFindings, lines_of_code, read_shown
+from inbackward_conformance.report.expectations_file import read_expectations
+from inbackward_conformance.report.expected import SHIPPED
+
+FOLDER = Path(__file__).parents[1] / "docs" / "findings"
+MEDIAN_BELOW, AT_MOST = 50, 90
+
+
+def main(python: str, names: list[str]) -> int:
+    """Run the scripts, and return the exit status."""
+    shown = [each for each in read_shown(FOLDER) if each.implementation in names]
+    wrong = [*without_script(shown, names), *too_long()]
+    scripts = [(of, each) for of in shown for each in of.findings]
+    with ThreadPoolExecutor(2) as pool:
+        paths = [of.script(FOLDER, each) for of, each in scripts]
+        ends = pool.map(lambda pair, path: is_as_shown(pair[1], pair[0].device, path, python), scripts, paths)
+        for number, (path, unlike) in enumerate(zip(paths, ends, strict=True), 1):
+            name = path.relative_to(FOLDER)
+            print(f"{number} of {len(paths)}: {name}: {unlike or 'shows its difference'}", flush=True)
+            wrong += [f"{name} {unlike}"] * bool(unlike)
+    for line in wrong:
+        print(f"wrong: {line}")
+    return 1 if wrong else 0
+
+
+def without_script(shown: list[ShownFindings], names: list[str]) -> list[str]:
+    """Return a message for each finding of an expected failure that neither has a script nor holds elsewhere alone."""
+    known = {of.implementation: {*of.elsewhere, *(each.id for each in of.findings)} for of in shown}
+    files = [read_expectations(path) for path in map(lambda name: SHIPPED / f"{name}.toml", names) if path.exists()]
+    return [
+        f"{file.implementation}: {finding.id} has no script; run `nox -s matrix -- --accept`"
+        for file in files
+        for finding in file.findings
+        if finding.id not in known.get(file.implementation, set())
+    ] + [
+        f"{file.implementation}: {entry.requirement} is expected to fail, and no finding says why"
+        for file in files
+        for entry in file.entries
+        if not entry.finding
+    ]
+
+
+def too_long() -> list[str]:
+    """Return messages on the lengths of all scripts."""
+    lengths = {path: lines_of_code(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*/*.py"))}
+    middle, longest = median(lengths.values()), max(lengths.values())
+    print(f"{len(lengths)} findings; lines of code of a script: {middle:g} in the median, at most {longest}")
+    long = [f"{path.relative_to(FOLDER)} has {lines} lines" for path, lines in lengths.items() if lines > AT_MOST]
+    return long + [f"the median is {middle:g} lines, not below {MEDIAN_BELOW}"] * (middle >= MEDIAN_BELOW)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,79 @@
+"""Adapter of lomo-optim: `Lomo`, whose `fused_backward(loss, lr)` is called in the place of `loss.backward()`.
+
+Lomo has no `step()`: in the standard loop, its own update is called after backward, for a Lomo without hooks. AdaLomo
+is left out: it makes its state by `.cuda()`, whatever device the model is on.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lomo_optim import Lomo
+
+from inbackward_conformance import NotOffered, OwnOptimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from inbackward_conformance.adapters.implementation import BoundAssignment
+
+distribution = "lomo-optim"
+spelling = "source"
+lacks = ("groups", "sparse", "complex")
+own_optimizers = [OwnOptimizer("lomo_optim:Lomo", {"lr": 0.1}, [{"weight_decay": 0.1}], lacks=lacks)]
+
+made: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
+
+
+class Stepped(Lomo):  # type: ignore[misc]
+    """A Lomo of parameters that do not require a gradient yet, and so have no hooks: it is stepped by hand."""
+
+    def step(self, closure: Any = None) -> None:
+        self.lr = self.param_groups[0]["lr"]
+        self.grad_func(0)
+
+
+def standard_optimizer(optimizer_class: Any, params: Any, optimizer_kwargs: dict[str, Any]) -> Any:
+    if optimizer_class is not Lomo:
+        raise NotOffered("it has optimizers of its own only")
+    params = list(params)
+    trained = [param for param in params if param.requires_grad]
+    for param in trained:
+        param.requires_grad_(False)
+    try:
+        return Stepped(torch.nn.ParameterList(params), **optimizer_kwargs)
+    finally:
+        for param in trained:
+            param.requires_grad_()
+
+
+def attach(module: torch.nn.Module, assignments: Sequence[BoundAssignment]) -> None:
+    for optimizer_class, given, optimizer_kwargs, register_hook in assignments:
+        if optimizer_class is not Lomo or not register_hook:
+            raise NotOffered("a Lomo always hooks" if optimizer_class is Lomo else "it has optimizers of its own only")
+        if len(assignments) > 1 or optimizers(module):
+            raise NotOffered("fused_backward runs backward for one Lomo")
+        params = list(map(id, given))
+        parts = [part for part in module.modules() if set(map(id, part.parameters())) == set(params)]
+        if not parts or len(set(params)) < len(params):
+            raise NotOffered("a Lomo is given a model, or a part of it that has these parameters alone")
+        made[Lomo(parts[0], **optimizer_kwargs)] = None
+
+
+def optimizers(module: torch.nn.Module) -> list[Any]:
+    parts, params = set(module.modules()), set(module.parameters())  # between forward and backward, FSDP has others
+    return [each for each in made if each.model in parts or not params.isdisjoint(each.param_groups[0]["params"])]
+
+
+def backward(loss: Tensor, module: torch.nn.Module, **kwargs: Any) -> None:
+    attached = optimizers(module)
+    if attached and kwargs:
+        raise NotOffered("fused_backward takes a loss and a learning rate")
+    for optimizer in attached:
+        optimizer.fused_backward(loss, optimizer.param_groups[0]["lr"])
+    if not attached:
+        loss.backward(**kwargs)

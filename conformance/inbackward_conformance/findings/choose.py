@@ -1,0 +1,127 @@
+"""Chooses for each finding the shortest script that shows it."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inbackward_conformance.findings.shown import Shown, ShownFindings, lines_of_code
+from inbackward_conformance.outcome import Finding, Outcome
+from inbackward_conformance.report.expected import find_covering
+from inbackward_conformance.repro.failure import CannotWrite, Failure
+from inbackward_conformance.repro.from_record import failure_of
+from inbackward_conformance.repro.reproduce import source_of_failure
+from inbackward_conformance.repro.run_script import run_script, unlike_the_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from inbackward_conformance.report.expectations_file import ExpectationsFile, KnownFinding
+    from inbackward_conformance.report.read_record import RecordedRun
+    from inbackward_conformance.report.record import CaseRecord
+
+SECONDS = 120
+"""The time limit of a script; ranks load torch once each."""
+
+MAX_TRIED = 6
+"""So many scripts of a finding are run before it counts as one that no script shows."""
+
+
+class NotShown(LookupError):
+    """No script shows a finding; the message says which were tried, and how they end."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    case: CaseRecord
+    failure: Failure
+    source: str
+
+
+def choose(
+    file: ExpectationsFile, runs: Sequence[RecordedRun], folder: Path, tell: Callable[[str], None]
+) -> tuple[ShownFindings, list[str]]:
+    """Write the shortest script of each finding into a folder of findings.
+
+    Args:
+        file: the expected failures, with the findings.
+        runs: the records of the implementation, all with one torch and on one device.
+        folder: the folder of findings.
+        tell: is given a line on each finding, when its script is there.
+
+    Returns:
+        What shows the findings, and a message for each that no script shows.
+    """
+    run, name = runs[0], file.implementation
+    cases = [case for each in runs for case in each.cases if case.implementation == name and not case.passed]
+    shown, missing, elsewhere = [], [], []
+    for finding in file.findings:
+        if not any(entry.holds_for(run.device.partition(":")[0], run.torch) for entry in file.explained_by(finding)):
+            elsewhere.append(finding.id)
+            continue
+        try:
+            candidate, ends = _shortest(_cases_of(finding, file, cases), run.device)
+        except NotShown as error:
+            missing.append(f"{name}: {finding.id}: {error}")
+            tell(missing[-1])
+            continue
+        kept = replace(candidate.case, seconds=0.0, script="", script_ends="")
+        shown.append(Shown(finding.id, finding.title, kept, ends))
+        path = folder / name / f"{finding.id}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(candidate.source, encoding="utf-8")
+        tell(f"{name}: {finding.id}: {lines_of_code(candidate.source)} lines, {candidate.case.requirement}")
+    chosen = ShownFindings(name, run.versions[name], run.torch, run.device, tuple(shown), tuple(elsewhere))
+    for path in (folder / name).glob("*.py"):
+        if path.stem not in {each.id for each in shown}:
+            path.unlink()
+    chosen.write(folder)
+    return chosen, missing
+
+
+def _cases_of(finding: KnownFinding, file: ExpectationsFile, cases: Sequence[CaseRecord]) -> list[CaseRecord]:
+    """Return the first case of each requirement and cause that the finding explains."""
+    firsts: dict[tuple[str, str], CaseRecord] = {}
+    for case in cases:
+        entry = find_covering(file.entries, case.requirement, Finding(case.outcome, case.detail, passed=False))
+        if entry and entry.finding == finding.id:
+            firsts.setdefault((entry.requirement, entry.cause), case)
+    return list(firsts.values())
+
+
+def _shortest(cases: Sequence[CaseRecord], device: str) -> tuple[_Candidate, str]:
+    """Return the shortest script that ends as its record says, and its error; those on ranks come last."""
+    if not cases:
+        raise NotShown("none of its requirements fails in these records; run them all, or remove the finding")
+    candidates, reasons = [], []
+    for case in cases:
+        try:
+            failure = failure_of(case, device)
+            candidates.append(_Candidate(case, failure, source_of_failure(failure)))
+        except CannotWrite as error:
+            reasons.append(f"{case.requirement} has no script: {error}")
+    candidates.sort(key=lambda each: (bool(each.failure.plan and each.failure.plan.ranks), lines_of_code(each.source)))
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "script.py")
+        for candidate in candidates[:MAX_TRIED]:
+            path.write_text(candidate.source, encoding="utf-8")
+            end = run_script(path, SECONDS)
+            unlike = unlike_the_record(end, candidate.failure)
+            if not unlike:
+                return candidate, end.error or str(end)
+            reasons.append(f"the script of {candidate.case.requirement} {unlike}")
+    raise NotShown("; ".join(reasons))
+
+
+def is_as_shown(shown: Shown, device: str, path: Path, python: str) -> str:
+    """Run the script of a finding with another Python, and return how it ends, if otherwise than it did; else "".
+
+    A script that ends with status 0 shows nothing, whatever it prints.
+    """
+    failure = failure_of(shown.case, device)
+    end = run_script(path, SECONDS, python=python)
+    if end.status == 0 and shown.case.outcome != Outcome.HANGS:
+        return "ends without an error"
+    return unlike_the_record(end, failure)

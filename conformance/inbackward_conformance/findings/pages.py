@@ -1,0 +1,170 @@
+"""The pages of findings, in Markdown: one for each implementation, and an index."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from inbackward_conformance.findings.shown import lines_of_code
+from inbackward_conformance.specification import specification
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from inbackward_conformance.findings.shown import Shown, ShownFindings
+    from inbackward_conformance.report.expectations_file import ExpectationsFile, KnownFinding
+
+INDEX = "index.md"
+
+ABOUT = """\
+# Findings
+
+What the suite found in public implementations of optimizer in backward: one entry for each distinct cause, however many
+requirements fail because of it. Each has a script that needs torch and that library alone, and ends with the
+difference.
+"""
+
+OF_ONE = """\
+# Findings in {implementation}
+
+{version}, with torch {torch} on `{device}`. Run a script with that library and torch installed; it needs nothing of the
+suite, and ends with the error that its entry shows. The text for the tracker can be filed as it stands.
+"""
+
+REPORT = """\
+**{title}**
+
+{what}
+
+{who}
+
+With {versions}, this script ends with `{ends}`:
+
+```python
+{script}
+```
+
+Seen by the conformance suite of inbackward, requirement `{requirement}`: {text}
+"""
+
+
+def write_pages(folder: Path, every: Sequence[ShownFindings], files: Iterable[ExpectationsFile]) -> None:
+    """Write the page of each implementation whose expected failures are given, and the index of all."""
+    by_name = {shown.implementation: shown for shown in every}
+    for file in files:
+        if shown := by_name.get(file.implementation):
+            (folder / f"{file.implementation}.md").write_text(page(shown, file, folder), encoding="utf-8")
+    (folder / INDEX).write_text(index(every, folder), encoding="utf-8")
+
+
+def index(every: Sequence[ShownFindings], folder: Path) -> str:
+    """Return the index: for each implementation the titles of its findings."""
+    number = sum(len(shown.findings) for shown in every)
+    parts = [ABOUT.rstrip(), f"{number} findings in {len(every)} implementations:"]
+    for shown in every:
+        rows = [
+            f"| [{each.title}]({shown.implementation}.md#{each.id}) | {_size(shown, each, folder)} |"
+            for each in shown.findings
+        ]
+        parts.append("\n".join([f"## {shown.implementation}", "", f"{shown.version}, {len(rows)} findings.", ""]))
+        parts.append("\n".join(["| finding | script |", "|---|---|", *rows]))
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def page(shown: ShownFindings, file: ExpectationsFile, folder: Path) -> str:
+    """Return the page of one implementation."""
+    about = OF_ONE.format(
+        implementation=shown.implementation, version=shown.version, torch=shown.torch, device=shown.device
+    )
+    of_id = {each.id: each for each in shown.findings}
+    entries = [
+        _entry(finding, of_id[finding.id], shown, file, folder) for finding in file.findings if finding.id in of_id
+    ]
+    others = [f"- {finding.title}: {_where(finding, file)}" for finding in file.findings if finding.id not in of_id]
+    if others:
+        entries.append("\n".join(["## Not shown here", "", *others]))
+    return "\n\n".join([about.rstrip(), *entries]) + "\n"
+
+
+def _entry(finding: KnownFinding, shown: Shown, of: ShownFindings, file: ExpectationsFile, folder: Path) -> str:
+    requirement = shown.case.requirement
+    others = dict.fromkeys(entry.requirement for entry in file.explained_by(finding))
+    others.pop(requirement, None)
+    script = of.script(folder, shown).read_text(encoding="utf-8").rstrip()
+    facts = [
+        f"Requirement: `{requirement}` ({shown.case.level}), which {_outcome(shown)}.",
+        f"Script: [{of.implementation}/{shown.id}.py]({of.implementation}/{shown.id}.py), {_size(of, shown, folder)}.",
+        f"In the source: <{finding.link}>." if "://" in finding.link else f"See `{finding.link}`.",
+    ]
+    if finding.since:
+        facts.insert(0, f"Since {finding.since}.")
+    if others:
+        facts.append(f"It also breaks {', '.join(f'`{name}`' for name in others)}.")
+    report = REPORT.format(
+        title=finding.title,
+        what=_one_line(finding.what),
+        who=_one_line(finding.who),
+        versions=f"{of.version} and torch {of.torch}" if not of.version.startswith("torch ") else f"torch {of.torch}",
+        ends=shown.ends,
+        script=script,
+        requirement=requirement,
+        text=_one_line(specification()[requirement].text.partition("\n\n")[0]),
+    )
+    return "\n".join(
+        [
+            f'<a id="{shown.id}"></a>',
+            "",
+            f"## {finding.title}",
+            "",
+            _filled(finding.what),
+            "",
+            _filled(finding.who),
+            "",
+            *(line for fact in facts for line in _item(fact)),
+            "",
+            "It ends with",
+            "",
+            textwrap.indent(shown.ends, "    "),
+            "",
+            "<details><summary>Text for the tracker, with the script</summary>",
+            "",
+            f"````markdown\n{report.rstrip()}\n````",
+            "",
+            "</details>",
+        ]
+    )
+
+
+def _outcome(shown: Shown) -> str:
+    return {"hangs": "hangs", "crashes": "crashes", "error": "ends in an error"}.get(
+        shown.case.outcome, f"{shown.case.outcome}"
+    )
+
+
+def _where(finding: KnownFinding, file: ExpectationsFile) -> str:
+    conditions = dict.fromkeys(
+        " ".join(filter(None, [f"torch {entry.torch}" if entry.torch else "", entry.device]))
+        for entry in file.explained_by(finding)
+    )
+    return f"it holds for {', '.join(filter(None, conditions)) or 'what was not run here'}."
+
+
+def _size(of: ShownFindings, shown: Shown, folder: Path) -> str:
+    lines = lines_of_code(of.script(folder, shown).read_text(encoding="utf-8"))
+    ranks = " on ranks" if "mp.spawn" in shown.case.plan or "Ranks(" in shown.case.plan else ""
+    return f"{lines} lines of code{ranks}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(_one_line(text), 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _item(text: str) -> list[str]:
+    return textwrap.wrap(
+        text, 120, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )

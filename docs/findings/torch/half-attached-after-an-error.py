@@ -1,0 +1,52 @@
+"""attachment/after_a_failure (MUST): torch diverges.
+
+After a rejected attachment a correct one works, as if the first had not been.
+
+Observed: parameter '0.weight' differs from the standard loop after event 2, Backward(): largest difference 0.0177
+"""
+
+import torch
+from torch import nn
+from torch.distributed.optim import _apply_optimizer_in_backward
+from torch.testing import assert_close
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = MLP()
+    try:
+        optimizer = torch.optim.Muon([model[0].weight, model[2].weight, model[4].weight, model[4].bias], lr=0.02)
+    except Exception:
+        pass
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = MLP()
+    try:
+        _apply_optimizer_in_backward(
+            torch.optim.Muon, [model[0].weight, model[2].weight, model[4].weight, model[4].bias], {"lr": 0.02}
+        )
+    except Exception:
+        pass
+    _apply_optimizer_in_backward(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9})
+    model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+    return dict(model.named_parameters())
+
+
+expected = standard_loop()
+actual = in_backward()
+for name, value in expected.items():
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")

@@ -1,0 +1,84 @@
+"""schedule/tensor_lr (MUST): tutorial diverges in case ChainedScheduler.
+
+A learning rate that is a tensor is scheduled like one that is a number.
+
+Observed: parameter '0.weight' differs from the standard loop after event 2, Backward(): largest difference 0.000985
+"""
+
+import weakref
+
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+from torch.testing import assert_close
+
+
+attached = weakref.WeakKeyDictionary()
+
+
+def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
+    params = list(params)
+    optimizer_dict = {param: optimizer_class([param], **optimizer_kwargs) for param in params}
+
+    def optimizer_hook(param):
+        optimizer_dict[param].step()
+        optimizer_dict[param].zero_grad()
+
+    for param, optimizer in optimizer_dict.items():
+        param.register_post_accumulate_grad_hook(optimizer_hook)
+        attached[optimizer] = None
+
+
+def optimizers(module):
+    held = [(optimizer, optimizer.param_groups[0]["params"][0]) for optimizer in attached]
+    return [optimizer for param in module.parameters() for optimizer, its_param in held if its_param is param]
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = MLP()
+    optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1), momentum=0.9, weight_decay=0.01)
+    schedules = [
+        lr_scheduler.ChainedScheduler(
+            optimizer=optimizer,
+            schedulers=[
+                lr_scheduler.LinearLR(optimizer, start_factor=0.25, total_iters=3),
+                lr_scheduler.ExponentialLR(optimizer, gamma=0.7),
+            ],
+        )
+    ]
+    model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = MLP()
+    apply(torch.optim.SGD, model.parameters(), {"lr": torch.tensor(0.1), "momentum": 0.9, "weight_decay": 0.01})
+    schedules = [
+        lr_scheduler.ChainedScheduler(
+            optimizer=optimizer,
+            schedulers=[
+                lr_scheduler.LinearLR(optimizer, start_factor=0.25, total_iters=3),
+                lr_scheduler.ExponentialLR(optimizer, gamma=0.7),
+            ],
+        )
+        for optimizer in optimizers(model)
+    ]
+    model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+    return dict(model.named_parameters())
+
+
+expected = standard_loop()
+actual = in_backward()
+for name, value in expected.items():
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
