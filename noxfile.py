@@ -44,6 +44,11 @@ LIBRARIES = {
     "heavyball": (["heavyball"], ["heavyball==3.2.1"], []),
     "prodigy-plus": (["prodigy-plus"], ["prodigy-plus-schedule-free==2.0.1"], []),
     "adv-optm": (["adv-optm"], ["adv-optm==2.5.16"], []),
+    "transformers-galore": (
+        ["transformers-galore"],
+        ["transformers==5.23.0", "accelerate==1.15.0"],
+        ["galore-torch==1.0", "bitsandbytes==0.50.2"],
+    ),
 }
 """Implementations of an environment, what they need, and what of that is installed without its dependencies."""
 
@@ -303,9 +308,18 @@ def recipes(session: nox.Session) -> None:
 
 @nox.session(venv_backend="virtualenv", reuse_venv=False, default=False)
 def wheel(session: nox.Session) -> None:
-    """Build the wheel, install it into an empty environment, run some chapters from an empty folder."""
+    """Build sdist and wheel, install what the sdist gives into an empty environment, run chapters from an empty folder.
+
+    The files for a release are in `build/dist`, checked by twine.
+    """
+    dist = ROOT / "build" / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.install("build==1.6.1", "twine==7.0.0")
+    session.run("python", "-m", "build", "--outdir", str(dist), str(ROOT), silent=True)  # the wheel from the sdist
+    session.run("python", "-m", "twine", "check", "--strict", *map(str, sorted(dist.iterdir())))
     with TemporaryDirectory(prefix="inbackward-") as scratch:  # outside the checkout: pytest reads no pyproject.toml
-        install_wheels(session, scratch, ROOT)
+        (sdist,) = dist.glob("*.tar.gz")
+        install_wheels(session, scratch, sdist)
         session.run("python", "-c", FROM_SITE_PACKAGES, log=False)
         report = Path(scratch, "report.jsonl")
         # The code is that of the session `conformance`; what a wheel can lack is a file.

@@ -42,7 +42,7 @@ def main(python: str, names: list[str]) -> int:
 def without_script(shown: list[ShownFindings], names: list[str]) -> list[str]:
     """Return a message for each finding of an expected failure that neither has a script nor holds elsewhere alone."""
     known = {of.implementation: {*of.elsewhere, *(each.id for each in of.findings)} for of in shown}
-    files = [read_expectations(path) for path in map(lambda name: SHIPPED / f"{name}.toml", names) if path.exists()]
+    files = [read_expectations(path) for path in [SHIPPED / f"{name}.toml" for name in names] if path.exists()]
     return [
         f"{file.implementation}: {finding.id} has no script; run `nox -s matrix -- --accept`"
         for file in files

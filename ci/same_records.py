@@ -40,10 +40,9 @@ def compare_orders(runs: int, arguments: list[str]) -> int:
     """Run the suite in several orders; return 0 if all records are the same."""
     first: Cases = {}
     for seed in range(runs):
-        began = time.monotonic()
-        cases = run(seed, arguments)
+        cases, took = run(seed, arguments)
         first = first or cases
-        print(f"run {seed}: {len(cases)} cases, {time.monotonic() - began:.0f} s", flush=True)
+        print(f"run {seed}: {len(cases)} cases, {took:.0f} s", flush=True)
         if print_differences(first, cases):
             return 1
     return 0
@@ -51,16 +50,13 @@ def compare_orders(runs: int, arguments: list[str]) -> int:
 
 def compare_alone(names: list[str], arguments: list[str]) -> int:
     """Run implementations together and then each alone; return 0 if the records are the same."""
-    began = time.monotonic()
-    together = run(0, [*(f"--implementation={name}" for name in names), *arguments])
-    took = time.monotonic() - began
+    together, took = run(0, [*(f"--implementation={name}" for name in names), *arguments])
     print(f"together: {len(together)} cases, {took:.0f} s", flush=True)
     differing = 0
     alone = []
     for name in names:
-        began = time.monotonic()
-        cases = run(0, [f"--implementation={name}", *arguments])
-        alone.append(time.monotonic() - began)
+        cases, seconds = run(0, [f"--implementation={name}", *arguments])
+        alone.append(seconds)
         print(f"{name} alone: {len(cases)} cases, {alone[-1]:.0f} s", flush=True)
         differing += print_differences({case: each for case, each in together.items() if case[0] == name}, cases)
     print(f"{differing} cases differ; together takes {took / sum(alone):.2f} times as long as each alone")
@@ -75,8 +71,9 @@ def print_differences(first: Cases, cases: Cases) -> int:
     return len(differing)
 
 
-def run(seed: int, arguments: list[str]) -> Cases:
-    """Run the suite in the order of `seed` and return what the record has of each case."""
+def run(seed: int, arguments: list[str]) -> tuple[Cases, float]:
+    """Run the suite in the order of `seed`; return what the record has of each case, and the seconds that it took."""
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "record.jsonl")
         command = [sys.executable, "-m", "pytest", "--pyargs", "inbackward_conformance", "-q"]
@@ -89,13 +86,15 @@ def run(seed: int, arguments: list[str]) -> Cases:
         lines = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
     if lines[-1]["kind"] != "footer":
         raise RuntimeError(f"the run with seed {seed} did not reach its end; its last line is {lines[-1]}")
-    return {
+    took = time.monotonic() - began
+    cases = {
         (line["implementation"], line["requirement"], line["case"]): {
             key: value for key, value in line.items() if key not in TIMES
         }
         for line in lines
         if line["kind"] == "case"
     }
+    return cases, took
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ exclude_patterns = ["_extra"]
 default_role = "literal"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-python_maximum_signature_line_length = 88
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -49,11 +48,13 @@ highlight_language = "text"
 # The site
 html_theme = "pydata_sphinx_theme"
 html_title = "inbackward"
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_extra_path = ["_extra"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {"text": "inbackward"},
     "header_links_before_dropdown": 7,

@@ -13,15 +13,13 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-SEARCHED = [path for path in sys.path if path not in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-"""Where this interpreter looks for modules, without this folder and those of PYTHONPATH."""
 
 
 class PytestForks:
@@ -35,9 +33,8 @@ class PytestForks:
         if self._process is None:
             command = [sys.executable, __file__]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        base = pytester.path / f"forked-{len([*pytester.path.glob('forked-*')]) // 3}"
+        base = Path(tempfile.mkdtemp(prefix="forked-", dir=pytester.path))
         out, err = base.with_suffix(".out"), base.with_suffix(".err")
-        base.mkdir()
         request = {
             "arguments": [f"--basetemp={base}", *arguments],
             "folder": str(Path.cwd()),
@@ -75,16 +72,18 @@ def serve() -> None:
     import torch._dynamo  # noqa: PLC0415 (which the first step of an optimizer imports)
 
     torch.set_num_threads(1)  # no other thread may run in a process that forks
+    of_variable = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    searched = [path for path in sys.path[1:] if path not in of_variable]  # the first is this folder
     for line in sys.stdin:
         child = os.fork()
         if not child:
-            _become(**json.loads(line))
+            _become(searched, **json.loads(line))
             runpy.run_module("pytest", run_name="__main__", alter_sys=True)
             return
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
-def _become(arguments: list[str], folder: str, environment: dict[str, str], **files: Any) -> None:
+def _become(searched: list[str], arguments: list[str], folder: str, environment: dict[str, str], **files: Any) -> None:
     """Make this process what `python -m pytest ARGUMENTS` is."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     for descriptor, path in enumerate((os.devnull, files["stdout"], files["stderr"])):
@@ -92,11 +91,9 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], **fi
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.path[:] = ["", *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)), *SEARCHED]
+    sys.path[:] = ["", *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)), *searched]
     sys.argv = ["pytest", *arguments]
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this folder
-    SEARCHED[:] = [path for path in SEARCHED if path in sys.path]
     serve()

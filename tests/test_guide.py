@@ -71,8 +71,10 @@ def block_with(text: str) -> str:
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> Path:
     """The folder of an author who typed the guide's examples."""
-    mine = block_with("def apply(")
-    pytester.makepyfile(mine=mine, spelled=SPELLED.format(block=block_with("spelling = {")))
+    mine = block_with("class Mine:\n    def __init__")
+    copied, spelled = block_with('spelling = "source"'), SPELLED.format(block=block_with("spelling = {"))
+    copied = copied.replace('distribution = "my-library"\n', "")  # no such one is installed
+    pytester.makepyfile(mine=mine, copied=copied, spelled=spelled)
     package = pytester.mkpydir("my_library")
     package.joinpath("__init__.py").write_text(LIBRARY, encoding="utf-8")
     package.joinpath("conformance.py").write_text(mine, encoding="utf-8")
@@ -109,10 +111,17 @@ def test_the_check_of_ones_own_model_prints_what_the_guide_shows(
     pytester.runpytest_subprocess("test_my_model.py").assert_outcomes(passed=1)
 
 
-def test_scripts_by_the_call_templates_show_the_defect_of_a_library(suite: Suite, project: Path) -> None:
+@pytest.mark.parametrize(
+    ("implementation", "call"),
+    [
+        ("spelled:Spelled", "attach(torch.optim.Adam, model.parameters(), hook=True, lr=0.01)"),
+        ("copied", 'apply(torch.optim.Adam, model.parameters(), {"lr": 0.01})'),
+    ],
+)
+def test_scripts_show_the_defect_of_a_library(implementation: str, call: str, suite: Suite, project: Path) -> None:
     """Each ends as the record says; none is there for what the library does right."""
     (project / "my_library" / "__init__.py").write_text(LIBRARY + BIASES_ARE_FORGOTTEN, encoding="utf-8")
-    options = ("--implementation=spelled:Spelled", "--conformance-repro=scripts")
+    options = (f"--implementation={implementation}", "--conformance-repro=scripts")
     state = "inbackward_conformance.requirements.test_state"
     names = "dropped_model or rounds or frozen_and_thawed or roll_back or saved_parameter"
     result = suite.run(state, *options, "-k", names, chapter="lifetime")
@@ -121,13 +130,16 @@ def test_scripts_by_the_call_templates_show_the_defect_of_a_library(suite: Suite
     result.stdout.fnmatch_lines("*scripts of 4 cases in scripts*")
     result.stdout.no_fnmatch_line("*end otherwise than the record says*")
     script = next(project.glob("scripts/*roll_back-Adam.py")).read_text(encoding="utf-8")
-    assert "attach(torch.optim.Adam, model.parameters(), hook=True, lr=0.01)" in script
+    assert call in script
+    assert "NotOffered" not in script
+    assert f"import {implementation.partition(':')[0]}" not in script or ":" in implementation
 
 
 DROPPED, RESUME = (specification()[name] for name in ("lifetime/dropped_model", "state/resume"))
 RESUMED = Plan("MLP", (Assignment("Adam", {"lr": 0.01}),), (*(Backward(),) * 3, Save(), Load(), *(Backward(),) * 3))
 
 
+@pytest.mark.parametrize("implementation", ["spelled:Spelled", "copied"])
 @pytest.mark.parametrize(
     "failure",
     [
@@ -137,12 +149,12 @@ RESUMED = Plan("MLP", (Assignment("Adam", {"lr": 0.01}),), (*(Backward(),) * 3, 
     ],
     ids=["dropped_model", "resume-parameters", "resume-states"],
 )
-def test_scripts_by_the_call_templates_pass_with_a_sound_library(
-    failure: Failure, project: Path, monkeypatch: pytest.MonkeyPatch
+def test_scripts_pass_with_a_sound_library(
+    failure: Failure, implementation: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What they hold neither outlives a model, nor is taken for what belongs to a later one."""
     monkeypatch.syspath_prepend(project)
     script = project / "script.py"
-    script.write_text(source_of_failure(failure, "spelled:Spelled"), encoding="utf-8")
+    script.write_text(source_of_failure(failure, implementation), encoding="utf-8")
     end = run_script(script, 120)
     assert end.status == 0, end.output

@@ -27,11 +27,10 @@ SECTIONS = {
     "library": ["bench", "scale"],
     "authors": ["tutorial", "failures"],
     "matrix": ["findings", "torch"],
-    "findings/index": ["findings/*"],
     "api/index": ["api/inbackward", "api/conformance", "api/command-line"],
     "contributing": ["ci", "changelog"],
 }
-"""The pages below a page, in order. `findings` is the index of `docs/findings`, `findings/*` all others, if any."""
+"""The pages below a page, in order. `findings` stands for those in `docs/findings`."""
 
 TITLES = {
     "library": "Train",
@@ -63,7 +62,7 @@ def toctree(page: str, pages: set[str]) -> str:
 
 
 def _expand(name: str, pages: set[str]) -> list[str]:
-    if not name.startswith("findings"):
+    if name != "findings":
         return [name]
-    found = sorted(page for page in pages if page.startswith("findings/") and page != "findings/index")
-    return ["findings/index"] if name == "findings" and "findings/index" in pages else found
+    found = [page for page in pages if page.startswith("findings/")]
+    return sorted(found, key=lambda page: (page != "findings/index", page))

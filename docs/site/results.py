@@ -41,7 +41,9 @@ def read_records(folder: Path, scratch: Path) -> Matrix | None:
 def page_of_everything(matrix: Matrix) -> str:
     """Return the page that `python -m inbackward_conformance matrix` makes, with a link that leads back."""
     before, header, after = render(matrix, Format.HTML).partition("<header>\n")
-    return f'{before}{header}<p><a href="matrix.html">inbackward documentation</a></p>\n{after}'
+    icon = '<link rel="icon" href="_static/favicon.svg">\n<title>'
+    back = '<p><a href="matrix.html">inbackward documentation</a></p>'
+    return f"{before.replace('<title>', icon)}{header}{back}\n{after}"
 
 
 def verdicts(matrix: Matrix | None) -> str:

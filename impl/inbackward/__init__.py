@@ -51,4 +51,4 @@ __all__ = [
     "wrap_fsdp",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

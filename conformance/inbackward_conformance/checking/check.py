@@ -217,8 +217,10 @@ class Check:
             raise unusable_plan_error(self._implementation, plan, raised)
 
     def _require_repeatable(self, plan: Plan, standard: Trace) -> None:
-        loop = StandardLoop(self._implementation)
-        self._require_same_again(plan, lambda: compare(standard, train(plan, loop, self._device)))
+        # Each run has a loop of its own: a loop keeps the optimizers of the model that it has trained.
+        self._require_same_again(
+            plan, lambda: compare(standard, train(plan, StandardLoop(self._implementation), self._device))
+        )
 
     def _require_same_again(self, plan: Plan, run_again: Callable[[], Finding]) -> None:
         """Require that the standard loop gives the same again, where it may not.

@@ -56,7 +56,9 @@ def choose(
     """
     run, name = runs[0], file.implementation
     cases = [case for each in runs for case in each.cases if case.implementation == name and not case.passed]
-    shown, missing, elsewhere = [], [], []
+    shown: list[Shown] = []
+    sources: dict[str, str] = {}
+    missing, elsewhere = [], []
     for finding in file.findings:
         if not any(entry.holds_for(run.device.partition(":")[0], run.torch) for entry in file.explained_by(finding)):
             elsewhere.append(finding.id)
@@ -69,15 +71,14 @@ def choose(
             continue
         kept = replace(candidate.case, seconds=0.0, script="", script_ends="")
         shown.append(Shown(finding.id, finding.title, kept, ends))
-        path = folder / name / f"{finding.id}.py"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(candidate.source, encoding="utf-8")
+        sources[finding.id] = candidate.source
         tell(f"{name}: {finding.id}: {lines_of_code(candidate.source)} lines, {candidate.case.requirement}")
     chosen = ShownFindings(name, run.versions[name], run.torch, run.device, tuple(shown), tuple(elsewhere))
-    for path in (folder / name).glob("*.py"):
-        if path.stem not in {each.id for each in shown}:
-            path.unlink()
     chosen.write(folder)
+    for path in (folder / chosen.name).glob("*.py"):
+        path.unlink()
+    for each in shown:
+        chosen.script(folder, each).write_text(sources[each.id], encoding="utf-8")
     return chosen, missing
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,8 @@ difference.
 OF_ONE = """\
 # Findings in {implementation}
 
-{version}, with torch {torch} on `{device}`. Run a script with that library and torch installed; it needs nothing of the
-suite, and ends with the error that its entry shows. The text for the tracker can be filed as it stands.
+Seen with {versions}, on `{device}`. Run a script where these are installed: it needs nothing of the suite, and ends
+with the error that its entry shows. The text for the tracker can be filed as it stands.
 """
 
 REPORT = """\
@@ -54,7 +55,7 @@ def write_pages(folder: Path, every: Sequence[ShownFindings], files: Iterable[Ex
     by_name = {shown.implementation: shown for shown in every}
     for file in files:
         if shown := by_name.get(file.implementation):
-            (folder / f"{file.implementation}.md").write_text(page(shown, file, folder), encoding="utf-8")
+            (folder / f"{shown.name}.md").write_text(page(shown, file, folder), encoding="utf-8")
     (folder / INDEX).write_text(index(every, folder), encoding="utf-8")
 
 
@@ -64,19 +65,17 @@ def index(every: Sequence[ShownFindings], folder: Path) -> str:
     parts = [ABOUT.rstrip(), f"{number} findings in {len(every)} implementations:"]
     for shown in every:
         rows = [
-            f"| [{each.title}]({shown.implementation}.md#{each.id}) | {_size(shown, each, folder)} |"
+            f"| [{each.title}]({shown.name}.md#{_anchor(each.title)}) | {_size(shown, each, folder)} |"
             for each in shown.findings
         ]
-        parts.append("\n".join([f"## {shown.implementation}", "", f"{shown.version}, {len(rows)} findings.", ""]))
+        parts.append("\n".join([f"## {shown.implementation}", "", f"Seen with {_versions(shown)}.", ""]))
         parts.append("\n".join(["| finding | script |", "|---|---|", *rows]))
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
 def page(shown: ShownFindings, file: ExpectationsFile, folder: Path) -> str:
     """Return the page of one implementation."""
-    about = OF_ONE.format(
-        implementation=shown.implementation, version=shown.version, torch=shown.torch, device=shown.device
-    )
+    about = OF_ONE.format(implementation=shown.implementation, versions=_versions(shown), device=shown.device)
     of_id = {each.id: each for each in shown.findings}
     entries = [
         _entry(finding, of_id[finding.id], shown, file, folder) for finding in file.findings if finding.id in of_id
@@ -93,8 +92,8 @@ def _entry(finding: KnownFinding, shown: Shown, of: ShownFindings, file: Expecta
     others.pop(requirement, None)
     script = of.script(folder, shown).read_text(encoding="utf-8").rstrip()
     facts = [
-        f"Requirement: `{requirement}` ({shown.case.level}), which {_outcome(shown)}.",
-        f"Script: [{of.implementation}/{shown.id}.py]({of.implementation}/{shown.id}.py), {_size(of, shown, folder)}.",
+        f"Requirement: `{requirement}` ({shown.case.level}), outcome `{shown.case.outcome}`.",
+        f"Script: [{of.name}/{shown.id}.py]({of.name}/{shown.id}.py), {_size(of, shown, folder)}.",
         f"In the source: <{finding.link}>." if "://" in finding.link else f"See `{finding.link}`.",
     ]
     if finding.since:
@@ -105,7 +104,7 @@ def _entry(finding: KnownFinding, shown: Shown, of: ShownFindings, file: Expecta
         title=finding.title,
         what=_one_line(finding.what),
         who=_one_line(finding.who),
-        versions=f"{of.version} and torch {of.torch}" if not of.version.startswith("torch ") else f"torch {of.torch}",
+        versions=_versions(of),
         ends=shown.ends,
         script=script,
         requirement=requirement,
@@ -113,8 +112,6 @@ def _entry(finding: KnownFinding, shown: Shown, of: ShownFindings, file: Expecta
     )
     return "\n".join(
         [
-            f'<a id="{shown.id}"></a>',
-            "",
             f"## {finding.title}",
             "",
             _filled(finding.what),
@@ -136,10 +133,14 @@ def _entry(finding: KnownFinding, shown: Shown, of: ShownFindings, file: Expecta
     )
 
 
-def _outcome(shown: Shown) -> str:
-    return {"hangs": "hangs", "crashes": "crashes", "error": "ends in an error"}.get(
-        shown.case.outcome, f"{shown.case.outcome}"
-    )
+def _versions(of: ShownFindings) -> str:
+    torch = f"torch {of.torch.partition('+')[0]}"
+    return torch if of.version.startswith("torch ") else f"{of.version} and {torch}"
+
+
+def _anchor(title: str) -> str:
+    """Return the anchor that a heading has on GitHub, and in MyST."""
+    return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
 
 
 def _where(finding: KnownFinding, file: ExpectationsFile) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 import tokenize
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from inbackward_conformance.report.record import CaseRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 SHOWN = "shown.json"
@@ -65,13 +66,18 @@ class ShownFindings:
     findings: tuple[Shown, ...]
     elsewhere: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The name of its page and its folder of scripts."""
+        return re.sub(r"[^\w.-]+", "_", self.implementation)
+
     def script(self, folder: Path, shown: Shown) -> Path:
         """Return the path of a script in a folder of findings."""
-        return folder / self.implementation / f"{shown.id}.py"
+        return folder / self.name / f"{shown.id}.py"
 
     def write(self, folder: Path) -> None:
         """Write it into a folder of findings."""
-        path = folder / self.implementation / SHOWN
+        path = folder / self.name / SHOWN
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -95,16 +101,16 @@ def _read(path: Path) -> ShownFindings:
 
 
 def lines_of_code(source: str) -> int:
-    """Return the number of lines that have code: neither blank, nor comment, nor the docstring of the module."""
+    """Return the number of lines that have code: neither blank, nor comment, nor docstring."""
     with_code: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in LAYOUT:
             with_code.update(range(token.start[0], token.end[0] + 1))
-    return len(with_code.difference(_lines_of_docstring(source)))
+    return len(with_code.difference(_lines_of_docstrings(source)))
 
 
-def _lines_of_docstring(source: str) -> Iterable[int] | Iterator[int]:
-    match ast.parse(source).body:
-        case [ast.Expr(ast.Constant(str())) as docstring, *_]:
-            return range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1)
-    return ()
+def _lines_of_docstrings(source: str) -> Iterator[int]:
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Expr(ast.Constant(str()), lineno=first, end_lineno=last):
+                yield from range(first, (last or first) + 1)

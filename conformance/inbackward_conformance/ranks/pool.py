@@ -7,9 +7,9 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.reduction import DupFd
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import multiprocessing
 
@@ -20,7 +20,6 @@ from inbackward_conformance.ranks.process import Files, serve
 from inbackward_conformance.ranks.stacks import innermost_frames, last_output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import IO
 
     from inbackward_conformance.ranks.job import Answer, Job
@@ -37,7 +36,7 @@ class Pool:
 
     A job of n ranks runs on the first n. A rank that died or hung is replaced before the next job. The first job starts
     at least `at_once` ranks, and waits only for those that it needs. Ranks are forks of one process that has loaded
-    torch and nothing else, so a new one is there at once.
+    torch and the suite, and no implementation, so a new one is there at once.
     """
 
     world_size = None
@@ -143,10 +142,10 @@ class _Process:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([*LAZY_MODULES, serve.__module__])
         self.connection, child_connection = context.Pipe()
-        inherited = [_Inherited(file.fileno()) for file in (rendezvous, self._output, self._stacks)]
+        files = Files(*(_inherited(file) for file in (rendezvous, self._output, self._stacks)))
         self.process = context.Process(
-            target=_main,
-            args=(number, dict(os.environ), child_connection, inherited),
+            target=serve,
+            args=(number, dict(os.environ), child_connection, files),
             name=f"rank {number}",
             daemon=True,
         )
@@ -196,13 +195,13 @@ class _Inherited:
         return _detach, (DupFd(self._descriptor),)
 
 
+def _inherited(file: IO[bytes]) -> int:
+    return cast("int", _Inherited(file.fileno()))  # which is one where it is used
+
+
 def _detach(duplicate: Any) -> int:
     descriptor: int = duplicate.detach()
     return descriptor
-
-
-def _main(number: int, environment: dict[str, str], connection: Connection, files: Iterable[int]) -> None:
-    serve(number, environment, connection, Files(*files))
 
 
 def _tail(file: IO[bytes]) -> str:

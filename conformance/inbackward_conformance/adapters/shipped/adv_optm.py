@@ -23,15 +23,11 @@ if TYPE_CHECKING:
 
 distribution = "adv-optm"
 spelling = "source"
-# Stochastic rounding draws random numbers. Prodigy_adv adds over parameters, in the order of their gradients.
-own_optimizers = [
-    OwnOptimizer(
-        "adv_optm:AdamW_adv",
-        {"lr": 0.01, "stochastic_rounding": False},
-        [{"weight_decay": 0.1}, {"state_precision": "factored"}, {"nesterov": True}],
-    ),
-    OwnOptimizer("adv_optm:Lion_adv", {"lr": 0.001, "stochastic_rounding": False}),
-    OwnOptimizer("adv_optm:SignSGD_adv", {"lr": 0.001, "momentum": 0.0, "stochastic_rounding": False}),
+exact = {"stochastic_rounding": False}  # it draws random numbers
+own_optimizers = [  # not Prodigy_adv: it adds over parameters, in the order of their gradients
+    OwnOptimizer("adv_optm:AdamW_adv", {"lr": 0.01, **exact}, [{"weight_decay": 0.1}, {"state_precision": "factored"}]),
+    OwnOptimizer("adv_optm:Lion_adv", {"lr": 0.001, **exact}),
+    OwnOptimizer("adv_optm:SignSGD_adv", {"lr": 0.001, "momentum": 0.0, **exact}),
 ]
 
 attached: weakref.WeakKeyDictionary[Optimizer, None] = weakref.WeakKeyDictionary()
@@ -69,7 +65,7 @@ def backward(loss: Tensor, module: nn.Module, **kwargs: Any) -> None:
         optimizer.zero_grad()
 
 
-def wrap_ddp(module: nn.Module, **ddp_kwargs: Any) -> nn.Module:
+def wrap_ddp(*_: Any, **__: Any) -> nn.Module:
     raise NotOffered("on several devices its documented hook reduces the gradient itself, before it steps")
 
 

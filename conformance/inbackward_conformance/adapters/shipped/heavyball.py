@@ -1,4 +1,4 @@
-"""Adapter of heavyball: `heavyball.utils.fused_hook`, with optimizers of `torch.optim`, and SOAP of heavyball.
+"""Adapter of heavyball: `heavyball.utils.fused_hook`, with optimizers of `torch.optim`, and LaProp of heavyball.
 
 Compilation of heavyball's steps is switched off by `compile_mode`: it takes minutes a process.
 """
@@ -24,7 +24,7 @@ own_optimizers = [
     OwnOptimizer("SGD", {"lr": 0.1, "momentum": 0.9}, [{"momentum": 0.0}]),
     OwnOptimizer("AdamW", {"lr": 0.01, "weight_decay": 0.1}),
     OwnOptimizer("Adam", {"lr": 0.01}),
-    OwnOptimizer("heavyball:SOAP", {"lr": 0.01}, lacks=["complex", "sparse"]),
+    OwnOptimizer("heavyball:LaProp", {"lr": 0.01, "weight_decay": 0.1}, lacks=["complex", "sparse"]),
 ]
 
 attached: weakref.WeakKeyDictionary[Optimizer, None] = weakref.WeakKeyDictionary()

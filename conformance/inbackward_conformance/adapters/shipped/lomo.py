@@ -52,6 +52,7 @@ def standard_optimizer(optimizer_class: Any, params: Any, optimizer_kwargs: dict
 
 
 def attach(module: torch.nn.Module, assignments: Sequence[BoundAssignment]) -> None:
+    optimizer_class: Any
     for optimizer_class, given, optimizer_kwargs, register_hook in assignments:
         if optimizer_class is not Lomo or not register_hook:
             raise NotOffered("a Lomo always hooks" if optimizer_class is Lomo else "it has optimizers of its own only")

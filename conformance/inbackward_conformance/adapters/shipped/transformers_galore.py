@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from galore_torch import GaLoreAdamW
-from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers import Trainer, TrainingArguments
 
 from inbackward_conformance import NotOffered, OwnOptimizer
 
 distribution = "transformers"
 spelling = "source"
 GALORE = {"lr": 0.01, "rank": 2, "update_proj_gap": 2}
-VARIANTS = [{"scale": 1.0}, *({"proj_type": name} for name in ("reverse_std", "right", "left", "full"))]
+VARIANTS = [{"scale": 1.0, "proj_type": name} for name in ("std", "reverse_std", "right", "left", "full")]
 own_optimizers = [OwnOptimizer("galore_torch:GaLoreAdamW", GALORE, VARIANTS, lacks=["groups", "tensor_lr"])]
 made: weakref.WeakKeyDictionary[torch.nn.Module, list[Any]] = weakref.WeakKeyDictionary()
 
@@ -54,9 +54,7 @@ def attach(module: torch.nn.Module, assignments: Any) -> None:
 
 
 def dummies(module: torch.nn.Module) -> list[Any]:
-    return [
-        one for each in made.values() for one in each if not one.optimizer_dict.keys().isdisjoint(module.parameters())
-    ]
+    return [one for each in made.values() for one in each if set(one.optimizer_dict) & set(module.parameters())]
 
 
 def optimizers(module: torch.nn.Module) -> list[Any]:
@@ -69,8 +67,7 @@ def state_of(optimizer: Any, param: torch.Tensor) -> dict[str, Any]:
 
 
 def schedule(module: torch.nn.Module, scheduler_class: Any, **kwargs: Any) -> list[Any]:
-    if scheduler_class is torch.optim.lr_scheduler.ReduceLROnPlateau:  # also the Trainer's
-        return [get_scheduler("reduce_lr_on_plateau", each, None, None, kwargs) for each in dummies(module)]
+    """Start it on the dummy, as the Trainer does: accelerate has wrapped it before `get_scheduler` could know it."""
     return [scheduler_class(dummy, **kwargs) for dummy in dummies(module)]
 
 
@@ -79,4 +76,5 @@ def state_dict(module: torch.nn.Module) -> Any:
 
 
 def load_state_dict(module: torch.nn.Module, state: Any) -> None:
-    _ = [dummy.load_state_dict(saved) for dummy, saved in zip(dummies(module), state, strict=True)]
+    for dummy, saved in zip(dummies(module), state, strict=True):
+        dummy.load_state_dict(saved)
