@@ -119,7 +119,7 @@ def test_assembled_without_records(tmp_path: Path) -> None:
 def test_links_from_file_to_file_are_links_from_page_to_page() -> None:
     pages = {"impl/README.md": "library", "docs/bench.md": "bench"}
     text = "[a](../docs/bench.md#sgd) [b](https://example.com/x.md) [c](#here) [d](recipe.py)\n\n```\n[e](no.md)\n```\n"
-    linked, sources = link_pages(text, "impl/README.md", pages, {}, lambda path: path == "impl/recipe.py")
+    linked, sources = link_pages(text, "impl/README.md", pages, lambda path: path == "impl/recipe.py")
     assert linked == text.replace("../docs/bench.md#sgd", "/bench.md#sgd").replace(
         "(recipe.py)", "(/source/impl/recipe.py.md)"
     )
@@ -128,7 +128,7 @@ def test_links_from_file_to_file_are_links_from_page_to_page() -> None:
 
 def test_a_link_to_no_file_is_an_error() -> None:
     with pytest.raises(NoSuchFile, match=r"impl/README.md links to docs/none.md"):
-        link_pages("[a](../docs/none.md)", "impl/README.md", {}, {}, lambda _: False)
+        link_pages("[a](../docs/none.md)", "impl/README.md", {}, lambda _: False)
 
 
 def test_names_of_requirements_are_links() -> None:

@@ -7,10 +7,10 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from docs.site.links import link_pages, link_requirements, name_anchors, show_pictures, source_page
+from docs.site.links import link_pages, link_requirements, show_pictures, source_page
 from docs.site.pages import GENERATED, pages_of, toctree
 from docs.site.requirements import printed, requirement_pages
-from docs.site.results import findings_text, page_of_everything, read_records, standings, verdicts
+from docs.site.results import findings_text, links_to_records, page_of_everything, read_records, standings, verdicts
 
 from inbackward_conformance.specification import specification
 
@@ -44,27 +44,31 @@ def assemble(root: Path, target: Path, records: Path) -> dict[str, str]:
 
     texts = dict(requirement_pages(root / "tests" / "mutants" / "traces.json"))
     pages = pages_of(root) | {f"docs/{page}.md": page for page in texts}
-    matrix = read_records(records, target / EXTRA / "records")
+    recorded = sorted(records.glob("*.jsonl.xz"))
+    for path in recorded:
+        (target / EXTRA / "records").mkdir(exist_ok=True)
+        shutil.copy(path, target / EXTRA / "records")
+    matrix = read_records(recorded)
     if matrix:
         (target / EXTRA / "everything.html").write_text(page_of_everything(matrix), encoding="utf-8")
     findings = [page.partition("/")[2] for page in pages.values() if page.startswith("findings/")]
     places: dict[str, Callable[[str], str]] = {
         "verdicts": lambda _: verdicts(matrix),
         "standings": lambda _: standings(matrix, findings),
+        "records": lambda _: links_to_records(recorded),
         "everything": lambda _: EVERYTHING if matrix else "",
         "findings": lambda _: findings_text(pages.values()),
         "help": help_of,
         "diagram": lambda name: diagram(docs / "_diagrams" / name),
     }
 
-    written = {file: page for file, page in pages.items() if file not in GENERATED and page not in texts}
-    named = {file: name_anchors((root / file).read_text(encoding="utf-8"), page) for file, page in written.items()}
-    anchors = {file: found for file, (_, found) in named.items()}
     sources: set[str] = set()
-    for file, page in written.items():
-        text, linked = link_pages(named[file][0], file, pages, anchors, lambda path: (root / path).is_file())
-        sources |= linked
-        texts[page] = PLACE.sub(lambda found: places[found["what"]](found["argument"] or ""), show_pictures(text))
+    for file, page in pages.items():
+        if file not in GENERATED and page not in texts:
+            text = (root / file).read_text(encoding="utf-8")
+            text, linked = link_pages(text, file, pages, lambda path: (root / path).is_file())
+            sources |= linked
+            texts[page] = PLACE.sub(lambda found: places[found["what"]](found["argument"] or ""), show_pictures(text))
     texts = {page: link_requirements(text, specification()) for page, text in texts.items()}
     texts |= {source_page(file): _shown(root / file, file) for file in sorted(sources)}
     for page, text in texts.items():

@@ -32,7 +32,6 @@ THEMED = """\
 ```{{raw}} html
 </div>
 ```"""
-ANCHOR = re.compile(r'^<a id="(?P<id>[^"]+)"></a>$', re.MULTILINE)
 NAME = r"[a-z_]+/[a-z0-9_]+"
 NAMED = re.compile(rf"(?<!\[)`(?P<code>{NAME})`(?!\])|(?<=\| )(?P<cell>{NAME})(?= \|)")
 """A requirement: in backticks, but not as the text of a link, or alone in a cell of a table."""
@@ -78,26 +77,13 @@ def link_requirements(text: str, known: Mapping[str, object]) -> str:
     return prose(text, lambda part: NAMED.sub(replace, part))
 
 
-def name_anchors(text: str, page: str) -> tuple[str, set[str]]:
-    """Give each HTML anchor of a page a name that Sphinx knows, besides its own. Return also the anchors."""
-    named = ANCHOR.sub(lambda found: f"{found[0]}\n\n({_name(page, found['id'])})=", text)
-    return named, {found["id"] for found in ANCHOR.finditer(text)}
-
-
-def _name(page: str, anchor: str) -> str:
-    return f"{page.replace('/', '-')}-{anchor}"
-
-
-def link_pages(
-    text: str, file: str, pages: Mapping[str, str], anchors: Mapping[str, set[str]], exists: Callable[[str], bool]
-) -> tuple[str, set[str]]:
+def link_pages(text: str, file: str, pages: Mapping[str, str], exists: Callable[[str], bool]) -> tuple[str, set[str]]:
     """Make the links of `file` links from page to page. Return also the files that are linked to and have no page.
 
     Args:
         text: the text.
         file: its path in the repository.
         pages: the pages of files, by their paths.
-        anchors: the HTML anchors of files, by their paths.
         exists: whether the repository has a file.
 
     Raises:
@@ -108,8 +94,6 @@ def link_pages(
     def replace(found: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(file), found["path"]))
         fragment = found["fragment"] or ""
-        if fragment[1:] in anchors.get(path, ()):
-            return f"#{_name(pages[path], fragment[1:])}"
         if path in pages:
             return f"/{pages[path]}.md{fragment}"
         if not exists(path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import lzma
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from inbackward_conformance.report.matrix.render import SYMBOLS, Format, render
@@ -10,8 +12,7 @@ from inbackward_conformance.report.matrix.table import Matrix, merge
 from inbackward_conformance.report.read_record import read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
+    from collections.abc import Collection, Sequence
 
     from inbackward_conformance.report.matrix.table import Column
 
@@ -19,7 +20,7 @@ STANDINGS = ("kept", "broken", "in part", "not offered", "not run")
 WHAT = {
     "reference-handed": "this repository's, handed an optimizer",
     "reference": "this repository's, with an optimizer for each parameter",
-    "torch": "`torch.distributed.optim._apply_optimizer_in_backward`",
+    "torch": "`_apply_optimizer_in_backward` of `torch.distributed.optim`",
     "tutorial": "the recipe of PyTorch's tutorial",
 }
 """What an implementation is, if its name and its distribution do not say it."""
@@ -27,23 +28,31 @@ WHAT = {
 NO_RECORDS = "There are no records in `docs/records` yet, so this page shows no results. `nox -s matrix` makes records."
 
 
-def read_records(folder: Path, scratch: Path) -> Matrix | None:
-    """Return the matrix of all compressed records of a folder; None if there are none."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    runs = []
-    for path in sorted(folder.glob("*.jsonl.xz")):
-        record = scratch / path.stem
-        record.write_bytes(lzma.decompress(path.read_bytes()))
-        runs.append(read_record(record))
+def read_records(paths: Sequence[Path]) -> Matrix | None:
+    """Return the matrix of compressed records; None if there are none."""
+    with TemporaryDirectory(prefix="inbackward-") as folder:
+        runs = []
+        for path in paths:
+            record = Path(folder, path.stem)
+            record.write_bytes(lzma.decompress(path.read_bytes()))
+            runs.append(read_record(record))
     return merge(runs) if runs else None
+
+
+def links_to_records(paths: Sequence[Path]) -> str:
+    """Return links to the compressed records, which are a part of the site."""
+    links = ", ".join(f'<a href="records/{path.name}">{path.name}</a>' for path in paths)
+    return f"```{{raw}} html\n<p>Records: {links}. Decompress them by <code>xz -d</code>.</p>\n```" if paths else ""
 
 
 def page_of_everything(matrix: Matrix) -> str:
     """Return the page that `python -m inbackward_conformance matrix` makes, with a link that leads back."""
-    before, header, after = render(matrix, Format.HTML).partition("<header>\n")
-    icon = '<link rel="icon" href="_static/favicon.svg">\n<title>'
-    back = '<p><a href="matrix.html">inbackward documentation</a></p>'
-    return f"{before.replace('<title>', icon)}{header}{back}\n{after}"
+    icon = '<link rel="icon" href="_static/favicon.svg">\n'
+    back = (
+        '\n<nav aria-label="Site" style="padding: 0.5rem 1rem"><a href="matrix.html">inbackward documentation</a></nav>'
+    )
+    page = render(matrix, Format.HTML)
+    return page.replace("<title>", f"{icon}<title>", 1).replace("<body>", f"<body>{back}", 1)
 
 
 def verdicts(matrix: Matrix | None) -> str:

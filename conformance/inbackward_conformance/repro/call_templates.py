@@ -181,8 +181,9 @@ class _NotOffered(ast.NodeTransformer):
     """Removes `if …: raise NotOffered(…)`; elsewhere it raises an error of Python's own."""
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
+        binds = any(isinstance(part, ast.NamedExpr) for part in ast.walk(node.test))
         match node:
-            case ast.If(body=[ast.Raise(exc=ast.Call(func=ast.Name("NotOffered")))], orelse=[]):
+            case ast.If(body=[ast.Raise(exc=ast.Call(func=ast.Name("NotOffered")))], orelse=[]) if not binds:
                 return None
         return self.generic_visit(node)
 

@@ -22,6 +22,7 @@ from inbackward_conformance.storages import Allocations, GradientBytes, gc_new_o
 
 WIDTH = 16
 WIDE = 512  # a layer has 1 MiB of weights
+BYTES_OF_A_WEIGHT = 4 * WIDE**2
 SGD = Assignment("SGD", {"lr": 0.01, "momentum": 0.9}, need=NOT_COMPARED)
 ADAMW = Assignment("AdamW", {"lr": 0.01}, need=NOT_COMPARED)
 
@@ -73,7 +74,9 @@ def test_peak_of_gradients(implementation: Implementation, device: str, assignme
     peaks = {}
     for depth in (8, 32):
         peaks[depth] = _peak_in_backward(implementation, _layers(depth, device, width=WIDE), assignment)
-    assert 0 < peaks[32] <= peaks[8], f"backward takes {peaks[32]} bytes in 32 layers at its peak, {peaks[8]} in 8"
+    # A state of small tensors that a step replaces may grow with depth by a few bytes, and is no gradient.
+    most = peaks[8] + BYTES_OF_A_WEIGHT // 2
+    assert 0 < peaks[32] < most, f"backward takes {peaks[32]} bytes in 32 layers at its peak, {peaks[8]} in 8"
 
 
 @pytest.mark.should

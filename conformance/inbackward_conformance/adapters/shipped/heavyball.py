@@ -1,6 +1,6 @@
 """Adapter of heavyball: `heavyball.utils.fused_hook`, with optimizers of `torch.optim`, and LaProp of heavyball.
 
-Compilation of heavyball's steps is switched off by `compile_mode`: it takes minutes a process.
+Compilation of heavyball's steps, on by default, is switched off by `compile_mode`, in the standard loop too.
 """
 
 from __future__ import annotations

@@ -45,20 +45,16 @@ def attach(module: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
     attached.update(dict.fromkeys(own.values()))
 
 
-def optim_dict_of(module: nn.Module) -> dict[nn.Parameter, Optimizer]:
-    """Return the optimizers of the parameters of `module`, in their order."""
-    own = {optimizer.param_groups[0]["params"][0]: optimizer for optimizer in attached}
-    return {param: own[param] for param in module.parameters() if param in own}
-
-
 def optimizers(module: nn.Module) -> list[Optimizer]:
-    """Return the optimizers of the parameters of `module`."""
-    return list(optim_dict_of(module).values())
+    """Return the optimizers of the parameters of `module`, of all calls."""
+    held = [(optimizer, optimizer.param_groups[0]["params"][0]) for optimizer in attached]
+    return [optimizer for param in module.parameters() for optimizer, its_param in held if its_param is param]
 
 
 def wrapper_of(module: nn.Module) -> Any:
     """Return the wrapper that a recipe makes after registering hooks; it holds optimizers by name, nothing else."""
-    return create_optim_in_bwd_wrapper(model=module, optim_dict=optim_dict_of(module))
+    optim_dict = {optimizer.param_groups[0]["params"][0]: optimizer for optimizer in optimizers(module)}
+    return create_optim_in_bwd_wrapper(model=module, optim_dict=optim_dict)
 
 
 def schedule(module: nn.Module, scheduler_class: Callable[..., Any], **kwargs: Any) -> list[Any]:

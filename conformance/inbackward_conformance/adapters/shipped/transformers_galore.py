@@ -48,7 +48,8 @@ def attach(module: torch.nn.Module, assignments: Any) -> None:
             raise NotOffered("it steps GaLore's optimizers only, and always hooks")
         if torch.distributed.is_initialized():
             raise NotOffered("the Trainer says that layer-wise optimizers do not support DDP")
-        if (model := model_of(set(params), module.modules())) is None:
+        model = model_of(set(params), module.modules())
+        if model is None:
             raise NotOffered("a Trainer is given a model, and no part of this one has these parameters alone")
         made.setdefault(model, []).append(make("galore_adamw_layerwise", model, **optimizer_kwargs))
 
@@ -58,8 +59,7 @@ def dummies(module: torch.nn.Module) -> list[Any]:
 
 
 def optimizers(module: torch.nn.Module) -> list[Any]:
-    both = [(param, dummy.optimizer_dict) for param in module.parameters() for dummy in dummies(module)]
-    return [optimizer_dict[param] for param, optimizer_dict in both if param in optimizer_dict]
+    return [d.optimizer_dict[p] for p in module.parameters() for d in dummies(module) if p in d.optimizer_dict]
 
 
 def state_of(optimizer: Any, param: torch.Tensor) -> dict[str, Any]:
