@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,7 +173,9 @@ def print_script(args: argparse.Namespace) -> None:
 
     failure = find_failure(args.record, args.requirement, args.implementation, args.case)
     try:
-        print(source_of_failure(failure), end="")
+        with redirect_stdout(sys.stderr):  # a library may print what it likes when its optimizers are made
+            source = source_of_failure(failure)
+        print(source, end="")
     except (CannotWrite, UnusableImplementation) as error:
         raise BadRecord(f"record {args.record}: {args.requirement} has no script: {error}") from error
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
 from inbackward_conformance.catalogue.optimizers import bind_options, find_optimizer_class
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor
-
     from inbackward_conformance.adapters.declarations import OwnOptimizer
     from inbackward_conformance.adapters.implementation import Implementation
 
@@ -28,12 +26,14 @@ class Facts:
         moves_at_zero: whether it moves a parameter whose gradient is zero, after one whose gradient was not.
         proportional: whether it moves a parameter in proportion to its gradient, beside what it does without one.
         lr: the learning rate that it has at first; None if it is no number.
+        has_plain_state: whether its state for a parameter holds tensors and numbers alone, as in `torch.optim`.
     """
 
     keeps_state: bool
     moves_at_zero: bool
     proportional: bool
     lr: float | None
+    has_plain_state: bool
 
 
 READ = ("step", "zero_grad", "param_groups", "state")
@@ -65,6 +65,7 @@ def _find_out(entry: OwnOptimizer, options: Mapping[str, Any], implementation: I
                 keeps_state=moved.has_state() if entry.keeps_state is None else entry.keeps_state,
                 proportional=_nearly_equal(twice.distance - moved.distance, moved.distance - at_rest.distance),
                 lr=moved.lr(),
+                has_plain_state=moved.has_plain_state(),
                 moves_at_zero=moved.moves_at_zero(),
             )
     except Exception as error:
@@ -90,6 +91,7 @@ class _Probe:
         values = torch.linspace(-1, 2, 15, device=device)
         self._params = [torch.nn.Parameter(values[:12].view(4, 3).clone()), torch.nn.Parameter(values[12:].clone())]
         self._entry = entry
+        self._state_of = implementation.state_of
         optimizer_class = find_optimizer_class(entry.name)
         self._optimizer: Any = implementation.standard_optimizer(optimizer_class, self._params, bind_options(options))
         if missing := [name for name in READ if not hasattr(self._optimizer, name)]:
@@ -106,6 +108,11 @@ class _Probe:
     def has_state(self) -> bool:
         """Return whether there is a state for the first parameter."""
         return bool(self._optimizer.state.get(self._params[0]))
+
+    def has_plain_state(self) -> bool:
+        """Return whether the state for the first parameter holds tensors and numbers alone."""
+        state: Any = self._state_of(self._optimizer, self._params[0]) if self.has_state() else {}
+        return isinstance(state, Mapping) and all(isinstance(value, Tensor | int | float) for value in state.values())
 
     def lr(self) -> float | None:
         """Return the learning rate."""

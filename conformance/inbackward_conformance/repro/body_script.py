@@ -49,6 +49,7 @@ def body_script(failure: Failure, templates: CallTemplates) -> str:
     """Return the script of a failure of a requirement that runs no plan."""
     chapter, _, name = failure.requirement.id.partition("/")
     module = _module(chapter)
+    templates.reserved |= _variables_of(module)
     optimizers = BoundOptimizers(templates)
     inlined = Inlined(
         stand_ins, STAND_INS, lambda node: SpellOut(templates).visit(node), optimizers.source_of, templates.copied_names
@@ -79,6 +80,16 @@ def _module(chapter: str) -> ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about marks, which pytest registers only when it collects the requirements
         return importlib.import_module(f"{REQUIREMENTS}.test_{chapter}")
+
+
+def _variables_of(module: ModuleType) -> set[str]:
+    """Return the names of the variables and parameters of all functions of a module."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        match node:
+            case ast.arg(name) | ast.Name(name, ast.Store()):
+                names.add(name)
+    return names
 
 
 def _require_sources(module: ModuleType, name: str, arguments: Mapping[str, str]) -> None:

@@ -56,12 +56,14 @@ class CallTemplates:
         target: the implementation.
         copied: its functions that were written so far, with what they refer to, where scripts have copies of them.
         copied_names: the names of these functions.
+        reserved: names that mean something else where calls are written; functions of these names get another one.
     """
 
     def __init__(self, name: str) -> None:
         self.target = find_implementation(name)
         self.copied = Inlined(rewrite=_without_not_offered)
         self.copied_names: set[str] = set()
+        self.reserved: set[str] = {"schedule"}  # a variable of scripts of plans
         spelling: Mapping[str, str] | str = getattr(self.target, "spelling", {})
         self._is_copied = spelling == COPIED
         if self._is_copied and not inspect.ismodule(self.target):
@@ -102,10 +104,8 @@ class CallTemplates:
             template = self._templates[call]
         elif not self._templates and (name := self._name_of(call)):
             places = [f"{name}={{{name}}}" if name == "register_hook" else f"{{{name}}}" for name in arguments]
-            template = f"{self._prefix}{name}({', '.join([*places, '{options}'])})"
-            if self._is_copied:
-                self.copied.add_named(self.target, name)
-                self.copied_names.add(name)
+            called = self._copy(name) if self._is_copied else name
+            template = f"{self._prefix}{called}({', '.join([*places, '{options}'])})"
         elif call in DEFAULTS:
             template = DEFAULTS[call]
         else:
@@ -117,6 +117,15 @@ class CallTemplates:
             raise CannotWrite(
                 f"`spelling[{call!r}]` is no expression of {known} ({type(error).__name__}: {error}): {template}"
             ) from error
+
+    def _copy(self, name: str) -> str:
+        """Have the script get a copy of a function, and return the name that it has there."""
+        self.copied.add_named(self.target, name)
+        called = f"library_{name}" if name in self.reserved else name
+        if called != name and called not in self.copied_names:
+            self.copied.definitions.append(f"{called} = {name}")
+        self.copied_names.add(called)
+        return called
 
     def _name_of(self, call: str) -> str | None:
         names = CALL_NAMES.get(call, (call,))

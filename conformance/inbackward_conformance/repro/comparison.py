@@ -43,6 +43,15 @@ for name, value in expected.items():
     assert_close(actual[name], value, rtol=0, atol=atol, equal_nan=True, msg=lambda text: f"{{name}}: {{text}}")
 """
 
+CLOSE_STATES = """
+for name, states in expected.items():
+    assert len(actual[name]) == len(states), f"{{name}}: there are {{len(actual[name])}} states, not {{len(states)}}"
+    for state, other in zip(states, actual[name]):
+        for key, value in state.items():
+            atol, told = {tolerance} * torch.as_tensor(value).abs().max().item(), f"{{name}} {{key}}: ".__add__
+            assert_close(other[key], value, rtol=0, atol=atol, equal_nan=True, msg=told)
+"""
+
 DEEP = """
 for name, value in expected.items():
     assert_alike(actual[name], value, name, {tolerance})
@@ -122,6 +131,8 @@ class Comparison:
             return RANKS_APART.strip()
         if self._deep:
             return DEEP.strip().format(tolerance=self.tolerance)
+        if self.tolerance and self.compared is Compared.STATES:
+            return CLOSE_STATES.strip().format(tolerance=self.tolerance)
         if self.tolerance:
             return CLOSE.strip().format(tolerance=self.tolerance)
         return EQUAL.strip()
@@ -130,7 +141,7 @@ class Comparison:
     def _deep(self) -> bool:
         """Whether `assert_close` alone will not do: for objects in states, or a tolerance where some may be None."""
         if self.compared is Compared.STATES:
-            return self.own_states or bool(self.tolerance)
+            return self.own_states
         return self.compared in {Compared.BUFFERS, Compared.GRADIENTS} and bool(self.tolerance)
 
 

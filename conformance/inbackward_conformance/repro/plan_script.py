@@ -9,6 +9,8 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from inbackward_conformance import accelerator
+from inbackward_conformance.adapters.implementation import Implementation
+from inbackward_conformance.binding.facts import facts_of
 from inbackward_conformance.catalogue.build import model_class, ties_weights
 from inbackward_conformance.outcome import Compared, Outcome, Refusal
 from inbackward_conformance.plan.events import (
@@ -263,8 +265,11 @@ def _events_up_to(plan: Plan, last: int | None) -> Events:
 
 def _has_own_states(templates: CallTemplates) -> bool:
     """Return whether optimizer states may be other than those of the classes in `torch.optim`."""
-    own_calls = any(map(templates.offers, ("standard_optimizer", "state_of")))
-    return own_calls or bool(templates.declared.own_optimizers)
+    own = templates.declared.own_optimizers
+    if not own:
+        return any(map(templates.offers, ("standard_optimizer", "state_of")))
+    implementation = Implementation(templates.target)
+    return not all(facts_of(entry, entry.options, implementation).has_plain_state for entry in own)
 
 
 def _has_one_optimizer(plan: Plan) -> bool:

@@ -108,8 +108,8 @@ def _as_recorded(end: End, failure: Failure) -> bool:
             return told.startswith("goes through, where the standard loop raises")
         case Compared.RANKS:
             return told.endswith("differs between this rank and rank 0")
-        case Compared.STATES:  # `assert_close` does not name what has another number of states
-            return _is_of_assert_close(end)
+        case Compared.STATES:  # neither `assert_close` nor `assert_alike` names what has another number of states
+            return _is_of_assert_close(end) or (kind == "AssertionError" and ": there are " in told)
     if failure.plan.ranks:  # the rank that fails first may differ elsewhere
         return _is_of_assert_close(end)
     name = re.escape(told.partition(": ")[0])

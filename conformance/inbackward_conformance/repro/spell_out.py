@@ -91,7 +91,8 @@ class SpellOut(ast.NodeTransformer):
             case ast.Attribute(functional, "offered"):
                 return self._attribute(functional, node.args[0])
             case ast.Attribute(ast.Name("check"), call):
-                return ast.Call(ast.Name(call, ast.Load()), node.args, node.keywords)
+                keywords = [keyword for keyword in node.keywords if keyword.arg != "fixed"]  # a script is not scaled
+                return ast.Call(ast.Name(call, ast.Load()), node.args, keywords)
         node.args = [arg for arg in node.args if not (isinstance(arg, ast.Name) and arg.id in FIXTURES)]
         return node
 

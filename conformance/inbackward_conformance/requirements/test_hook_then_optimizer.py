@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from inbackward_conformance.adapters.implementation import FUNCTIONAL_OPTIMIZERS, Implementation
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
-from inbackward_conformance.outcome import NotRun
+from inbackward_conformance.outcome import NotOffered, NotRun
 from inbackward_conformance.plan import ALL, Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import (
     AccumulateUnsynchronised,
@@ -207,6 +207,8 @@ def _register(
 def _rejected(what: str, call: Callable[[], object]) -> None:
     try:
         call()
+    except NotOffered:  # a RuntimeError of its kind, too
+        raise
     except (RuntimeError, TypeError, ValueError) as error:
         assert str(error).strip(), f"{what} is rejected without a message"  # noqa: PT017
         return

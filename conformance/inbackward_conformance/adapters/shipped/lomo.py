@@ -30,7 +30,14 @@ made: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
 
 
 class Stepped(Lomo):  # type: ignore[misc]
-    """A Lomo of parameters that do not require a gradient yet, and so have no hooks: it is stepped by hand."""
+    """A Lomo without hooks, since its parameters require no gradient while it is made: it is stepped by hand."""
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        params = torch.nn.ParameterList(params)
+        required = [param.requires_grad for param in params]
+        super().__init__(params.requires_grad_(requires_grad=False), **options)
+        for param, requires_grad in zip(params, required, strict=True):
+            param.requires_grad_(requires_grad)
 
     def step(self, closure: Any = None) -> None:
         self.lr = self.param_groups[0]["lr"]
@@ -40,15 +47,7 @@ class Stepped(Lomo):  # type: ignore[misc]
 def standard_optimizer(optimizer_class: Any, params: Any, optimizer_kwargs: dict[str, Any]) -> Any:
     if optimizer_class is not Lomo:
         raise NotOffered("it has optimizers of its own only")
-    params = list(params)
-    trained = [param for param in params if param.requires_grad]
-    for param in trained:
-        param.requires_grad_(False)
-    try:
-        return Stepped(torch.nn.ParameterList(params), **optimizer_kwargs)
-    finally:
-        for param in trained:
-            param.requires_grad_()
+    return Stepped(params, **optimizer_kwargs)
 
 
 def attach(module: torch.nn.Module, assignments: Sequence[BoundAssignment]) -> None:
@@ -58,16 +57,16 @@ def attach(module: torch.nn.Module, assignments: Sequence[BoundAssignment]) -> N
             raise NotOffered("a Lomo always hooks" if optimizer_class is Lomo else "it has optimizers of its own only")
         if len(assignments) > 1 or optimizers(module):
             raise NotOffered("fused_backward runs backward for one Lomo")
-        params = list(map(id, given))
-        parts = [part for part in module.modules() if set(map(id, part.parameters())) == set(params)]
-        if not parts or len(set(params)) < len(params):
+        params = list(given)
+        parts = [part for part in module.modules() if {*part.parameters()} == {*params}]
+        if not parts or len({*params}) < len(params):
             raise NotOffered("a Lomo is given a model, or a part of it that has these parameters alone")
         made[Lomo(parts[0], **optimizer_kwargs)] = None
 
 
 def optimizers(module: torch.nn.Module) -> list[Any]:
-    parts, params = set(module.modules()), set(module.parameters())  # between forward and backward, FSDP has others
-    return [each for each in made if each.model in parts or not params.isdisjoint(each.param_groups[0]["params"])]
+    parts, params = {*module.modules()}, {*module.parameters()}  # between forward and backward, FSDP has others
+    return [each for each in made if each.model in parts or params & {*each.param_groups[0]["params"]}]
 
 
 def backward(loss: Tensor, module: torch.nn.Module, **kwargs: Any) -> None:

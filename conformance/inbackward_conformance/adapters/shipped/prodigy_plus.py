@@ -45,14 +45,17 @@ def apply(
     if not register_hook:
         raise NotOffered("without hooks, step() of an optimizer with fused_back_pass=True does nothing")
     optimizer = ProdigyPlusScheduleFree(params, fused_back_pass=True, **optimizer_kwargs)
-    own = params_of(optimizer)
-    if len(set(own)) < len(own) or any(not set(own).isdisjoint(params_of(other)) for other in attached):
+    if is_shared(params_of(optimizer)):
         raise NotOffered("the hook frees the gradient: a parameter has one optimizer, which lists it once")
     attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
         for index, param in enumerate(group["params"]):
             if param.requires_grad:
                 param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+
+
+def is_shared(params: list[Tensor]) -> bool:
+    return len({*params}) < len(params) or any({*params} & {*params_of(other)} for other in attached)
 
 
 def step_and_free(optimizer: ProdigyPlusScheduleFree, number: int, index: int, param: Tensor) -> None:

@@ -19,10 +19,13 @@ def _(event: events.CutIntoStages, script: Script) -> None:
     number = event.stages_per_rank * ranks
     script.make_mesh()
     script.add(f'own = range(mesh.get_local_rank("pipeline"), {number}, {ranks})')
-    with script.block(f"for index in range({number}):"), script.block("if index not in own:"):
+    with script.block(f"for index in {{*range({number})}}.difference(own):"):
         script.add('delattr(model, f"stage{index}")')
-    stage = f'model.get_submodule(f"stage{{index}}"), index, {number}, torch.device({script.device!r})'
-    script.add(f'stages = [pipelining.PipelineStage({stage}, group=mesh.get_group("pipeline")) for index in own]')
+    script.add("stages = []")
+    with script.block("for index in own:"):
+        script.add('part, group = model.get_submodule(f"stage{index}"), mesh.get_group("pipeline")')
+        stage = f"part, index, {number}, torch.device({script.device!r}), group=group"
+        script.add(f"stages.append(pipelining.PipelineStage({stage}))")
     scheduled = "stages[0]" if event.takes_one_stage else "stages"
     loss = "nn.functional.mse_loss" if event.scale_grads else 'partial(nn.functional.mse_loss, reduction="sum")'
     options = f"loss_fn={loss}{', scale_grads=False' * (not event.scale_grads)}"

@@ -1,0 +1,97 @@
+"""hazards/detached_use (MUST): adv-optm fails in case DetachedUse.
+
+A parameter that the graph uses as a constant too (`detach()`, `.data`) keeps its value until that use is done.
+
+Observed: an accident, not a refusal: event 1, Backward() raises RuntimeError: one of the variables needed for gradient
+computation has been modified by an inplace operation: [torch.FloatTensor [5, 5]] is at version 1; expected version 0
+instead. Hint: enable anomaly detection to find the operation that failed to compute its gradient, with
+torch.autograd.set_detect_anomaly(True, check_nan=False).
+"""
+
+import sys
+import weakref
+from functools import partial
+
+import torch
+from adv_optm import AdamW_adv
+from torch import nn
+from torch.testing import assert_close
+
+
+def params_of(optimizer):
+    return [param for group in optimizer.param_groups for param in group["params"]]
+
+
+attached = weakref.WeakKeyDictionary()
+
+
+def step_and_free(optimizer, number, index, param):
+    optimizer.step_parameter(param, optimizer.param_groups[number], index)
+    param.grad = None
+
+
+def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
+    optimizer = optimizer_class(params, **optimizer_kwargs)
+    own = params_of(optimizer)
+    attached[optimizer] = None
+    for number, group in enumerate(optimizer.param_groups):
+        for index, param in enumerate(group["params"]):
+            if param.requires_grad:
+                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+
+
+def optimizers(module):
+    params = set(module.parameters())
+    return [optimizer for optimizer in attached if not params.isdisjoint(params_of(optimizer))]
+
+
+def backward(loss, module, **kwargs):
+    loss.backward(**kwargs)
+    for optimizer in optimizers(module):
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+class DetachedUse(nn.Module):
+    """A weight that is trained in one place, and a constant in an earlier one, whose backward comes later."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 5)
+        self.weight = nn.Parameter(torch.randn(5, 5) / 2)
+
+    def constant(self, features):
+        return features @ self.weight.detach()
+
+    def forward(self, features):
+        return torch.tanh(self.constant(torch.tanh(self.first(features)))) @ self.weight
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = DetachedUse()
+    optimizer = AdamW_adv(model.parameters(), lr=0.01, stochastic_rounding=False)
+    model(torch.randn(6, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = DetachedUse()
+    apply(AdamW_adv, model.parameters(), {"lr": 0.01, "stochastic_rounding": False})
+    backward(model(torch.randn(6, 4, generator=torch.Generator().manual_seed(1))).square().mean(), model)
+    return dict(model.named_parameters())
+
+
+expected = standard_loop()
+try:
+    actual = in_backward()
+except (RuntimeError, TypeError, ValueError) as error:
+    if "one of the variables needed for gradient" in str(error):
+        raise
+    print(f"refused, which passes as well: {type(error).__name__}: {error}")
+    sys.exit()
+for name, value in expected.items():
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")

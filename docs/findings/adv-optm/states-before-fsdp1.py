@@ -1,0 +1,98 @@
+"""fsdp/original_parameters_attached_before (MUST): adv-optm diverges in case whole.
+
+Attached before FSDP1 with `use_orig_params=True`, through the implementation's own call: as afterwards.
+
+Observed: rank 0: optimizer state of '0.weight' differs from the standard loop after event 1, WrapFSDP(): 'exp_avg':
+shape (6, 4), expected (24,)
+"""
+
+import sys
+import tempfile
+import weakref
+from datetime import timedelta
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from adv_optm import AdamW_adv
+from torch import nn
+from torch.distributed import fsdp
+from torch.testing import assert_close
+
+
+def params_of(optimizer):
+    return [param for group in optimizer.param_groups for param in group["params"]]
+
+
+attached = weakref.WeakKeyDictionary()
+
+
+def step_and_free(optimizer, number, index, param):
+    optimizer.step_parameter(param, optimizer.param_groups[number], index)
+    param.grad = None
+
+
+def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
+    optimizer = optimizer_class(params, **optimizer_kwargs)
+    own = params_of(optimizer)
+    attached[optimizer] = None
+    for number, group in enumerate(optimizer.param_groups):
+        for index, param in enumerate(group["params"]):
+            if param.requires_grad:
+                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+
+
+def optimizers(module):
+    params = set(module.parameters())
+    return [optimizer for optimizer in attached if not params.isdisjoint(params_of(optimizer))]
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def standard_loop(rank):
+    torch.manual_seed(0)
+    model = MLP()
+    optimizer = AdamW_adv(model.parameters(), lr=0.01, stochastic_rounding=False)
+    wrapped = fsdp.FullyShardedDataParallel(
+        model, use_orig_params=True, device_id=torch.device("cpu"), sharding_strategy=fsdp.ShardingStrategy.FULL_SHARD
+    )
+    optimizer = AdamW_adv(model.parameters(), lr=0.01, stochastic_rounding=False)
+    return {
+        name: [optimizer.state[param] for optimizer in [optimizer] if optimizer.state.get(param)]
+        for name, param in model.named_parameters()
+    }
+
+
+def in_backward(rank):
+    torch.manual_seed(0)
+    model = MLP()
+    apply(AdamW_adv, model.parameters(), {"lr": 0.01, "stochastic_rounding": False})
+    wrapped = fsdp.FullyShardedDataParallel(
+        model, use_orig_params=True, device_id=torch.device("cpu"), sharding_strategy=fsdp.ShardingStrategy.FULL_SHARD
+    )
+    return {
+        name: [optimizer.state[param] for optimizer in optimizers(model) if optimizer.state.get(param)]
+        for name, param in model.named_parameters()
+    }
+
+
+def main(rank, folder):
+    dist.init_process_group("gloo", f"file://{folder}/main", timedelta(seconds=20), 2, rank)
+    expected = standard_loop(rank)
+    try:
+        actual = in_backward(rank)
+    except (RuntimeError, TypeError, ValueError) as error:
+        print(f"refused, which passes as well: {type(error).__name__}: {error}")
+        sys.exit()
+    for name, value in expected.items():
+        assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(main, (folder,), nprocs=2)

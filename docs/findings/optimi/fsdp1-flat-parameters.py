@@ -1,0 +1,103 @@
+"""fsdp/flat_parameters (MUST): optimi fails in case after.
+
+FSDP1 with `use_orig_params=False`, where flat parameters take the place of all others.
+
+Observed: rank 0: an accident, not a refusal: event 2, Backward() raises AssertionError: All sharded parameters that
+received a gradient in the post-backward should use `_saved_grad_shard`
+"""
+
+import inspect
+import sys
+import tempfile
+import weakref
+from datetime import timedelta
+from itertools import count
+
+import optimi
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed import fsdp
+from torch.testing import assert_close
+
+
+def make(optimizer_class, params, optimizer_kwargs, **release):
+    own = getattr(optimi, optimizer_class.__name__, None)
+    known, of_torch = (inspect.signature(cls).parameters for cls in (own, optimizer_class))
+    lacking = {name: value for name, value in optimizer_kwargs.items() if name in of_torch and name not in known}
+    options = {name: value for name, value in optimizer_kwargs.items() if name not in {*lacking, "dampening"}}
+    return own(params, **options, **release)
+
+
+standard_optimizer = make
+prepared = weakref.WeakKeyDictionary()
+
+
+def params_of(optimizer):
+    return {param for group in optimizer.param_groups for param in group["params"]}
+
+
+def optimizers(module):
+    held = (optimizer for param in module.parameters() for optimizer in prepared if param in params_of(optimizer))
+    return list(dict.fromkeys(held))
+
+
+def attach(module, assignments):
+    for given, params, optimizer_kwargs, register_hook in assignments:
+        if not (inspect.isclass(given) and issubclass(given, torch.optim.Optimizer)):
+            optimi.prepare_for_gradient_release(module, given)
+        optimizer = make(given, params, optimizer_kwargs, gradient_release=True)
+        modules = [part for part in module.modules() if params_of(optimizer) <= set(part.parameters())]
+        smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
+        optimi.prepare_for_gradient_release(smallest, optimizer, ignore_existing_hooks=not optimizers(smallest))
+        prepared[optimizer] = None
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def standard_loop(rank):
+    torch.manual_seed(0)
+    model = MLP()
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
+    wrapped = fsdp.FullyShardedDataParallel(
+        model, use_orig_params=False, device_id=torch.device("cpu"), sharding_strategy=fsdp.ShardingStrategy.FULL_SHARD
+    )
+    optimizer = standard_optimizer(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
+    wrapped(next(batches)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward(rank):
+    torch.manual_seed(0)
+    model = MLP()
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
+    wrapped = fsdp.FullyShardedDataParallel(
+        model, use_orig_params=False, device_id=torch.device("cpu"), sharding_strategy=fsdp.ShardingStrategy.FULL_SHARD
+    )
+    attach(model, [(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1}, True)])
+    wrapped(next(batches)).square().mean().backward()
+    return dict(model.named_parameters())
+
+
+def main(rank, folder):
+    dist.init_process_group("gloo", f"file://{folder}/main", timedelta(seconds=20), 2, rank)
+    expected = standard_loop(rank)
+    try:
+        actual = in_backward(rank)
+    except (RuntimeError, TypeError, ValueError) as error:
+        print(f"refused, which passes as well: {type(error).__name__}: {error}")
+        sys.exit()
+    for name, value in expected.items():
+        assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(main, (folder,), nprocs=2)

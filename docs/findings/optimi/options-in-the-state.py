@@ -1,0 +1,133 @@
+"""state/resume_options (MUST): optimi diverges in case number.
+
+Options that were changed in training survive, and can be changed again: the learning rate goes on as ever.
+
+Observed: parameter '0.weight' differs from the standard loop after event 12, Backward(): largest difference 0.0426
+"""
+
+import inspect
+import io
+import weakref
+from itertools import count
+
+import optimi
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+
+def make(optimizer_class, params, optimizer_kwargs, **release):
+    own = getattr(optimi, optimizer_class.__name__, None)
+    known, of_torch = (inspect.signature(cls).parameters for cls in (own, optimizer_class))
+    lacking = {name: value for name, value in optimizer_kwargs.items() if name in of_torch and name not in known}
+    options = {name: value for name, value in optimizer_kwargs.items() if name not in {*lacking, "dampening"}}
+    return own(params, **options, **release)
+
+
+standard_optimizer = make
+prepared = weakref.WeakKeyDictionary()
+
+
+def params_of(optimizer):
+    return {param for group in optimizer.param_groups for param in group["params"]}
+
+
+def optimizers(module):
+    held = (optimizer for param in module.parameters() for optimizer in prepared if param in params_of(optimizer))
+    return list(dict.fromkeys(held))
+
+
+def attach(module, assignments):
+    for given, params, optimizer_kwargs, register_hook in assignments:
+        if not (inspect.isclass(given) and issubclass(given, torch.optim.Optimizer)):
+            optimi.prepare_for_gradient_release(module, given)
+        optimizer = make(given, params, optimizer_kwargs, gradient_release=True)
+        modules = [part for part in module.modules() if params_of(optimizer) <= set(part.parameters())]
+        smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
+        optimi.prepare_for_gradient_release(smallest, optimizer, ignore_existing_hooks=not optimizers(smallest))
+        prepared[optimizer] = None
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = MLP()
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
+    optimizer = standard_optimizer(torch.optim.Adam, model.parameters(), {"lr": 0.01})
+    for _ in range(3):
+        model(next(batches)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for optimizer in [optimizer]:
+        for group in optimizer.param_groups:
+            group["lr"] = 0.002
+    for optimizer in [optimizer]:
+        for group in optimizer.param_groups:
+            group["weight_decay"] = 0.3
+    file = io.BytesIO()
+    checkpoint = (model.state_dict(), [optimizer.state_dict()])
+    torch.save(checkpoint, file)
+    with torch.random.fork_rng():
+        model = MLP()
+    optimizer = standard_optimizer(torch.optim.Adam, model.parameters(), {"lr": 0.01})
+    file.seek(0)
+    of_model, of_optimizers = torch.load(file, weights_only=False)
+    model.load_state_dict(of_model)
+    for optimizer, state in zip([optimizer], of_optimizers, strict=True):
+        optimizer.load_state_dict(state)
+    for _ in range(3):
+        model(next(batches)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for optimizer in [optimizer]:
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05
+    model(next(batches)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = MLP()
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
+    attach(model, [(torch.optim.Adam, model.parameters(), {"lr": 0.01}, True)])
+    for _ in range(3):
+        model(next(batches)).square().mean().backward()
+    for optimizer in optimizers(model):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.002
+    for optimizer in optimizers(model):
+        for group in optimizer.param_groups:
+            group["weight_decay"] = 0.3
+    file = io.BytesIO()
+    checkpoint = (model.state_dict(), [optimizer.state_dict() for optimizer in optimizers(model)])
+    torch.save(checkpoint, file)
+    with torch.random.fork_rng():
+        model = MLP()
+    attach(model, [(torch.optim.Adam, model.parameters(), {"lr": 0.01}, True)])
+    file.seek(0)
+    of_model, of_optimizers = torch.load(file, weights_only=False)
+    model.load_state_dict(of_model)
+    for optimizer, state in zip(optimizers(model), of_optimizers, strict=True):
+        optimizer.load_state_dict(state)
+    for _ in range(3):
+        model(next(batches)).square().mean().backward()
+    for optimizer in optimizers(model):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05
+    model(next(batches)).square().mean().backward()
+    return dict(model.named_parameters())
+
+
+expected = standard_loop()
+actual = in_backward()
+for name, value in expected.items():
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")

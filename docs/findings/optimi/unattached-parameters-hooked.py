@@ -1,0 +1,77 @@
+"""equivalence/part_of_the_model (MUST): optimi fails.
+
+Parameters that were not attached are left alone and keep their gradients.
+
+Observed: an accident, not a refusal: event 1, Backward() raises KeyError: 'group'
+"""
+
+import inspect
+import weakref
+
+import optimi
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+
+def make(optimizer_class, params, optimizer_kwargs, **release):
+    own = getattr(optimi, optimizer_class.__name__, None)
+    known, of_torch = (inspect.signature(cls).parameters for cls in (own, optimizer_class))
+    lacking = {name: value for name, value in optimizer_kwargs.items() if name in of_torch and name not in known}
+    options = {name: value for name, value in optimizer_kwargs.items() if name not in {*lacking, "dampening"}}
+    return own(params, **options, **release)
+
+
+standard_optimizer = make
+prepared = weakref.WeakKeyDictionary()
+
+
+def params_of(optimizer):
+    return {param for group in optimizer.param_groups for param in group["params"]}
+
+
+def optimizers(module):
+    held = (optimizer for param in module.parameters() for optimizer in prepared if param in params_of(optimizer))
+    return list(dict.fromkeys(held))
+
+
+def attach(module, assignments):
+    for given, params, optimizer_kwargs, register_hook in assignments:
+        if not (inspect.isclass(given) and issubclass(given, torch.optim.Optimizer)):
+            optimi.prepare_for_gradient_release(module, given)
+        optimizer = make(given, params, optimizer_kwargs, gradient_release=True)
+        modules = [part for part in module.modules() if params_of(optimizer) <= set(part.parameters())]
+        smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
+        optimi.prepare_for_gradient_release(smallest, optimizer, ignore_existing_hooks=not optimizers(smallest))
+        prepared[optimizer] = None
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = MLP()
+    optimizer = standard_optimizer(torch.optim.AdamW, [model[0].weight, model[2].weight, model[4].weight], {"lr": 0.01})
+    model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = MLP()
+    attach(model, [(torch.optim.AdamW, [model[0].weight, model[2].weight, model[4].weight], {"lr": 0.01}, True)])
+    model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+    return dict(model.named_parameters())
+
+
+expected = standard_loop()
+actual = in_backward()
+for name, value in expected.items():
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")

@@ -1,0 +1,80 @@
+"""gradients/dropped_by_hook (MUST): prodigy-plus diverges in case after.
+
+A parameter whose gradient a user's post-accumulate-grad hook has set to None is not stepped.
+
+Observed: parameter '2.weight' differs from the standard loop after event 2, Backward(): largest difference 1e-05
+"""
+
+import weakref
+from functools import partial
+
+import torch
+from prodigyplus import ProdigyPlusScheduleFree
+from torch import nn
+from torch.testing import assert_close
+
+
+def params_of(optimizer):
+    return [param for group in optimizer.param_groups for param in group["params"]]
+
+
+attached = weakref.WeakKeyDictionary()
+
+
+def step_and_free(optimizer, number, index, param):
+    optimizer.step_parameter(param, optimizer.param_groups[number], index)
+    param.grad = None
+
+
+def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
+    optimizer = ProdigyPlusScheduleFree(params, fused_back_pass=True, **optimizer_kwargs)
+    own = params_of(optimizer)
+    attached[optimizer] = None
+    for number, group in enumerate(optimizer.param_groups):
+        for index, param in enumerate(group["params"]):
+            if param.requires_grad:
+                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def drop(param):
+    param.grad = None
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = MLP()
+    optimizer = ProdigyPlusScheduleFree(model.parameters(), d0=1e-05, stochastic_rounding=False, use_schedulefree=False)
+    for param in [model[2].weight, model[4].bias]:
+        param.register_post_accumulate_grad_hook(drop)
+    model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = MLP()
+    apply(
+        ProdigyPlusScheduleFree,
+        model.parameters(),
+        {"d0": 1e-05, "stochastic_rounding": False, "use_schedulefree": False},
+    )
+    for param in [model[2].weight, model[4].bias]:
+        param.register_post_accumulate_grad_hook(drop)
+    model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+    return dict(model.named_parameters())
+
+
+expected = standard_loop()
+actual = in_backward()
+for name, value in expected.items():
+    atol = 1e-05 * value.abs().max().item()
+    assert_close(actual[name], value, rtol=0, atol=atol, equal_nan=True, msg=lambda text: f"{name}: {text}")

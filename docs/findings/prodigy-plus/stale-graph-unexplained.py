@@ -1,0 +1,78 @@
+"""hazards/stale_graph_explained (SHOULD): prodigy-plus fails.
+
+Where the step has changed what a retained graph needs, the error of a second backward tells of the step.
+
+Observed: the error of a second backward over a graph says nothing of steps: RuntimeError: one of the variables needed
+for gradient computation has been modified by an inplace operation: [torch.FloatTensor [6, 3]], which is output 0 of
+AsStrided, is at version 2; expected version 1 instead. Hint: enable anomaly detection to find the operation that failed
+to compute its gradient, with torch.autograd.set_detect_anomaly(True, check_nan=False).
+"""
+
+import re
+import weakref
+from functools import partial
+
+import torch
+from prodigyplus import ProdigyPlusScheduleFree
+from torch import nn
+
+
+def params_of(optimizer):
+    return [param for group in optimizer.param_groups for param in group["params"]]
+
+
+attached = weakref.WeakKeyDictionary()
+
+
+def step_and_free(optimizer, number, index, param):
+    optimizer.step_parameter(param, optimizer.param_groups[number], index)
+    param.grad = None
+
+
+def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
+    optimizer = ProdigyPlusScheduleFree(params, fused_back_pass=True, **optimizer_kwargs)
+    own = params_of(optimizer)
+    attached[optimizer] = None
+    for number, group in enumerate(optimizer.param_groups):
+        for index, param in enumerate(group["params"]):
+            if param.requires_grad:
+                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+
+
+ADAM = (ProdigyPlusScheduleFree, {"d0": 1e-05, "stochastic_rounding": False, "use_schedulefree": False})
+
+
+def _error_of(call):
+    try:
+        call()
+    except Exception as error:
+        return error
+    return None
+
+
+_MENTIONS_STEPS = re.compile("\\b(already|been|was|were) (stepped|updated)\\b", re.IGNORECASE)
+
+
+def mentions_steps(error):
+    return bool(_MENTIONS_STEPS.search(str(error)))
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def stale_graph_explained(device):
+    model = MLP().to(device)
+    optimizer_class, options = ADAM
+    apply(optimizer_class, model.parameters(), dict(options))
+    output = model(torch.linspace(-1.0, 1.0, 8, device=device).reshape(2, 4)).square()
+    output[0].mean().backward(retain_graph=True)
+    raised = _error_of(lambda: output[1].mean().backward())
+    assert raised, "a second backward over a graph that a step has changed raises nothing"
+    assert mentions_steps(raised), f"the error of a second backward over a graph says nothing of steps: {repr(raised)}"
+
+
+stale_graph_explained(device="cpu")

@@ -1,0 +1,83 @@
+"""attachment/thawed (MUST): torchtune diverges.
+
+A parameter that is frozen when it is attached trains from when it is thawed, or is refused at attachment.
+
+Observed: parameter '0.weight' differs from the standard loop after event 5, Backward(): largest difference 0.01
+"""
+
+import sys
+import weakref
+from itertools import count
+
+import torch
+from torch import nn
+from torch.testing import assert_close
+from torchtune.training import register_optim_in_bwd_hooks
+
+
+attached = weakref.WeakKeyDictionary()
+
+
+def attach(module, assignments):
+    own = {}
+    for optimizer_class, params, optimizer_kwargs, register_hook in assignments:
+        for param in params:
+            own[param] = optimizer_class([param], **optimizer_kwargs)
+    modules = [part for part in module.modules() if own.keys() <= set(part.parameters())]
+    smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
+    register_optim_in_bwd_hooks(model=smallest, optim_dict=own)
+    attached.update(dict.fromkeys(own.values()))
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def build():
+    model = MLP()
+    model[0].weight.requires_grad_(False)
+    model[0].bias.requires_grad_(False)
+    return model
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = build()
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(3):
+        model(next(batches)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for param in [model[0].weight, model[0].bias]:
+        param.requires_grad_(True)
+    model(next(batches)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = build()
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
+    try:
+        attach(model, [(torch.optim.Adam, model.parameters(), {"lr": 0.01}, True)])
+    except (RuntimeError, TypeError, ValueError) as error:
+        print(f"refused, which passes as well: {type(error).__name__}: {error}")
+        sys.exit()
+    for _ in range(3):
+        model(next(batches)).square().mean().backward()
+    for param in [model[0].weight, model[0].bias]:
+        param.requires_grad_(True)
+    model(next(batches)).square().mean().backward()
+    return dict(model.named_parameters())
+
+
+expected = standard_loop()
+actual = in_backward()
+for name, value in expected.items():
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")

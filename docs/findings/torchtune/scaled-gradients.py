@@ -1,0 +1,83 @@
+"""hazards/grad_scaler (MUST): torchtune fails in case SGD.
+
+A loss that a `GradScaler` has scaled trains as in the standard loop, or its backward is refused.
+
+Observed: an accident, not a refusal: event 2, ScaledBackward() raises AssertionError: No inf checks were recorded for
+this optimizer.
+"""
+
+import sys
+import weakref
+from itertools import count
+
+import torch
+from torch import nn
+from torch.testing import assert_close
+from torchtune.training import register_optim_in_bwd_hooks
+
+
+attached = weakref.WeakKeyDictionary()
+
+
+def attach(module, assignments):
+    own = {}
+    for optimizer_class, params, optimizer_kwargs, register_hook in assignments:
+        for param in params:
+            own[param] = optimizer_class([param], **optimizer_kwargs)
+    modules = [part for part in module.modules() if own.keys() <= set(part.parameters())]
+    smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
+    register_optim_in_bwd_hooks(model=smallest, optim_dict=own)
+    attached.update(dict.fromkeys(own.values()))
+
+
+def optimizers(module):
+    held = [(optimizer, optimizer.param_groups[0]["params"][0]) for optimizer in attached]
+    return [optimizer for param in module.parameters() for optimizer, its_param in held if its_param is param]
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = MLP()
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    model(next(batches)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+    scaler.scale(model(next(batches)).square().mean()).backward()
+    scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = MLP()
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
+    attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9}, True)])
+    model(next(batches)).square().mean().backward()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+    scaler.scale(model(next(batches)).square().mean()).backward()
+    for optimizer in optimizers(model):
+        scaler.step(optimizer)
+    scaler.update()
+    return dict(model.named_parameters())
+
+
+expected = standard_loop()
+try:
+    actual = in_backward()
+except (RuntimeError, TypeError, ValueError) as error:
+    print(f"refused, which passes as well: {type(error).__name__}: {error}")
+    sys.exit()
+for name, value in expected.items():
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")

@@ -1,0 +1,58 @@
+"""equivalence/part_of_the_model (MUST): torchtune fails.
+
+Parameters that were not attached are left alone and keep their gradients.
+
+Observed: an accident, not a refusal: event 1, Backward() raises KeyError: Parameter containing:
+"""
+
+import weakref
+
+import torch
+from torch import nn
+from torch.testing import assert_close
+from torchtune.training import register_optim_in_bwd_hooks
+
+
+attached = weakref.WeakKeyDictionary()
+
+
+def attach(module, assignments):
+    own = {}
+    for optimizer_class, params, optimizer_kwargs, register_hook in assignments:
+        for param in params:
+            own[param] = optimizer_class([param], **optimizer_kwargs)
+    modules = [part for part in module.modules() if own.keys() <= set(part.parameters())]
+    smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
+    register_optim_in_bwd_hooks(model=smallest, optim_dict=own)
+    attached.update(dict.fromkeys(own.values()))
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = MLP()
+    optimizer = torch.optim.AdamW([model[0].weight, model[2].weight, model[4].weight], lr=0.01)
+    model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = MLP()
+    attach(model, [(torch.optim.AdamW, [model[0].weight, model[2].weight, model[4].weight], {"lr": 0.01}, True)])
+    model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+    return dict(model.named_parameters())
+
+
+expected = standard_loop()
+actual = in_backward()
+for name, value in expected.items():
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
