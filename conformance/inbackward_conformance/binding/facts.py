@@ -112,7 +112,8 @@ class _Probe:
     def has_plain_state(self) -> bool:
         """Return whether the state for the first parameter holds tensors and numbers alone."""
         state: Any = self._state_of(self._optimizer, self._params[0]) if self.has_state() else {}
-        return isinstance(state, Mapping) and all(isinstance(value, Tensor | int | float) for value in state.values())
+        plain = (Tensor, int, float, type(None))
+        return isinstance(state, Mapping) and all(isinstance(value, plain) for value in state.values())
 
     def lr(self) -> float | None:
         """Return the learning rate."""

@@ -9,6 +9,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from inbackward_conformance import accelerator
+from inbackward_conformance.adapters.declarations import OwnOptimizer
 from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.binding.facts import facts_of
 from inbackward_conformance.catalogue.build import model_class, ties_weights
@@ -92,7 +93,7 @@ class PlanScript:
             refusal=failure.difference.refusal,
             in_stage=any(isinstance(event, RunPipeline) for event in plan.events),
             state=templates.write("state_of", **STATE_OF_ARGUMENTS),
-            own_states=_has_own_states(templates),
+            own_states=_has_own_states(plan, templates),
         )
         for function in self._comparison.needs:
             self._inlined.add(function)
@@ -263,13 +264,17 @@ def _events_up_to(plan: Plan, last: int | None) -> Events:
     return plan.before[: last + 1], (Attach(),) * (last >= attaching), plan.events[: max(last - attaching, 0)]
 
 
-def _has_own_states(templates: CallTemplates) -> bool:
-    """Return whether optimizer states may be other than those of the classes in `torch.optim`."""
-    own = templates.declared.own_optimizers
-    if not own:
-        return any(map(templates.offers, ("standard_optimizer", "state_of")))
+def _has_own_states(plan: Plan, templates: CallTemplates) -> bool:
+    """Return whether optimizer states may hold other things than those of the classes in `torch.optim`."""
+    own_calls = any(map(templates.offers, ("standard_optimizer", "state_of")))
+    if not own_calls and not templates.declared.own_optimizers:
+        return False
     implementation = Implementation(templates.target)
-    return not all(facts_of(entry, entry.options, implementation).has_plain_state for entry in own)
+    entries = [OwnOptimizer(assignment.optimizer, assignment.options) for assignment in plan.assignments]
+    try:
+        return not all(facts_of(entry, entry.options, implementation).has_plain_state for entry in entries)
+    except (RuntimeError, LookupError):  # nothing is known of a class that cannot train two parameters
+        return True
 
 
 def _has_one_optimizer(plan: Plan) -> bool:

@@ -57,8 +57,8 @@ def attach(module: torch.nn.Module, assignments: Sequence[BoundAssignment]) -> N
             raise NotOffered("a Lomo always hooks" if optimizer_class is Lomo else "it has optimizers of its own only")
         if len(assignments) > 1 or optimizers(module):
             raise NotOffered("fused_backward runs backward for one Lomo")
-        params = list(given)
-        parts = [part for part in module.modules() if {*part.parameters()} == {*params}]
+        params = list(map(id, given))
+        parts = [part for part in module.modules() if {*map(id, part.parameters())} == {*params}]
         if not parts or len({*params}) < len(params):
             raise NotOffered("a Lomo is given a model, or a part of it that has these parameters alone")
         made[Lomo(parts[0], **optimizer_kwargs)] = None

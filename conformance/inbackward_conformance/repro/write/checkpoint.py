@@ -10,6 +10,8 @@ from inbackward_conformance.repro.write.dispatch import write
 if TYPE_CHECKING:
     from inbackward_conformance.repro.script import Script
 
+FLAT = "StateDictOptions(flatten_optimizer_state_dict=True)"
+
 
 @write.register(events.Save)
 def _(event: events.Save, script: Script) -> None:
@@ -29,19 +31,15 @@ def _(event: events.Load, script: Script) -> None:
 
 @write.register(events.SaveSharded)
 def _(event: events.SaveSharded, script: Script) -> None:
-    _add_state(script)
-    script.add(f"dcp.save(state, checkpoint_id={script.checkpoint()})")
+    script.add(f"states = get_state_dict({script.forward}, {script.loop.optimizers()}, options={FLAT})")
+    script.add(f'dcp.save(dict(zip(("model", "optim"), states)), checkpoint_id={script.checkpoint()})')
 
 
 @write.register(events.LoadSharded)
 def _(event: events.LoadSharded, script: Script) -> None:
-    _add_state(script)
+    of_model = f"{script.forward}, {script.loop.optimizers()}"
+    script.add(f"flat = {FLAT}")
+    script.add(f'state = dict(zip(("model", "optim"), get_state_dict({of_model}, options=flat)))')
     script.add(f"dcp.load(state, checkpoint_id={script.checkpoint(event.of)})")
-    loaded = 'model_state_dict=state["model"], optim_state_dict=state["optimizers"], options=options'
-    script.add(f"set_state_dict({script.forward}, {script.loop.optimizers()}, {loaded})")
-
-
-def _add_state(script: Script) -> None:
-    script.add("options = StateDictOptions(flatten_optimizer_state_dict=True)")
-    script.add(f"states = get_state_dict({script.forward}, {script.loop.optimizers()}, options=options)")
-    script.add('state = dict(zip(("model", "optimizers"), states))')
+    loaded = 'model_state_dict=state["model"], optim_state_dict=state["optim"], options=flat'
+    script.add(f"set_state_dict({of_model}, {loaded})")

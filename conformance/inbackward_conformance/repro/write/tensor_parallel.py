@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def _(event: events.Parallelize, script: Script) -> None:
     script.make_mesh()
     styles = ", ".join(f"{name!r}: {_style(style)}" for name, style in event.styles.items())
-    script.add(f'tensor_parallel.parallelize_module(model, mesh["tensor"], {{{styles}}})')
+    script.add(f"styles = {{{styles}}}", 'tensor_parallel.parallelize_module(model, mesh["tensor"], styles)')
     script.shard_some()
 
 

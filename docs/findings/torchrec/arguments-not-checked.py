@@ -1,0 +1,97 @@
+"""attachment/no_optimizer_class (MUST): torchrec fails in case container-class.
+
+Something that is no optimizer class is rejected when it is attached, not when it is stepped.
+
+Observed: a class that takes parameters and is no optimizer class is accepted
+"""
+
+import dis
+import importlib.util
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+@cache
+def file_of(name):
+    package = importlib.util.find_spec("torchrec")
+    spec = importlib.util.spec_from_file_location(name, Path(package.origin).parent / "optim" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def optimizers(module):
+    own = file_of("optimizers").in_backward_optimizer_filter(module.named_parameters(), include=True)
+    return [optimizer for _, param in own for optimizer in param._in_backward_optimizers]
+
+
+def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
+    file_of("apply_optimizer_in_backward").apply_optimizer_in_backward(optimizer_class, params, optimizer_kwargs)
+
+
+_ALWAYS_ACCIDENTAL = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RecursionError)
+UNREADABLE = "(its message cannot be read)"
+_ACCIDENTAL_UNLESS_WRITTEN = (RuntimeError, TypeError, ValueError)
+
+
+def _written(traceback):
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code.co_code
+    return dis.opname[code[traceback.tb_lasti]] == "RAISE_VARARGS"
+
+
+def is_accidental(error):
+    if isinstance(error, _ALWAYS_ACCIDENTAL) or not isinstance(error, Exception):
+        return True
+    if str(error).strip() in {"", UNREADABLE}:
+        return True
+    return isinstance(error, _ACCIDENTAL_UNLESS_WRITTEN) and (not _written(error.__traceback__))
+
+
+def _error_of(call):
+    try:
+        if call:
+            call()
+    except Exception as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def rejected(model, listed, what, as_in=None):
+    before = list(map(id, listed(model)))
+    try:
+        yield
+    except Exception as error:
+        if is_accidental(error) and str(error) != _error_of(as_in):
+            raise
+        print(f"{what} is rejected: {type(error).__name__}: {error}")
+    else:
+        raise AssertionError(f"{what} is accepted")
+    assert list(map(id, listed(model))) == before, f"{what} is rejected, but something is attached"
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def no_optimizer_class(device, given, what):
+    pass
+    model = MLP().to(device)
+    with rejected(model, lambda module: optimizers(module), what, as_in=lambda: given(model.parameters())):
+        apply(given, model.parameters(), {})
+
+
+no_optimizer_class(
+    given=torch.nn.ParameterList, what="a class that takes parameters and is no optimizer class", device="cpu"
+)

@@ -1,0 +1,72 @@
+"""equivalence/closure (MUST): torchrec fails.
+
+An optimizer that needs a closure (LBFGS) trains as in the standard loop, or is refused at attachment.
+
+Observed: an accident, not a refusal: event 1, Backward() raises TypeError: LBFGS.step() missing 1 required positional
+argument: 'closure'
+"""
+
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+
+@cache
+def file_of(name):
+    package = importlib.util.find_spec("torchrec")
+    spec = importlib.util.spec_from_file_location(name, Path(package.origin).parent / "optim" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
+    file_of("apply_optimizer_in_backward").apply_optimizer_in_backward(optimizer_class, params, optimizer_kwargs)
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = MLP()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=4)
+    batch = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+    model(batch).square().mean().backward()
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model(batch).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = MLP()
+    try:
+        apply(torch.optim.LBFGS, model.parameters(), {"lr": 0.1, "max_iter": 4})
+    except (RuntimeError, TypeError, ValueError) as error:
+        print(f"refused, which passes as well: {type(error).__name__}: {error}")
+        sys.exit()
+    model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+    return dict(model.named_parameters())
+
+
+expected = standard_loop()
+actual = in_backward()
+for name, value in expected.items():
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")

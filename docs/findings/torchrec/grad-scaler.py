@@ -1,0 +1,83 @@
+"""hazards/grad_scaler (MUST): torchrec fails in case SGD.
+
+A loss that a `GradScaler` has scaled trains as in the standard loop, or its backward is refused.
+
+Observed: an accident, not a refusal: event 2, ScaledBackward() raises AssertionError: No inf checks were recorded for
+this optimizer.
+"""
+
+import importlib.util
+import sys
+from functools import cache
+from itertools import count
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+
+@cache
+def file_of(name):
+    package = importlib.util.find_spec("torchrec")
+    spec = importlib.util.spec_from_file_location(name, Path(package.origin).parent / "optim" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
+    file_of("apply_optimizer_in_backward").apply_optimizer_in_backward(optimizer_class, params, optimizer_kwargs)
+
+
+def optimizers(module):
+    own = file_of("optimizers").in_backward_optimizer_filter(module.named_parameters(), include=True)
+    return [optimizer for _, param in own for optimizer in param._in_backward_optimizers]
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = MLP()
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    model(next(batches)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+    scaler.scale(model(next(batches)).square().mean()).backward()
+    scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = MLP()
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
+    apply(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9})
+    model(next(batches)).square().mean().backward()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+    scaler.scale(model(next(batches)).square().mean()).backward()
+    for optimizer in optimizers(model):
+        scaler.step(optimizer)
+    scaler.update()
+    return dict(model.named_parameters())
+
+
+expected = standard_loop()
+try:
+    actual = in_backward()
+except (RuntimeError, TypeError, ValueError) as error:
+    print(f"refused, which passes as well: {type(error).__name__}: {error}")
+    sys.exit()
+for name, value in expected.items():
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")

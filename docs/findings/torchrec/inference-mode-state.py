@@ -1,0 +1,71 @@
+"""hazards/grad_mode (MUST): torchrec fails in case SGD-inference_mode.
+
+Backward inside `torch.inference_mode()` or `torch.no_grad()`, as in evaluation code, trains as anywhere else.
+
+Observed: an accident, not a refusal: event 2, Backward() raises RuntimeError: Inplace update to inference tensor
+outside InferenceMode is not allowed.You can make a clone to get a normal tensor before doing inplace update.See
+https://github.com/pytorch/rfcs/pull/17 for more details.
+"""
+
+import importlib.util
+from functools import cache
+from itertools import count
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+
+@cache
+def file_of(name):
+    package = importlib.util.find_spec("torchrec")
+    spec = importlib.util.spec_from_file_location(name, Path(package.origin).parent / "optim" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
+    file_of("apply_optimizer_in_backward").apply_optimizer_in_backward(optimizer_class, params, optimizer_kwargs)
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = MLP()
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    loss = model(next(batches)).square().mean()
+    with torch.inference_mode():
+        loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    model(next(batches)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = MLP()
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
+    apply(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9})
+    loss = model(next(batches)).square().mean()
+    with torch.inference_mode():
+        loss.backward()
+    model(next(batches)).square().mean().backward()
+    return dict(model.named_parameters())
+
+
+expected = standard_loop()
+actual = in_backward()
+for name, value in expected.items():
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")

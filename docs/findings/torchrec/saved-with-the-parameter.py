@@ -1,0 +1,99 @@
+"""state/saved_parameter (MUST): torchrec fails.
+
+A saved parameter is a plain one's file: no larger, of the same classes, and it loads with `weights_only`.
+
+Observed: the saved file of parameter '0.weight' holds __builtin__.dict, collections.defaultdict,
+torch._utils._rebuild_parameter_with_state, torch.optim.adam.Adam
+"""
+
+import importlib.util
+import io
+import pickletools
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+@cache
+def file_of(name):
+    package = importlib.util.find_spec("torchrec")
+    spec = importlib.util.spec_from_file_location(name, Path(package.origin).parent / "optim" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
+    file_of("apply_optimizer_in_backward").apply_optimizer_in_backward(optimizer_class, params, optimizer_kwargs)
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def _trained(device, attach, backward):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MLP().to(device)
+    attach(model)
+    for _ in range(3):
+        backward(model)
+    return model
+
+
+def _attach(model, assignment):
+    optimizer_class, options = assignment
+    apply(optimizer_class, model.parameters(), options)
+
+
+def _loss(model):
+    param = next(model.parameters())
+    features = torch.linspace(-1, 1, 12, device=param.device).reshape(3, 4)
+    loss = model(features).square().sum()
+    return loss
+
+
+def _attached(device, assignment):
+    return _trained(device, lambda model: _attach(model, assignment), lambda model: _loss(model).backward())
+
+
+NOT_COMPARED_ADAM = (torch.optim.Adam, {"lr": 0.01})
+
+
+def _plain(device):
+    return _trained(device, lambda _: None, lambda _: None)
+
+
+def _names_in(file):
+    with zipfile.ZipFile(file) as archive:
+        pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+    return {str(value).replace(" ", ".") for opcode, value, _ in pickletools.genops(pickled) if opcode.name == "GLOBAL"}
+
+
+def _holds_nothing_more(attached, plain, what):
+    file, expected = (io.BytesIO(), io.BytesIO())
+    torch.save(attached, file)
+    torch.save(plain, expected)
+    more = _names_in(file) - _names_in(expected)
+    assert not more, f"the saved file of {what} holds {', '.join(sorted(more))}"
+    size, plain_size = (len(file.getvalue()), len(expected.getvalue()))
+    assert size <= plain_size, f"the saved file of {what} has {size} bytes, and {plain_size} without attachment"
+    file.seek(0)
+    return file
+
+
+def saved_parameter(device):
+    attached, plain = (_attached(device, NOT_COMPARED_ADAM), _plain(device))
+    for (name, param), expected in zip(attached.named_parameters(), plain.parameters(), strict=True):
+        file = _holds_nothing_more(param, expected, f"parameter {name!r}")
+        loaded = torch.load(file, weights_only=True)
+        assert torch.equal(loaded, param), f"parameter {name!r} loads with other values"
+
+
+saved_parameter(device="cpu")

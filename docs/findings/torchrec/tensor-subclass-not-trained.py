@@ -1,0 +1,77 @@
+"""hazards/tensor_subclass (MUST): torchrec diverges in case SGD-TaggedParameter.
+
+Parameters of a tensor subclass, one without a behaviour of its own or one that dispatches, train as others.
+
+Observed: parameter 'first' differs from the standard loop after event 1, Backward(): largest difference 0.0333
+"""
+
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+
+@cache
+def file_of(name):
+    package = importlib.util.find_spec("torchrec")
+    spec = importlib.util.spec_from_file_location(name, Path(package.origin).parent / "optim" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
+    file_of("apply_optimizer_in_backward").apply_optimizer_in_backward(optimizer_class, params, optimizer_kwargs)
+
+
+class Tagged(Tensor):
+    """The least tensor subclass there is."""
+
+
+class TaggedParameter(nn.Module):
+    """Parameters of a tensor subclass without a behaviour of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Parameter(self.of(torch.randn(5, 4)))
+        self.second = nn.Parameter(self.of(torch.randn(3, 5)))
+
+    @staticmethod
+    def of(values):
+        return values.as_subclass(Tagged)
+
+    def forward(self, features):
+        return F.linear(torch.tanh(F.linear(features, self.first)), self.second)
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = TaggedParameter()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    model(torch.randn(6, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = TaggedParameter()
+    apply(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9})
+    model(torch.randn(6, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+    return dict(model.named_parameters())
+
+
+expected = standard_loop()
+try:
+    actual = in_backward()
+except (RuntimeError, TypeError, ValueError) as error:
+    print(f"refused, which passes as well: {type(error).__name__}: {error}")
+    sys.exit()
+for name, value in expected.items():
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
