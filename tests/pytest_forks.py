@@ -31,8 +31,11 @@ class PytestForks:
     def run(self, pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
         """Run pytest as `pytester.runpytest_subprocess` does, with what this process has in its environment now."""
         if self._process is None:
-            command = [sys.executable, __file__]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            # Without PYTHONPATH, so that it knows where this interpreter looks by itself.
+            environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+            self._process = subprocess.Popen(
+                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            )
         base = Path(tempfile.mkdtemp(prefix="forked-", dir=pytester.path))
         out, err = base.with_suffix(".out"), base.with_suffix(".err")
         request = {
@@ -72,8 +75,7 @@ def serve() -> None:
     import torch._dynamo  # noqa: PLC0415 (which the first step of an optimizer imports)
 
     torch.set_num_threads(1)  # no other thread may run in a process that forks
-    of_variable = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    searched = [path for path in sys.path[1:] if path not in of_variable]  # the first is this folder
+    searched = sys.path[1:]  # the first is this folder
     for line in sys.stdin:
         child = os.fork()
         if not child:

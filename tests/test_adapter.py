@@ -90,7 +90,7 @@ def test_two_calls_are_enough(suite: Suite) -> None:
     [
         (
             "nope",
-            "*unknown implementation 'nope'; registered here: optimi, reference, reference-handed, torch, *",
+            "*unknown implementation 'nope'; registered here: *, optimi, *, reference, reference-handed, torch, *",
         ),
         ("broken:x", "*'broken:x' cannot be imported*No module named 'nothing_of_that_name'. Check the spelling*"),
         ("x:missing", "*'x:missing' cannot be imported*no attribute 'missing'. Check the spelling*"),

@@ -150,7 +150,7 @@ TOLD = {
     "parameters": "0.weight: Tensor-likes are not close!",
     "buffers": "1.running_mean: Tensor-likes are not close!",
     "gradients": "0.bias: Tensor-likes are not close!",
-    "states": "0.weight[0]['momentum_buffer']: Tensor-likes are not close!",
+    "states": "0.weight momentum_buffer: Tensor-likes are not close!",
     "functional": "Tensor-likes are not close!",
 }
 

@@ -34,19 +34,13 @@ class TwoLayers(nn.Sequential):
         return (torch.randn(4, 5, generator=generator),)
 
 
-class Stages(nn.Module):
+class Stages(nn.Sequential):
     """Stages of a pipeline, `stage0` and so on: a model of which each rank can drop some, and keep the names."""
 
     def __init__(self, number: int = 2) -> None:
         super().__init__()
         for index in range(number):
             self.add_module(f"stage{index}", nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return (8, 4)."""
-        for stage in self.children():
-            features = stage(features)
-        return features
 
     @staticmethod
     def batch(generator: Generator) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""fsdp/attached_before (MUST): adv-optm diverges in case SignSGD_adv-whole.
+"""fsdp/attached_before (MUST): adv-optm diverges in case Lion_adv-whole.
 
 Attached before `fully_shard`, through the implementation's own call: as an optimizer built afterwards.
 
@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
-from adv_optm import SignSGD_adv
+from adv_optm import Lion_adv
 from torch import nn
 from torch.distributed import fsdp
 from torch.testing import assert_close
@@ -57,10 +57,9 @@ class MLP(nn.Sequential):
 def standard_loop(rank):
     torch.manual_seed(0)
     model = MLP()
-    optimizer = SignSGD_adv(model.parameters(), lr=0.001, momentum=0.0, stochastic_rounding=False)
-    mesh = dist.init_device_mesh("cpu", (2,), mesh_dim_names=("data",))
-    fsdp.fully_shard(model, mesh=mesh["data"])
-    optimizer = SignSGD_adv(model.parameters(), lr=0.001, momentum=0.0, stochastic_rounding=False)
+    optimizer = Lion_adv(model.parameters(), lr=0.001, stochastic_rounding=False)
+    fsdp.fully_shard(model)
+    optimizer = Lion_adv(model.parameters(), lr=0.001, stochastic_rounding=False)
     return {
         name: [optimizer.state[param] for optimizer in [optimizer] if optimizer.state.get(param)]
         for name, param in model.named_parameters()
@@ -70,9 +69,8 @@ def standard_loop(rank):
 def in_backward(rank):
     torch.manual_seed(0)
     model = MLP()
-    apply(SignSGD_adv, model.parameters(), {"lr": 0.001, "momentum": 0.0, "stochastic_rounding": False})
-    mesh = dist.init_device_mesh("cpu", (2,), mesh_dim_names=("data",))
-    fsdp.fully_shard(model, mesh=mesh["data"])
+    apply(Lion_adv, model.parameters(), {"lr": 0.001, "stochastic_rounding": False})
+    fsdp.fully_shard(model)
     return {
         name: [optimizer.state[param] for optimizer in optimizers(model) if optimizer.state.get(param)]
         for name, param in model.named_parameters()

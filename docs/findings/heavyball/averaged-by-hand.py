@@ -46,15 +46,12 @@ def standard_loop(rank):
     model = MLP()
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
     mesh = dist.init_device_mesh("cpu", (2, 1), mesh_dim_names=("data", "tensor"))
-    tensor_parallel.parallelize_module(
-        model,
-        mesh["tensor"],
-        {
-            "0": tensor_parallel.ColwiseParallel(output_layouts=tensors.Replicate()),
-            "2": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
-            "4": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
-        },
-    )
+    styles = {
+        "0": tensor_parallel.ColwiseParallel(output_layouts=tensors.Replicate()),
+        "2": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
+        "4": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
+    }
+    tensor_parallel.parallelize_module(model, mesh["tensor"], styles)
     optimizer = standard_optimizer(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
     model(next(batches)).square().mean().backward()
     for param in model.parameters():
@@ -72,15 +69,12 @@ def in_backward(rank):
     model = MLP()
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
     mesh = dist.init_device_mesh("cpu", (2, 1), mesh_dim_names=("data", "tensor"))
-    tensor_parallel.parallelize_module(
-        model,
-        mesh["tensor"],
-        {
-            "0": tensor_parallel.ColwiseParallel(output_layouts=tensors.Replicate()),
-            "2": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
-            "4": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
-        },
-    )
+    styles = {
+        "0": tensor_parallel.ColwiseParallel(output_layouts=tensors.Replicate()),
+        "2": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
+        "4": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
+    }
+    tensor_parallel.parallelize_module(model, mesh["tensor"], styles)
     apply(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
     model(next(batches)).square().mean().backward()
     return {name: param.to_local() if hasattr(param, "to_local") else param for name, param in model.named_parameters()}

@@ -52,34 +52,28 @@ def save_by_standard_loop(rank, folder):
     torch.manual_seed(0)
     model = MLP()
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
-    mesh = dist.init_device_mesh("cpu", (2,), mesh_dim_names=("data",))
     for module in (model[0], model[2], model[4], model):
-        fsdp.fully_shard(module, mesh=mesh["data"])
+        fsdp.fully_shard(module)
     optimizer = standard_optimizer(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
     for _ in range(3):
         model(next(batches)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    options = StateDictOptions(flatten_optimizer_state_dict=True)
-    states = get_state_dict(model, [optimizer], options=options)
-    state = dict(zip(("model", "optimizers"), states))
-    dcp.save(state, checkpoint_id=f"{folder}/StandardLoop")
+    states = get_state_dict(model, [optimizer], options=StateDictOptions(flatten_optimizer_state_dict=True))
+    dcp.save(dict(zip(("model", "optim"), states)), checkpoint_id=f"{folder}/StandardLoop")
 
 
 def save_in_backward(rank, folder):
     torch.manual_seed(0)
     model = MLP()
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
-    mesh = dist.init_device_mesh("cpu", (2,), mesh_dim_names=("data",))
     for module in (model[0], model[2], model[4], model):
-        fsdp.fully_shard(module, mesh=mesh["data"])
+        fsdp.fully_shard(module)
     apply(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
     for _ in range(3):
         model(next(batches)).square().mean().backward()
-    options = StateDictOptions(flatten_optimizer_state_dict=True)
-    states = get_state_dict(model, optimizers(model), options=options)
-    state = dict(zip(("model", "optimizers"), states))
-    dcp.save(state, checkpoint_id=f"{folder}/InBackward")
+    states = get_state_dict(model, optimizers(model), options=StateDictOptions(flatten_optimizer_state_dict=True))
+    dcp.save(dict(zip(("model", "optim"), states)), checkpoint_id=f"{folder}/InBackward")
 
 
 def save(rank, folder):
@@ -91,33 +85,27 @@ def save(rank, folder):
 def standard_loop(rank, folder):
     torch.manual_seed(0)
     model = MLP()
-    mesh = dist.init_device_mesh("cpu", (4,), mesh_dim_names=("data",))
     for module in (model[0], model[2], model[4], model):
-        fsdp.fully_shard(module, mesh=mesh["data"])
+        fsdp.fully_shard(module)
     optimizer = standard_optimizer(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
-    options = StateDictOptions(flatten_optimizer_state_dict=True)
-    states = get_state_dict(model, [optimizer], options=options)
-    state = dict(zip(("model", "optimizers"), states))
+    flat = StateDictOptions(flatten_optimizer_state_dict=True)
+    state = dict(zip(("model", "optim"), get_state_dict(model, [optimizer], options=flat)))
     dcp.load(state, checkpoint_id=f"{folder}/StandardLoop")
-    set_state_dict(
-        model, [optimizer], model_state_dict=state["model"], optim_state_dict=state["optimizers"], options=options
-    )
+    set_state_dict(model, [optimizer], model_state_dict=state["model"], optim_state_dict=state["optim"], options=flat)
     return {name: param.to_local() for name, param in model.named_parameters()}
 
 
 def in_backward(rank, folder):
     torch.manual_seed(0)
     model = MLP()
-    mesh = dist.init_device_mesh("cpu", (4,), mesh_dim_names=("data",))
     for module in (model[0], model[2], model[4], model):
-        fsdp.fully_shard(module, mesh=mesh["data"])
+        fsdp.fully_shard(module)
     apply(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
-    options = StateDictOptions(flatten_optimizer_state_dict=True)
-    states = get_state_dict(model, optimizers(model), options=options)
-    state = dict(zip(("model", "optimizers"), states))
+    flat = StateDictOptions(flatten_optimizer_state_dict=True)
+    state = dict(zip(("model", "optim"), get_state_dict(model, optimizers(model), options=flat)))
     dcp.load(state, checkpoint_id=f"{folder}/InBackward")
     set_state_dict(
-        model, optimizers(model), model_state_dict=state["model"], optim_state_dict=state["optimizers"], options=options
+        model, optimizers(model), model_state_dict=state["model"], optim_state_dict=state["optim"], options=flat
     )
     return {name: param.to_local() for name, param in model.named_parameters()}
 

@@ -1,6 +1,6 @@
-"""ddp/frozen_parameters (MUST): heavyball refuses.
+"""fsdp/frozen_parameters (MUST): heavyball refuses in case FSDP2.
 
-Parameters that are frozen when the model is wrapped stay as they are, though they are attached.
+Frozen parameters among the sharded stay as they are; the others train.
 
 Observed: rank 0: event 1, Attach() raises RuntimeError: cannot register a hook on a tensor that doesn't require
 gradient
@@ -14,7 +14,7 @@ import heavyball.utils
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed import fsdp
 from torch.testing import assert_close
 
 
@@ -42,26 +42,24 @@ class MLP(nn.Sequential):
 def build():
     model = MLP()
     model[0].weight.requires_grad_(False)
-    model[0].bias.requires_grad_(False)
+    model[2].bias.requires_grad_(False)
     return model
 
 
 def standard_loop(rank):
     torch.manual_seed(0)
     model = build()
-    wrapped = DistributedDataParallel(model)
-    optimizer = standard_optimizer(
-        torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
-    )
-    return dict(model.named_parameters())
+    fsdp.fully_shard(model)
+    optimizer = standard_optimizer(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
+    return {name: param.to_local() for name, param in model.named_parameters()}
 
 
 def in_backward(rank):
     torch.manual_seed(0)
     model = build()
-    wrapped = DistributedDataParallel(model)
-    apply(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
-    return dict(model.named_parameters())
+    fsdp.fully_shard(model)
+    apply(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
+    return {name: param.to_local() for name, param in model.named_parameters()}
 
 
 def main(rank, folder):

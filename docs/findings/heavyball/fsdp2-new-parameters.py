@@ -46,9 +46,8 @@ def standard_loop(rank):
     model = MLP()
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
     optimizer = standard_optimizer(torch.optim.SGD, model.parameters(), {"lr": 0.1, "momentum": 0.9})
-    mesh = dist.init_device_mesh("cpu", (2,), mesh_dim_names=("data",))
     for module in (model[0], model[2], model[4], model):
-        fsdp.fully_shard(module, mesh=mesh["data"])
+        fsdp.fully_shard(module)
     optimizer = standard_optimizer(torch.optim.SGD, model.parameters(), {"lr": 0.1, "momentum": 0.9})
     model(next(batches)).square().mean().backward()
     optimizer.step()
@@ -61,9 +60,8 @@ def in_backward(rank):
     model = MLP()
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
     apply(torch.optim.SGD, model.parameters(), {"lr": 0.1, "momentum": 0.9})
-    mesh = dist.init_device_mesh("cpu", (2,), mesh_dim_names=("data",))
     for module in (model[0], model[2], model[4], model):
-        fsdp.fully_shard(module, mesh=mesh["data"])
+        fsdp.fully_shard(module)
     model(next(batches)).square().mean().backward()
     return {name: param.to_local() for name, param in model.named_parameters()}
 

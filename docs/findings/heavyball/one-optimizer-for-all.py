@@ -26,6 +26,7 @@ def optimizers(module):
     return [optimizer for optimizer in attached if not params.isdisjoint(optimizer.param_groups[0]["params"])]
 
 
+library_optimizers = optimizers
 SGD = (torch.optim.SGD, {"lr": 0.1})
 
 
@@ -43,7 +44,7 @@ def order(device):
     for _ in range(2):
         params = reversed(list(model.parameters()))
         apply(optimizer_class, params, dict(options))
-        attached.append(optimizers(model))
+        attached.append(library_optimizers(model))
     first, both = (list(map(id, optimizers)) for optimizers in attached)
     listed = [
         (id(param), id(optimizer) not in first)

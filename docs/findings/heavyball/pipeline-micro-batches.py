@@ -56,15 +56,12 @@ def standard_loop(rank):
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     mesh = dist.init_device_mesh("cpu", (2, 1), mesh_dim_names=("pipeline", "data"))
     own = range(mesh.get_local_rank("pipeline"), 2, 2)
-    for index in range(2):
-        if index not in own:
-            delattr(model, f"stage{index}")
-    stages = [
-        pipelining.PipelineStage(
-            model.get_submodule(f"stage{index}"), index, 2, torch.device("cpu"), group=mesh.get_group("pipeline")
-        )
-        for index in own
-    ]
+    for index in {*range(2)}.difference(own):
+        delattr(model, f"stage{index}")
+    stages = []
+    for index in own:
+        part, group = (model.get_submodule(f"stage{index}"), mesh.get_group("pipeline"))
+        stages.append(pipelining.PipelineStage(part, index, 2, torch.device("cpu"), group=group))
     schedule = pipelining.ScheduleGPipe(stages[0], 4, loss_fn=nn.functional.mse_loss)
     optimizer = standard_optimizer(
         torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
@@ -82,15 +79,12 @@ def in_backward(rank):
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     mesh = dist.init_device_mesh("cpu", (2, 1), mesh_dim_names=("pipeline", "data"))
     own = range(mesh.get_local_rank("pipeline"), 2, 2)
-    for index in range(2):
-        if index not in own:
-            delattr(model, f"stage{index}")
-    stages = [
-        pipelining.PipelineStage(
-            model.get_submodule(f"stage{index}"), index, 2, torch.device("cpu"), group=mesh.get_group("pipeline")
-        )
-        for index in own
-    ]
+    for index in {*range(2)}.difference(own):
+        delattr(model, f"stage{index}")
+    stages = []
+    for index in own:
+        part, group = (model.get_submodule(f"stage{index}"), mesh.get_group("pipeline"))
+        stages.append(pipelining.PipelineStage(part, index, 2, torch.device("cpu"), group=group))
     schedule = pipelining.ScheduleGPipe(stages[0], 4, loss_fn=nn.functional.mse_loss)
     apply(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
     batch = next(batches)

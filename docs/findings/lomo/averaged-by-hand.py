@@ -22,7 +22,14 @@ from torch.testing import assert_close
 
 
 class Stepped(Lomo):
-    """A Lomo of parameters that do not require a gradient yet, and so have no hooks: it is stepped by hand."""
+    """A Lomo without hooks, since its parameters require no gradient while it is made: it is stepped by hand."""
+
+    def __init__(self, params, **options):
+        params = torch.nn.ParameterList(params)
+        required = [param.requires_grad for param in params]
+        super().__init__(params.requires_grad_(requires_grad=False), **options)
+        for param, requires_grad in zip(params, required, strict=True):
+            param.requires_grad_(requires_grad)
 
     def step(self, closure=None):
         self.lr = self.param_groups[0]["lr"]
@@ -30,15 +37,7 @@ class Stepped(Lomo):
 
 
 def standard_optimizer(optimizer_class, params, optimizer_kwargs):
-    params = list(params)
-    trained = [param for param in params if param.requires_grad]
-    for param in trained:
-        param.requires_grad_(False)
-    try:
-        return Stepped(torch.nn.ParameterList(params), **optimizer_kwargs)
-    finally:
-        for param in trained:
-            param.requires_grad_()
+    return Stepped(params, **optimizer_kwargs)
 
 
 made = weakref.WeakKeyDictionary()
@@ -47,13 +46,13 @@ made = weakref.WeakKeyDictionary()
 def attach(module, assignments):
     for optimizer_class, given, optimizer_kwargs, register_hook in assignments:
         params = list(map(id, given))
-        parts = [part for part in module.modules() if set(map(id, part.parameters())) == set(params)]
+        parts = [part for part in module.modules() if {*map(id, part.parameters())} == {*params}]
         made[Lomo(parts[0], **optimizer_kwargs)] = None
 
 
 def optimizers(module):
-    parts, params = (set(module.modules()), set(module.parameters()))
-    return [each for each in made if each.model in parts or not params.isdisjoint(each.param_groups[0]["params"])]
+    parts, params = ({*module.modules()}, {*module.parameters()})
+    return [each for each in made if each.model in parts or params & {*each.param_groups[0]["params"]}]
 
 
 def backward(loss, module, **kwargs):
@@ -76,15 +75,12 @@ def standard_loop(rank):
     model = MLP()
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
     mesh = dist.init_device_mesh("cpu", (2, 1), mesh_dim_names=("data", "tensor"))
-    tensor_parallel.parallelize_module(
-        model,
-        mesh["tensor"],
-        {
-            "0": tensor_parallel.ColwiseParallel(output_layouts=tensors.Replicate()),
-            "2": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
-            "4": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
-        },
-    )
+    styles = {
+        "0": tensor_parallel.ColwiseParallel(output_layouts=tensors.Replicate()),
+        "2": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
+        "4": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
+    }
+    tensor_parallel.parallelize_module(model, mesh["tensor"], styles)
     optimizer = standard_optimizer(Lomo, model.parameters(), {"lr": 0.1, "weight_decay": 0.1})
     model(next(batches)).square().mean().backward()
     for param in model.parameters():
@@ -102,15 +98,12 @@ def in_backward(rank):
     model = MLP()
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
     mesh = dist.init_device_mesh("cpu", (2, 1), mesh_dim_names=("data", "tensor"))
-    tensor_parallel.parallelize_module(
-        model,
-        mesh["tensor"],
-        {
-            "0": tensor_parallel.ColwiseParallel(output_layouts=tensors.Replicate()),
-            "2": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
-            "4": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
-        },
-    )
+    styles = {
+        "0": tensor_parallel.ColwiseParallel(output_layouts=tensors.Replicate()),
+        "2": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
+        "4": tensor_parallel.RowwiseParallel(input_layouts=tensors.Replicate()),
+    }
+    tensor_parallel.parallelize_module(model, mesh["tensor"], styles)
     attach(model, [(Lomo, model.parameters(), {"lr": 0.1, "weight_decay": 0.1}, True)])
     backward(model(next(batches)).square().mean(), model)
     return {name: param.to_local() if hasattr(param, "to_local") else param for name, param in model.named_parameters()}

@@ -1,9 +1,9 @@
-"""pipeline/schedules (MUST): lomo diverges in case GPipe.
+"""pipeline/zero_bubble (MUST): lomo diverges.
 
-A schedule is one step, after the last micro-batch, or is refused before any step.
+A zero-bubble schedule, which sets most gradients of weights itself and calls no hook, is one step or refused.
 
 Observed: rank 0: parameter 'stage0.0.weight' differs from the standard loop after event 2, RunPipeline(): largest
-difference 0.023
+difference 0.00968
 """
 
 import sys
@@ -21,7 +21,14 @@ from torch.testing import assert_close
 
 
 class Stepped(Lomo):
-    """A Lomo of parameters that do not require a gradient yet, and so have no hooks: it is stepped by hand."""
+    """A Lomo without hooks, since its parameters require no gradient while it is made: it is stepped by hand."""
+
+    def __init__(self, params, **options):
+        params = torch.nn.ParameterList(params)
+        required = [param.requires_grad for param in params]
+        super().__init__(params.requires_grad_(requires_grad=False), **options)
+        for param, requires_grad in zip(params, required, strict=True):
+            param.requires_grad_(requires_grad)
 
     def step(self, closure=None):
         self.lr = self.param_groups[0]["lr"]
@@ -29,15 +36,7 @@ class Stepped(Lomo):
 
 
 def standard_optimizer(optimizer_class, params, optimizer_kwargs):
-    params = list(params)
-    trained = [param for param in params if param.requires_grad]
-    for param in trained:
-        param.requires_grad_(False)
-    try:
-        return Stepped(torch.nn.ParameterList(params), **optimizer_kwargs)
-    finally:
-        for param in trained:
-            param.requires_grad_()
+    return Stepped(params, **optimizer_kwargs)
 
 
 made = weakref.WeakKeyDictionary()
@@ -46,7 +45,7 @@ made = weakref.WeakKeyDictionary()
 def attach(module, assignments):
     for optimizer_class, given, optimizer_kwargs, register_hook in assignments:
         params = list(map(id, given))
-        parts = [part for part in module.modules() if set(map(id, part.parameters())) == set(params)]
+        parts = [part for part in module.modules() if {*map(id, part.parameters())} == {*params}]
         made[Lomo(parts[0], **optimizer_kwargs)] = None
 
 
@@ -66,20 +65,17 @@ class Stages(nn.Module):
 
 def standard_loop(rank):
     torch.manual_seed(0)
-    model = Stages(2)
+    model = Stages(4)
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     mesh = dist.init_device_mesh("cpu", (2, 1), mesh_dim_names=("pipeline", "data"))
-    own = range(mesh.get_local_rank("pipeline"), 2, 2)
-    for index in range(2):
-        if index not in own:
-            delattr(model, f"stage{index}")
-    stages = [
-        pipelining.PipelineStage(
-            model.get_submodule(f"stage{index}"), index, 2, torch.device("cpu"), group=mesh.get_group("pipeline")
-        )
-        for index in own
-    ]
-    schedule = pipelining.ScheduleGPipe(stages[0], 4, loss_fn=nn.functional.mse_loss)
+    own = range(mesh.get_local_rank("pipeline"), 4, 2)
+    for index in {*range(4)}.difference(own):
+        delattr(model, f"stage{index}")
+    stages = []
+    for index in own:
+        part, group = (model.get_submodule(f"stage{index}"), mesh.get_group("pipeline"))
+        stages.append(pipelining.PipelineStage(part, index, 4, torch.device("cpu"), group=group))
+    schedule = pipelining.ScheduleInterleavedZeroBubble(stages, 4, loss_fn=nn.functional.mse_loss)
     optimizer = standard_optimizer(Lomo, model.parameters(), {"lr": 0.1, "weight_decay": 0.1})
     batch = next(batches)
     schedule.step(*[batch] * stages[0].is_first, target=batch if stages[-1].is_last else None)
@@ -90,20 +86,17 @@ def standard_loop(rank):
 
 def in_backward(rank):
     torch.manual_seed(0)
-    model = Stages(2)
+    model = Stages(4)
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     mesh = dist.init_device_mesh("cpu", (2, 1), mesh_dim_names=("pipeline", "data"))
-    own = range(mesh.get_local_rank("pipeline"), 2, 2)
-    for index in range(2):
-        if index not in own:
-            delattr(model, f"stage{index}")
-    stages = [
-        pipelining.PipelineStage(
-            model.get_submodule(f"stage{index}"), index, 2, torch.device("cpu"), group=mesh.get_group("pipeline")
-        )
-        for index in own
-    ]
-    schedule = pipelining.ScheduleGPipe(stages[0], 4, loss_fn=nn.functional.mse_loss)
+    own = range(mesh.get_local_rank("pipeline"), 4, 2)
+    for index in {*range(4)}.difference(own):
+        delattr(model, f"stage{index}")
+    stages = []
+    for index in own:
+        part, group = (model.get_submodule(f"stage{index}"), mesh.get_group("pipeline"))
+        stages.append(pipelining.PipelineStage(part, index, 4, torch.device("cpu"), group=group))
+    schedule = pipelining.ScheduleInterleavedZeroBubble(stages, 4, loss_fn=nn.functional.mse_loss)
     attach(model, [(Lomo, model.parameters(), {"lr": 0.1, "weight_decay": 0.1}, True)])
     batch = next(batches)
     schedule.step(*[batch] * stages[0].is_first, target=batch if stages[-1].is_last else None)

@@ -16,7 +16,14 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Stepped(Lomo):
-    """A Lomo of parameters that do not require a gradient yet, and so have no hooks: it is stepped by hand."""
+    """A Lomo without hooks, since its parameters require no gradient while it is made: it is stepped by hand."""
+
+    def __init__(self, params, **options):
+        params = torch.nn.ParameterList(params)
+        required = [param.requires_grad for param in params]
+        super().__init__(params.requires_grad_(requires_grad=False), **options)
+        for param, requires_grad in zip(params, required, strict=True):
+            param.requires_grad_(requires_grad)
 
     def step(self, closure=None):
         self.lr = self.param_groups[0]["lr"]
@@ -24,15 +31,7 @@ class Stepped(Lomo):
 
 
 def standard_optimizer(optimizer_class, params, optimizer_kwargs):
-    params = list(params)
-    trained = [param for param in params if param.requires_grad]
-    for param in trained:
-        param.requires_grad_(False)
-    try:
-        return Stepped(torch.nn.ParameterList(params), **optimizer_kwargs)
-    finally:
-        for param in trained:
-            param.requires_grad_()
+    return Stepped(params, **optimizer_kwargs)
 
 
 made = weakref.WeakKeyDictionary()
@@ -41,13 +40,13 @@ made = weakref.WeakKeyDictionary()
 def attach(module, assignments):
     for optimizer_class, given, optimizer_kwargs, register_hook in assignments:
         params = list(map(id, given))
-        parts = [part for part in module.modules() if set(map(id, part.parameters())) == set(params)]
+        parts = [part for part in module.modules() if {*map(id, part.parameters())} == {*params}]
         made[Lomo(parts[0], **optimizer_kwargs)] = None
 
 
 def optimizers(module):
-    parts, params = (set(module.modules()), set(module.parameters()))
-    return [each for each in made if each.model in parts or not params.isdisjoint(each.param_groups[0]["params"])]
+    parts, params = ({*module.modules()}, {*module.parameters()})
+    return [each for each in made if each.model in parts or params & {*each.param_groups[0]["params"]}]
 
 
 def backward(loss, module, **kwargs):

@@ -18,11 +18,9 @@ from torch import nn
 
 
 def make(optimizer_class, params, optimizer_kwargs, **release):
-    own = getattr(optimi, optimizer_class.__name__, None)
-    known, of_torch = (inspect.signature(cls).parameters for cls in (own, optimizer_class))
-    lacking = {name: value for name, value in optimizer_kwargs.items() if name in of_torch and name not in known}
-    options = {name: value for name, value in optimizer_kwargs.items() if name not in {*lacking, "dampening"}}
-    return own(params, **options, **release)
+    own, of_torch = (getattr(optimi, optimizer_class.__name__), inspect.signature(optimizer_class).parameters)
+    lacking = {*of_torch} - {*inspect.signature(own).parameters} | {"dampening"}
+    return own(params, **{name: value for name, value in optimizer_kwargs.items() if name not in lacking}, **release)
 
 
 prepared = weakref.WeakKeyDictionary()
@@ -33,15 +31,12 @@ def params_of(optimizer):
 
 
 def optimizers(module):
-    held = (optimizer for param in module.parameters() for optimizer in prepared if param in params_of(optimizer))
-    return list(dict.fromkeys(held))
+    return [*dict.fromkeys(each for param in module.parameters() for each in prepared if param in params_of(each))]
 
 
 def attach(module, assignments):
-    for given, params, optimizer_kwargs, register_hook in assignments:
-        if not (inspect.isclass(given) and issubclass(given, torch.optim.Optimizer)):
-            optimi.prepare_for_gradient_release(module, given)
-        optimizer = make(given, params, optimizer_kwargs, gradient_release=True)
+    for optimizer_class, params, optimizer_kwargs, register_hook in assignments:
+        optimizer = make(optimizer_class, params, optimizer_kwargs, gradient_release=True)
         modules = [part for part in module.modules() if params_of(optimizer) <= set(part.parameters())]
         smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
         optimi.prepare_for_gradient_release(smallest, optimizer, ignore_existing_hooks=not optimizers(smallest))

@@ -17,11 +17,9 @@ from torch.testing import assert_close
 
 
 def make(optimizer_class, params, optimizer_kwargs, **release):
-    own = getattr(optimi, optimizer_class.__name__, None)
-    known, of_torch = (inspect.signature(cls).parameters for cls in (own, optimizer_class))
-    lacking = {name: value for name, value in optimizer_kwargs.items() if name in of_torch and name not in known}
-    options = {name: value for name, value in optimizer_kwargs.items() if name not in {*lacking, "dampening"}}
-    return own(params, **options, **release)
+    own, of_torch = (getattr(optimi, optimizer_class.__name__), inspect.signature(optimizer_class).parameters)
+    lacking = {*of_torch} - {*inspect.signature(own).parameters} | {"dampening"}
+    return own(params, **{name: value for name, value in optimizer_kwargs.items() if name not in lacking}, **release)
 
 
 standard_optimizer = make
@@ -33,15 +31,12 @@ def params_of(optimizer):
 
 
 def optimizers(module):
-    held = (optimizer for param in module.parameters() for optimizer in prepared if param in params_of(optimizer))
-    return list(dict.fromkeys(held))
+    return [*dict.fromkeys(each for param in module.parameters() for each in prepared if param in params_of(each))]
 
 
 def attach(module, assignments):
-    for given, params, optimizer_kwargs, register_hook in assignments:
-        if not (inspect.isclass(given) and issubclass(given, torch.optim.Optimizer)):
-            optimi.prepare_for_gradient_release(module, given)
-        optimizer = make(given, params, optimizer_kwargs, gradient_release=True)
+    for optimizer_class, params, optimizer_kwargs, register_hook in assignments:
+        optimizer = make(optimizer_class, params, optimizer_kwargs, gradient_release=True)
         modules = [part for part in module.modules() if params_of(optimizer) <= set(part.parameters())]
         smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
         optimi.prepare_for_gradient_release(smallest, optimizer, ignore_existing_hooks=not optimizers(smallest))
@@ -64,30 +59,24 @@ def standard_loop():
         model(next(batches)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    for optimizer in [optimizer]:
-        for group in optimizer.param_groups:
-            group["lr"] = 0.002
-    for optimizer in [optimizer]:
-        for group in optimizer.param_groups:
-            group["weight_decay"] = 0.3
+    for group in [group for group in optimizer.param_groups]:
+        group["lr"] = 0.002
+    for group in [group for group in optimizer.param_groups]:
+        group["weight_decay"] = 0.3
     file = io.BytesIO()
-    checkpoint = (model.state_dict(), [optimizer.state_dict()])
-    torch.save(checkpoint, file)
+    torch.save((model.state_dict(), [optimizer.state_dict()]), file)
     with torch.random.fork_rng():
         model = MLP()
     optimizer = standard_optimizer(torch.optim.Adam, model.parameters(), {"lr": 0.01})
-    file.seek(0)
-    of_model, of_optimizers = torch.load(file, weights_only=False)
+    of_model, of_optimizers = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
     model.load_state_dict(of_model)
-    for optimizer, state in zip([optimizer], of_optimizers, strict=True):
-        optimizer.load_state_dict(state)
+    optimizer.load_state_dict(of_optimizers[0])
     for _ in range(3):
         model(next(batches)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    for optimizer in [optimizer]:
-        for group in optimizer.param_groups:
-            group["lr"] = 0.05
+    for group in [group for group in optimizer.param_groups]:
+        group["lr"] = 0.05
     model(next(batches)).square().mean().backward()
     optimizer.step()
     optimizer.zero_grad()
@@ -101,28 +90,23 @@ def in_backward():
     attach(model, [(torch.optim.Adam, model.parameters(), {"lr": 0.01}, True)])
     for _ in range(3):
         model(next(batches)).square().mean().backward()
-    for optimizer in optimizers(model):
-        for group in optimizer.param_groups:
-            group["lr"] = 0.002
-    for optimizer in optimizers(model):
-        for group in optimizer.param_groups:
-            group["weight_decay"] = 0.3
+    for group in [group for optimizer in optimizers(model) for group in optimizer.param_groups]:
+        group["lr"] = 0.002
+    for group in [group for optimizer in optimizers(model) for group in optimizer.param_groups]:
+        group["weight_decay"] = 0.3
     file = io.BytesIO()
-    checkpoint = (model.state_dict(), [optimizer.state_dict() for optimizer in optimizers(model)])
-    torch.save(checkpoint, file)
+    torch.save((model.state_dict(), [optimizer.state_dict() for optimizer in optimizers(model)]), file)
     with torch.random.fork_rng():
         model = MLP()
     attach(model, [(torch.optim.Adam, model.parameters(), {"lr": 0.01}, True)])
-    file.seek(0)
-    of_model, of_optimizers = torch.load(file, weights_only=False)
+    of_model, of_optimizers = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
     model.load_state_dict(of_model)
     for optimizer, state in zip(optimizers(model), of_optimizers, strict=True):
         optimizer.load_state_dict(state)
     for _ in range(3):
         model(next(batches)).square().mean().backward()
-    for optimizer in optimizers(model):
-        for group in optimizer.param_groups:
-            group["lr"] = 0.05
+    for group in [group for optimizer in optimizers(model) for group in optimizer.param_groups]:
+        group["lr"] = 0.05
     model(next(batches)).square().mean().backward()
     return dict(model.named_parameters())
 

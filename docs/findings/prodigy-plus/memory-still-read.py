@@ -18,10 +18,6 @@ from torch import nn
 from torch.testing import assert_close
 
 
-def params_of(optimizer):
-    return [param for group in optimizer.param_groups for param in group["params"]]
-
-
 attached = weakref.WeakKeyDictionary()
 
 
@@ -32,7 +28,6 @@ def step_and_free(optimizer, number, index, param):
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     optimizer = ProdigyPlusScheduleFree(params, fused_back_pass=True, **optimizer_kwargs)
-    own = params_of(optimizer)
     attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
         for index, param in enumerate(group["params"]):

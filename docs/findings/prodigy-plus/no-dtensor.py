@@ -22,10 +22,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 
-def params_of(optimizer):
-    return [param for group in optimizer.param_groups for param in group["params"]]
-
-
 attached = weakref.WeakKeyDictionary()
 
 
@@ -36,12 +32,15 @@ def step_and_free(optimizer, number, index, param):
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     optimizer = ProdigyPlusScheduleFree(params, fused_back_pass=True, **optimizer_kwargs)
-    own = params_of(optimizer)
     attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
         for index, param in enumerate(group["params"]):
             if param.requires_grad:
                 param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+
+
+def params_of(optimizer):
+    return [param for group in optimizer.param_groups for param in group["params"]]
 
 
 def optimizers(module):

@@ -23,10 +23,6 @@ from torch.distributed import pipelining
 from torch.testing import assert_close
 
 
-def params_of(optimizer):
-    return [param for group in optimizer.param_groups for param in group["params"]]
-
-
 attached = weakref.WeakKeyDictionary()
 
 
@@ -37,7 +33,6 @@ def step_and_free(optimizer, number, index, param):
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     optimizer = ProdigyPlusScheduleFree(params, fused_back_pass=True, **optimizer_kwargs)
-    own = params_of(optimizer)
     attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
         for index, param in enumerate(group["params"]):
@@ -65,15 +60,12 @@ def standard_loop(rank):
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     mesh = dist.init_device_mesh("cpu", (2, 1), mesh_dim_names=("pipeline", "data"))
     own = range(mesh.get_local_rank("pipeline"), 2, 2)
-    for index in range(2):
-        if index not in own:
-            delattr(model, f"stage{index}")
-    stages = [
-        pipelining.PipelineStage(
-            model.get_submodule(f"stage{index}"), index, 2, torch.device("cpu"), group=mesh.get_group("pipeline")
-        )
-        for index in own
-    ]
+    for index in {*range(2)}.difference(own):
+        delattr(model, f"stage{index}")
+    stages = []
+    for index in own:
+        part, group = (model.get_submodule(f"stage{index}"), mesh.get_group("pipeline"))
+        stages.append(pipelining.PipelineStage(part, index, 2, torch.device("cpu"), group=group))
     schedule = pipelining.ScheduleGPipe(stages[0], 4, loss_fn=nn.functional.mse_loss)
     optimizer = ProdigyPlusScheduleFree(model.parameters(), d0=1e-05, stochastic_rounding=False, use_schedulefree=False)
     batch = next(batches)
@@ -89,15 +81,12 @@ def in_backward(rank):
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     mesh = dist.init_device_mesh("cpu", (2, 1), mesh_dim_names=("pipeline", "data"))
     own = range(mesh.get_local_rank("pipeline"), 2, 2)
-    for index in range(2):
-        if index not in own:
-            delattr(model, f"stage{index}")
-    stages = [
-        pipelining.PipelineStage(
-            model.get_submodule(f"stage{index}"), index, 2, torch.device("cpu"), group=mesh.get_group("pipeline")
-        )
-        for index in own
-    ]
+    for index in {*range(2)}.difference(own):
+        delattr(model, f"stage{index}")
+    stages = []
+    for index in own:
+        part, group = (model.get_submodule(f"stage{index}"), mesh.get_group("pipeline"))
+        stages.append(pipelining.PipelineStage(part, index, 2, torch.device("cpu"), group=group))
     schedule = pipelining.ScheduleGPipe(stages[0], 4, loss_fn=nn.functional.mse_loss)
     apply(
         ProdigyPlusScheduleFree,

@@ -52,8 +52,7 @@ def standard_loop(rank):
     model = MLP()
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
     optimizer = AdamW(model.parameters(), lr=0.1)
-    mesh = dist.init_device_mesh("cpu", (2,), mesh_dim_names=("data",))
-    fsdp.fully_shard(model, mesh=mesh["data"])
+    fsdp.fully_shard(model)
     optimizer = AdamW(model.parameters(), lr=0.1)
     model(next(batches)).square().mean().backward()
     optimizer.step()
@@ -66,8 +65,7 @@ def in_backward(rank):
     model = MLP()
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
     attach(model, [(AdamW, model.parameters(), {"lr": 0.1}, True)])
-    mesh = dist.init_device_mesh("cpu", (2,), mesh_dim_names=("data",))
-    fsdp.fully_shard(model, mesh=mesh["data"])
+    fsdp.fully_shard(model)
     backward(model(next(batches)).square().mean(), model)
     return {name: param.to_local() for name, param in model.named_parameters()}
 

@@ -44,6 +44,9 @@ def schedule(module, scheduler_class, **kwargs):
     return [scheduler]
 
 
+library_schedule = schedule
+
+
 class MLP(nn.Sequential):
     """Weights and biases, three layers."""
 
@@ -66,7 +69,7 @@ def in_backward():
     torch.manual_seed(0)
     model = MLP()
     attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}, True)])
-    schedules = schedule(model, lr_scheduler.LinearLR, start_factor=0.25, total_iters=6)
+    schedules = library_schedule(model, lr_scheduler.LinearLR, start_factor=0.25, total_iters=6)
     model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
     return dict(model.named_parameters())
 

@@ -82,17 +82,14 @@ def standard_loop():
     optimizer.step()
     optimizer.zero_grad()
     file = io.BytesIO()
-    checkpoint = (model.state_dict(), [optimizer.state_dict()])
-    torch.save(checkpoint, file)
+    torch.save((model.state_dict(), [optimizer.state_dict()]), file)
     for _ in range(2):
         model(next(batches)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    file.seek(0)
-    of_model, of_optimizers = torch.load(file, weights_only=False)
+    of_model, of_optimizers = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
     model.load_state_dict(of_model)
-    for optimizer, state in zip([optimizer], of_optimizers, strict=True):
-        optimizer.load_state_dict(state)
+    optimizer.load_state_dict(of_optimizers[0])
     return {
         name: [state_of(optimizer, param) for optimizer in [optimizer] if optimizer.state.get(param)]
         for name, param in model.named_parameters()
@@ -106,12 +103,10 @@ def in_backward():
     attach(model, [(GaLoreAdamW, model.parameters(), {"lr": 0.01, "rank": 2, "update_proj_gap": 2}, True)])
     model(next(batches)).square().mean().backward()
     file = io.BytesIO()
-    checkpoint = (model.state_dict(), state_dict(model))
-    torch.save(checkpoint, file)
+    torch.save((model.state_dict(), state_dict(model)), file)
     for _ in range(2):
         model(next(batches)).square().mean().backward()
-    file.seek(0)
-    of_model, of_optimizers = torch.load(file, weights_only=False)
+    of_model, of_optimizers = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
     model.load_state_dict(of_model)
     load_state_dict(model, of_optimizers)
     return {

@@ -52,6 +52,9 @@ def schedule(module, scheduler_class, **kwargs):
     return [scheduler_class(dummy, **kwargs) for dummy in dummies(module)]
 
 
+library_schedule = schedule
+
+
 class MLP(nn.Sequential):
     """Weights and biases, three layers."""
 
@@ -71,7 +74,9 @@ def in_backward():
     torch.manual_seed(0)
     model = MLP()
     attach(model, [(GaLoreAdamW, model.parameters(), {"lr": 0.01, "rank": 2, "update_proj_gap": 2}, True)])
-    schedules = schedule(model, lr_scheduler.CyclicLR, base_lr=0.01, max_lr=0.1, step_size_up=3, base_momentum=0.6)
+    schedules = library_schedule(
+        model, lr_scheduler.CyclicLR, base_lr=0.01, max_lr=0.1, step_size_up=3, base_momentum=0.6
+    )
     return dict(model.named_parameters())
 
 

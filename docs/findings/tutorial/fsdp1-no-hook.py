@@ -1,21 +1,22 @@
-"""fsdp/original_parameters (MUST): tutorial diverges in case whole-2.
+"""fsdp/early_step (MUST): tutorial fails in case FSDP1.
 
-Attached after FSDP1 with `use_orig_params=True`, each rank trains its part of the parameters.
+Sharded layer by layer, the last layer is stepped before the backward of the first layer is over.
 
-Observed: rank 0: parameter '0.weight' differs from the standard loop after event 2, Backward(): largest difference
-0.0104
+Observed: rank 0: the last layer was not stepped while the first layer's backward waited for it for 5 s
 """
 
 import tempfile
+import threading
 import weakref
 from datetime import timedelta
-from itertools import count
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed import fsdp
-from torch.testing import assert_close
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 
 attached = weakref.WeakKeyDictionary()
@@ -34,47 +35,65 @@ def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
         attached[optimizer] = None
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+def optimizers(module):
+    held = [(optimizer, optimizer.param_groups[0]["params"][0]) for optimizer in attached]
+    return [optimizer for param in module.parameters() for optimizer, its_param in held if its_param is param]
 
 
-def standard_loop(rank):
-    torch.manual_seed(0)
-    model = MLP()
-    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
-    wrapped = fsdp.FullyShardedDataParallel(
-        model, use_orig_params=True, device_id=torch.device("cpu"), sharding_strategy=fsdp.ShardingStrategy.FULL_SHARD
-    )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
-    wrapped(next(batches)).square().mean().backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    return dict(model.named_parameters())
+def _on_rank(number, world_size, folder, body, *arguments):
+    dist.init_process_group("gloo", f"file://{folder}/store", timedelta(seconds=20), world_size, number)
+    body(SimpleNamespace(number=number, world_size=world_size, device="cpu"), *arguments)
 
 
-def in_backward(rank):
-    torch.manual_seed(0)
-    model = MLP()
-    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
-    wrapped = fsdp.FullyShardedDataParallel(
-        model, use_orig_params=True, device_id=torch.device("cpu"), sharding_strategy=fsdp.ShardingStrategy.FULL_SHARD
-    )
-    apply(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
-    wrapped(next(batches)).square().mean().backward()
-    return dict(model.named_parameters())
+def on_ranks(world_size, body, *arguments):
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_on_rank, (world_size, folder, body, *arguments), nprocs=world_size)
 
 
-def main(rank, folder):
-    dist.init_process_group("gloo", f"file://{folder}/main", timedelta(seconds=20), 2, rank)
-    expected = standard_loop(rank)
-    actual = in_backward(rank)
-    for name, value in expected.items():
-        assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+TRAINED = (torch.optim.AdamW, {"lr": 0.01})
+
+
+def parameters_of(optimizer):
+    return {id(param) for group in optimizer.param_groups for param in group["params"]}
+
+
+def _wait_for_early_step(rank, shards):
+    device = torch.device(rank.device)
+    model = nn.Sequential(nn.Linear(4, 2048), nn.Linear(2048, 2048)).to(device)
+    if shards:
+        mesh = init_device_mesh(device.type, (rank.world_size,))
+        for module in (*model, model):
+            fsdp.fully_shard(module, mesh=mesh)
+        wrapped = model
+    else:
+        each_layer = ModuleWrapPolicy([nn.Linear])
+        wrapped = fsdp.FullyShardedDataParallel(
+            model, use_orig_params=True, auto_wrap_policy=each_layer, device_id=device
+        )
+    optimizer_class, options = TRAINED
+    apply(optimizer_class, model.parameters(), options)
+    stepped = threading.Event()
+    last = {id(param) for param in [*model.parameters()][-2:]}
+
+    def note_step(optimizer, *_):
+        if not last.isdisjoint(parameters_of(optimizer)):
+            stepped.set()
+
+    for optimizer in optimizers(model):
+        optimizer.register_step_post_hook(note_step)
+    waits = []
+
+    def wait_in_backward(_, __, output):
+        output.register_hook(lambda _: waits.append(stepped.wait(5)))
+
+    model[0].register_forward_hook(wait_in_backward)
+    wrapped(torch.randn(8, 4, device=device)).sum().backward()
+    assert waits == [True], "the last layer was not stepped while the first layer's backward waited for it for 5 s"
+
+
+def early_step(shards):
+    on_ranks(2, _wait_for_early_step, shards)
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(main, (folder,), nprocs=2)
+    early_step(shards=False)

@@ -25,33 +25,34 @@ spelling = "source"
 prepared: weakref.WeakKeyDictionary[Optimizer, None] = weakref.WeakKeyDictionary()
 
 
-def make(optimizer_class: type[Optimizer], params: Any, optimizer_kwargs: dict[str, Any], **release: bool) -> Any:
-    """Return optimi's optimizer of that name; options that it lacks are left out where they are at torch's default."""
-    own: Any = getattr(optimi, optimizer_class.__name__, None)
+def make(optimizer_class: Any, params: Any, optimizer_kwargs: dict[str, Any], **release: bool) -> Any:
+    if why_not(optimizer_class, optimizer_kwargs):
+        raise NotOffered(why_not(optimizer_class, optimizer_kwargs))
+    own, of_torch = getattr(optimi, optimizer_class.__name__), inspect.signature(optimizer_class).parameters
+    lacking = {*of_torch} - {*inspect.signature(own).parameters} | {"dampening"}
+    return own(params, **{name: value for name, value in optimizer_kwargs.items() if name not in lacking}, **release)
+
+
+def why_not(optimizer_class: Any, optimizer_kwargs: dict[str, Any]) -> str:
+    if not (inspect.isclass(optimizer_class) and issubclass(optimizer_class, torch.optim.Optimizer)):
+        optimi.prepare_for_gradient_release(torch.nn.Module(), optimizer_class)  # for optimi's own error
+    own, of_torch = getattr(optimi, optimizer_class.__name__, None), inspect.signature(optimizer_class).parameters
     if optimizer_class is not getattr(torch.optim, optimizer_class.__name__, None) or own is None:
-        raise NotOffered(f"optimi has no {optimizer_class.__name__}, and releases its own classes only")
-    known, of_torch = (inspect.signature(cls).parameters for cls in (own, optimizer_class))
-    lacking = {name: value for name, value in optimizer_kwargs.items() if name in of_torch and name not in known}
-    if any(value != of_torch[name].default for name, value in lacking.items()):
-        raise NotOffered(f"{own.__name__} of optimi has no {', '.join(lacking)}")
-    if optimizer_kwargs.get("dampening"):
-        raise NotOffered("dampening is a number in torch, and on or off in optimi")
-    options = {name: value for name, value in optimizer_kwargs.items() if name not in {*lacking, "dampening"}}
-    return own(params, **options, **release)
+        return f"optimi has no {optimizer_class.__name__}, and releases its own classes only"
+    lacking = {*of_torch} - {*inspect.signature(own).parameters}
+    if changed := [each for each in lacking & {*optimizer_kwargs} if optimizer_kwargs[each] != of_torch[each].default]:
+        return f"{own.__name__} of optimi has no {', '.join(changed)}"
+    return "dampening is a number in torch, and on or off in optimi" if optimizer_kwargs.get("dampening") else ""
 
 
 standard_optimizer = make  # without gradient release
 
 
 def attach(module: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
-    """Make each optimizer, and prepare the smallest module with its parameters."""
-    given: Any
-    for given, params, optimizer_kwargs, register_hook in assignments:
+    for optimizer_class, params, optimizer_kwargs, register_hook in assignments:
         if not register_hook:
             raise NotOffered("an optimizer of optimi's steps by its hooks or by hand, as it was made")
-        if not (inspect.isclass(given) and issubclass(given, torch.optim.Optimizer)):
-            optimi.prepare_for_gradient_release(module, given)  # for optimi's own error
-        optimizer = make(given, params, optimizer_kwargs, gradient_release=True)
+        optimizer = make(optimizer_class, params, optimizer_kwargs, gradient_release=True)
         modules = [part for part in module.modules() if params_of(optimizer) <= set(part.parameters())]
         smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
         # Hooks of the user are expected; whether a parameter may have a second optimizer is for optimi to decide.
@@ -64,8 +65,7 @@ def params_of(optimizer: Optimizer) -> set[Tensor]:
 
 
 def optimizers(module: nn.Module) -> list[Optimizer]:
-    held = (optimizer for param in module.parameters() for optimizer in prepared if param in params_of(optimizer))
-    return list(dict.fromkeys(held))
+    return [*dict.fromkeys(each for param in module.parameters() for each in prepared if param in params_of(each))]
 
 
 def state_of(optimizer: Optimizer, param: Tensor) -> dict[str, Any]:

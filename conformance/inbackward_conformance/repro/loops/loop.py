@@ -29,4 +29,6 @@ def for_each(optimizers: str, *statements: str) -> list[str]:
 
 def loading(optimizers: str, state: str) -> list[str]:
     """Return the statements that load a list of state dicts into a list of optimizers."""
+    if optimizers == "[optimizer]":
+        return [f"optimizer.load_state_dict({state}[0])"]
     return [f"for optimizer, state in zip({optimizers}, {state}, strict=True):", "    optimizer.load_state_dict(state)"]

@@ -15,8 +15,7 @@ FLAT = "StateDictOptions(flatten_optimizer_state_dict=True)"
 
 @write.register(events.Save)
 def _(event: events.Save, script: Script) -> None:
-    script.add("file = io.BytesIO()", f"checkpoint = (model.state_dict(), {script.loop.state_dict()})")
-    script.add("torch.save(checkpoint, file)")
+    script.add("file = io.BytesIO()", f"torch.save((model.state_dict(), {script.loop.state_dict()}), file)")
 
 
 @write.register(events.Load)
@@ -24,7 +23,7 @@ def _(event: events.Load, script: Script) -> None:
     if event.rebuild:
         script.add("with torch.random.fork_rng():", f"    model = {script.built}")
         write(events.Attach(), script)
-    script.add("file.seek(0)", "of_model, of_optimizers = torch.load(file, weights_only=False)")
+    script.add("of_model, of_optimizers = torch.load(io.BytesIO(file.getvalue()), weights_only=False)")
     script.add("model.load_state_dict(of_model)")
     script.add(*script.loop.load_state_dict("of_optimizers"))
 

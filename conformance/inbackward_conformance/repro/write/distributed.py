@@ -40,9 +40,11 @@ def _(event: events.HookThenOptimizer, script: Script) -> None:
 
 @write.register(events.FullyShard)
 def _(event: events.FullyShard, script: Script) -> None:
-    script.make_mesh()
-    dimensions = '"replicate", "data"' if script.plan.ranks and script.plan.ranks.replicate else '"data"'
-    options = [f"mesh=mesh[{dimensions}]", *[f"**{sources.options(event.options)}"] * bool(event.options)]
+    options = [f"**{sources.options(event.options)}"] * bool(event.options)
+    if script.plan.ranks and len(script.plan.ranks.mesh) > 1:  # of one dimension, it is that of all ranks, the default
+        script.make_mesh()
+        dimensions = '"replicate", "data"' if script.plan.ranks.replicate else '"data"'
+        options.insert(0, f"mesh=mesh[{dimensions}]")
     if event.mixed_precision:
         dtypes = ", ".join(f"{argument}=torch.{name}" for argument, name in event.mixed_precision.items())
         options.append(f"mp_policy=fsdp.MixedPrecisionPolicy({dtypes})")

@@ -29,10 +29,8 @@ def _(event: events.StepSchedules, script: Script) -> None:
 
 @write.register(events.SetOption)
 def _(event: events.SetOption, script: Script) -> None:
-    with (
-        script.block(f"for optimizer in {script.loop.optimizers()}:"),
-        script.block("for group in optimizer.param_groups:"),
-    ):
+    groups = f"[group for optimizer in {script.loop.optimizers()} for group in optimizer.param_groups]"
+    with script.block(f"for group in {groups.replace('for optimizer in [optimizer] ', '')}:"):
         setting = f"group[{event.option!r}] = {sources.option(event.value)}"
         if event.params:
             params = sources.parameters(event.params)

@@ -1,0 +1,102 @@
+"""fsdp/early_step (MUST): lomo fails in case FSDP2.
+
+Sharded layer by layer, the last layer is stepped before the backward of the first layer is over.
+
+Observed: rank 0: the last layer was not stepped while the first layer's backward waited for it for 5 s
+"""
+
+import tempfile
+import threading
+import weakref
+from datetime import timedelta
+from types import SimpleNamespace
+
+import torch
+import torch.distributed as dist
+from lomo_optim import Lomo
+from torch import nn
+from torch.distributed import fsdp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+
+made = weakref.WeakKeyDictionary()
+
+
+def attach(module, assignments):
+    for optimizer_class, given, optimizer_kwargs, register_hook in assignments:
+        params = list(map(id, given))
+        parts = [part for part in module.modules() if {*map(id, part.parameters())} == {*params}]
+        made[Lomo(parts[0], **optimizer_kwargs)] = None
+
+
+def optimizers(module):
+    parts, params = ({*module.modules()}, {*module.parameters()})
+    return [each for each in made if each.model in parts or params & {*each.param_groups[0]["params"]}]
+
+
+def backward(loss, module, **kwargs):
+    attached = optimizers(module)
+    for optimizer in attached:
+        optimizer.fused_backward(loss, optimizer.param_groups[0]["lr"])
+    if not attached:
+        loss.backward(**kwargs)
+
+
+def _on_rank(number, world_size, folder, body, *arguments):
+    dist.init_process_group("gloo", f"file://{folder}/store", timedelta(seconds=20), world_size, number)
+    body(SimpleNamespace(number=number, world_size=world_size, device="cpu"), *arguments)
+
+
+def on_ranks(world_size, body, *arguments):
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_on_rank, (world_size, folder, body, *arguments), nprocs=world_size)
+
+
+TRAINED = (Lomo, {"lr": 0.1, "weight_decay": 0.1})
+
+
+def parameters_of(optimizer):
+    return {id(param) for group in optimizer.param_groups for param in group["params"]}
+
+
+def _wait_for_early_step(rank, shards):
+    device = torch.device(rank.device)
+    model = nn.Sequential(nn.Linear(4, 2048), nn.Linear(2048, 2048)).to(device)
+    if shards:
+        mesh = init_device_mesh(device.type, (rank.world_size,))
+        for module in (*model, model):
+            fsdp.fully_shard(module, mesh=mesh)
+        wrapped = model
+    else:
+        each_layer = ModuleWrapPolicy([nn.Linear])
+        wrapped = fsdp.FullyShardedDataParallel(
+            model, use_orig_params=True, auto_wrap_policy=each_layer, device_id=device
+        )
+    optimizer_class, options = TRAINED
+    attach(model, [(optimizer_class, model.parameters(), options, True)])
+    stepped = threading.Event()
+    last = {id(param) for param in [*model.parameters()][-2:]}
+
+    def note_step(optimizer, *_):
+        if not last.isdisjoint(parameters_of(optimizer)):
+            stepped.set()
+
+    for optimizer in optimizers(model):
+        optimizer.register_step_post_hook(note_step)
+    waits = []
+
+    def wait_in_backward(_, __, output):
+        output.register_hook(lambda _: waits.append(stepped.wait(5)))
+
+    model[0].register_forward_hook(wait_in_backward)
+    backward(wrapped(torch.randn(8, 4, device=device)).sum(), model)
+    assert waits == [True], "the last layer was not stepped while the first layer's backward waited for it for 5 s"
+
+
+def early_step(shards):
+    on_ranks(2, _wait_for_early_step, shards)
+
+
+if __name__ == "__main__":
+    early_step(shards=True)

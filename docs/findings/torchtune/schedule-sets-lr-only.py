@@ -1,0 +1,96 @@
+"""schedule/tensor_lr (MUST): torchtune diverges in case CyclicLR-momentum.
+
+A learning rate that is a tensor is scheduled like one that is a number.
+
+Observed: parameter '0.bias' differs from the standard loop after event 4, Backward(): largest difference 0.000278
+"""
+
+import weakref
+from itertools import count
+
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+from torch.testing import assert_close
+from torchtune.training import create_optim_in_bwd_wrapper, register_optim_in_bwd_hooks
+
+
+attached = weakref.WeakKeyDictionary()
+
+
+def attach(module, assignments):
+    own = {}
+    for optimizer_class, params, optimizer_kwargs, register_hook in assignments:
+        for param in params:
+            own[param] = optimizer_class([param], **optimizer_kwargs)
+    modules = [part for part in module.modules() if own.keys() <= set(part.parameters())]
+    smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
+    register_optim_in_bwd_hooks(model=smallest, optim_dict=own)
+    attached.update(dict.fromkeys(own.values()))
+
+
+def optimizers(module):
+    held = [(optimizer, optimizer.param_groups[0]["params"][0]) for optimizer in attached]
+    return [optimizer for param in module.parameters() for optimizer, its_param in held if its_param is param]
+
+
+def wrapper_of(module):
+    optim_dict = {optimizer.param_groups[0]["params"][0]: optimizer for optimizer in optimizers(module)}
+    return create_optim_in_bwd_wrapper(model=module, optim_dict=optim_dict)
+
+
+def schedule(module, scheduler_class, **kwargs):
+    scheduler = scheduler_class(optimizer=optimizers(module)[0], **kwargs)
+    wrapper_of(module).set_lr_scheduler(scheduler)
+    return [scheduler]
+
+
+library_schedule = schedule
+
+
+class MLP(nn.Sequential):
+    """Weights and biases, three layers."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def standard_loop():
+    torch.manual_seed(0)
+    model = MLP()
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1), momentum=0.9, weight_decay=0.01)
+    schedules = [lr_scheduler.CyclicLR(optimizer, base_lr=0.01, max_lr=0.1, step_size_up=3, base_momentum=0.6)]
+    model(next(batches)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    for schedule in schedules:
+        schedule.step()
+    model(next(batches)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def in_backward():
+    torch.manual_seed(0)
+    model = MLP()
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
+    attach(
+        model,
+        [(torch.optim.SGD, model.parameters(), {"lr": torch.tensor(0.1), "momentum": 0.9, "weight_decay": 0.01}, True)],
+    )
+    schedules = library_schedule(
+        model, lr_scheduler.CyclicLR, base_lr=0.01, max_lr=0.1, step_size_up=3, base_momentum=0.6
+    )
+    model(next(batches)).square().mean().backward()
+    for schedule in schedules:
+        schedule.step()
+    model(next(batches)).square().mean().backward()
+    return dict(model.named_parameters())
+
+
+expected = standard_loop()
+actual = in_backward()
+for name, value in expected.items():
+    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
