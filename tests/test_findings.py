@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from conftest import Suite
-from inbackward_conformance.__main__ import main
 from inbackward_conformance.findings.choose import is_as_shown
 from inbackward_conformance.findings.pages import INDEX, index, page
 from inbackward_conformance.findings.shown import ShownFindings, lines_of_code, read_shown
@@ -76,13 +75,15 @@ def test_lines_of_code() -> None:
     assert lines_of_code(source) == 5
 
 
-def test_an_author_makes_pages_of_their_own(suite: Suite, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_author_makes_pages_of_their_own(suite: Suite, pytester: pytest.Pytester) -> None:
     known, folder = suite.report.parent / "known.toml", suite.report.parent / "out"
     known.write_text(f"implementation = {UNHOOKED!r}\n{EXPLAINED}", encoding="utf-8")
     assert suite.run("--implementation", UNHOOKED, "--expected", str(known)).ret == pytest.ExitCode.OK
-    command = ["findings", str(suite.report), "--expected", str(known), "-o", str(folder)]
-    assert main(command) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{UNHOOKED}: always-hooked: ")
+    command = [sys.executable, "-m", "inbackward_conformance", "findings", str(suite.report)]
+    command += ["--expected", str(known), "-o", str(folder)]
+    done = pytester.run(*command)
+    assert done.ret == 0
+    assert done.outlines[-1].startswith(f"{UNHOOKED}: always-hooked: ")
     (of,) = read_shown(folder)
     (finding,) = of.findings
     script = of.script(folder, finding)
@@ -98,8 +99,9 @@ def test_an_author_makes_pages_of_their_own(suite: Suite, capsys: pytest.Capture
 
     unseen = ENTRY.format(name="hooked_and_unhooked", param="x", finding="always-hooked")
     known.write_text(f"implementation = {UNHOOKED!r}\n{FINDING}{unseen}", encoding="utf-8")
-    assert main(command) == 1
-    assert "missing: " in capsys.readouterr().out
+    done = pytester.run(*command)
+    assert done.ret == 1
+    assert done.outlines[-1].startswith("missing: ")
 
 
 def test_a_script_that_shows_nothing_is_told(shown: list[ShownFindings], tmp_path: Path) -> None:
