@@ -16,6 +16,8 @@ from pytest_forks import PytestForks
 
 pytest_plugins = ["pytester"]
 
+collect_ignore = ["browser"]  # `nox -s browser` runs them, and they have a conftest of their own
+
 Record = list[dict[str, Any]]
 
 
