@@ -52,7 +52,13 @@ LIBRARIES = {
 }
 """Implementations of an environment, what they need, and what of that is installed without its dependencies."""
 
+each_library = nox.parametrize(
+    ("implementations", "requirements", "alone"),
+    [nox.param(*library, id=name) for name, library in LIBRARIES.items()],
+)
+
 OF_MATRIX = ("--accept", "--anew")
+"""What the session `matrix` takes itself, and does not pass on to pytest."""
 
 FROM_SITE_PACKAGES = """
 import importlib.util, pathlib, sysconfig
@@ -207,10 +213,7 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True, default=False)
-@nox.parametrize(
-    ("implementations", "requirements", "alone"),
-    [nox.param(*library, id=name) for name, library in LIBRARIES.items()],
-)
+@each_library
 def matrix(session: nox.Session, implementations: list[str], requirements: list[str], alone: list[str]) -> None:
     """Run the suite on libraries of others, here and on ranks, each in its own environment; make one page.
 
@@ -235,10 +238,7 @@ def matrix(session: nox.Session, implementations: list[str], requirements: list[
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True, default=False, requires=[DEV])
-@nox.parametrize(
-    ("implementations", "requirements", "alone"),
-    [nox.param(*library, id=name) for name, library in LIBRARIES.items()],
-)
+@each_library
 def findings(session: nox.Session, implementations: list[str], requirements: list[str], alone: list[str]) -> None:
     """Run the script of every finding by a Python that has its library and not the suite: each shows its difference."""
     session.install("-c", str(CONSTRAINTS), "torch")

@@ -153,7 +153,7 @@ def _where(finding: KnownFinding, file: ExpectationsFile) -> str:
 
 def _size(of: ShownFindings, shown: Shown, folder: Path) -> str:
     lines = lines_of_code(of.script(folder, shown).read_text(encoding="utf-8"))
-    ranks = " on ranks" if "mp.spawn" in shown.case.plan or "Ranks(" in shown.case.plan else ""
+    ranks = " on ranks" if "Ranks(" in shown.case.plan else ""
     return f"{lines} lines of code{ranks}"
 
 

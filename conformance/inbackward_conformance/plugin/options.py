@@ -113,9 +113,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(ConformanceSession(config, names, expectations), "inbackward_conformance_session")
 
 
-@pytest.hookimpl(trylast=True)  # the terminal reporter is registered in this hook too
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Show the progress of a conformance session to whoever looks at a terminal."""
+    """Show the progress of a conformance session to whoever looks at a terminal.
+
+    When `pytest_configure` runs, there is no terminal reporter yet.
+    """
     plugins = session.config.pluginmanager
     reporter = plugins.get_plugin("terminalreporter")
     if reporter and plugins.has_plugin("inbackward_conformance_session") and is_wanted(reporter):
