@@ -65,7 +65,7 @@ def body_script(failure: Failure, templates: CallTemplates) -> str:
     if "device" in (argument.arg for argument in body.args.args):
         arguments["device"] = repr(failure.device)
     call = f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
-    on_ranks = any("spawn" in definition for definition in inlined.definitions)
+    on_ranks = any("start_processes" in definition for definition in inlined.definitions)
     tail = f'if __name__ == "__main__":\n    {call}' if on_ranks else call
     if remaining := {
         node.id

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 REFUSED = """
 except (RuntimeError, TypeError, ValueError) as error:
-{reraise}
-    print(f"refused, which passes as well: {{type(error).__name__}}: {{error}}")
+    print(f"refused, which passes as well: {type(error).__name__}: {error}")
     sys.exit()
 """
 
@@ -32,15 +31,25 @@ else:
     sys.exit(f"goes through, where the standard loop raises {{expected}}")
 """
 
+REFUSED_OR_COMPARED = """
+try:
+    actual = in_backward({arguments})
+except (RuntimeError, TypeError, ValueError) as error:
+{reraise}
+    print(f"refused, which passes as well: {{type(error).__name__}}: {{error}}")
+else:
+{compared}
+"""
+
 EQUAL = """
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)
 """
 
 CLOSE = """
 for name, value in expected.items():
     atol = {tolerance} * value.abs().max().item()
-    assert_close(actual[name], value, rtol=0, atol=atol, equal_nan=True, msg=lambda text: f"{{name}}: {{text}}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=atol, equal_nan=True, msg=f"{{name}}: {{{{}}}}".format)
 """
 
 CLOSE_STATES = """
@@ -49,7 +58,7 @@ for name, states in expected.items():
     for state, other in zip(states, actual[name]):
         for key, value in state.items():
             atol, told = {tolerance} * torch.as_tensor(value).abs().max().item(), f"{{name}} {{key}}: ".__add__
-            assert_close(other[key], value, rtol=0, atol=atol, equal_nan=True, msg=told)
+            torch.testing.assert_close(other[key], value, rtol=0, atol=atol, equal_nan=True, msg=told)
 """
 
 DEEP = """
@@ -119,12 +128,13 @@ class Comparison:
         """Return the source that calls both functions and compares their results."""
         if self.compared is Compared.STANDARD_ERROR:
             return ONLY_THE_STANDARD_LOOP_RAISES.strip().format(arguments=self.arguments)
-        call = f"actual = in_backward({self.arguments})"
-        calls = [
-            f"expected = standard_loop({self.arguments})",
-            exit_on_refusal(call, self.refusal, in_stage=self.in_stage) if self.may_refuse else call,
-        ]
-        return "\n".join([*calls, self._equal()])
+        if not self.may_refuse:
+            return f"expected, actual = standard_loop({self.arguments}), in_backward({self.arguments})\n{self._equal()}"
+        compared = textwrap.indent(self._equal(), "    ")
+        reraise = _reraise(self.refusal, in_stage=self.in_stage)
+        return f"expected = standard_loop({self.arguments})\n" + REFUSED_OR_COMPARED.strip("\n").format(
+            arguments=self.arguments, reraise=reraise, compared=compared
+        )
 
     def _equal(self) -> str:
         if self.compared is Compared.RANKS:
@@ -145,8 +155,12 @@ class Comparison:
         return self.compared in {Compared.BUFFERS, Compared.GRADIENTS} and bool(self.tolerance)
 
 
-def exit_on_refusal(statements: str, refusal: str = "", *, in_stage: bool = False) -> str:
-    """Return the statements in a `try` that exits with success on a refusal, except on one with this message."""
+def exit_on_refusal(statements: str) -> str:
+    """Return the statements in a `try` that exits with success on a refusal."""
+    return f"try:\n{textwrap.indent(statements, '    ')}{REFUSED.rstrip()}"
+
+
+def _reraise(refusal: str, *, in_stage: bool) -> str:
+    """Return the statements that raise an error again if it is a refusal with this message."""
     raised = "error.__cause__ or error" if in_stage else "error"
-    reraise = f"    if {refusal[:MAX_MESSAGE]!r} in str({raised}):\n        raise" if refusal else ""
-    return f"try:\n{textwrap.indent(statements, '    ')}{REFUSED.rstrip().format(reraise=reraise)}"
+    return f"    if {refusal[:MAX_MESSAGE]!r} in str({raised}):\n        raise" if refusal else ""

@@ -10,6 +10,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from inbackward_conformance import accelerator
+from inbackward_conformance.repro.layers import spell_out_layers
 from inbackward_conformance.repro.unused import names_read, remove_unused
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ import sys
 import tempfile
 import torch
 import torch.distributed as dist
-from datetime import timedelta
 from functools import partial
 from itertools import count
 from torch import nn
@@ -48,14 +48,14 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.distributed.tensor import parallel as tensor_parallel
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import lr_scheduler
-from torch.testing import assert_close
 """
 
 
 def script(failure: Failure, templates: CallTemplates, imports: Iterable[str], parts: Iterable[str]) -> str:
     """Return the text of a script with the source in `imports` and `parts`, and what `templates` need."""
     setting = [REPEATABLE.strip()] * accelerator.is_accelerator(failure.device)
-    source = remove_unused("\n\n\n".join(part for part in [*setting, *templates.copied.definitions, *parts] if part))
+    needed = remove_unused("\n\n\n".join(part for part in [*setting, *templates.copied.definitions, *parts] if part))
+    source = spell_out_layers(needed)
     below = f"{templates.definitions}\n\n\n{source}"
     sort = _can_be_sorted(templates.imports, names_read(below))
     blocks = [
@@ -78,14 +78,16 @@ def _needed_imports(imports: str, source: str) -> str:
 def _can_be_sorted(imports: str, names: Collection[str]) -> bool:
     """Return whether statements may stand in any order, and without unused names of `from … import …`.
 
-    A comment may give a reason for the order, and a module that is imported and not used has an effect.
+    A comment may give a reason for the order, and a module that is imported and not used has an effect, unless it is of
+    Python's own.
     """
     nodes = ast.parse(imports).body
     modules = [alias for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    harmless = {*names, *sys.stdlib_module_names}
     return (
         "#" not in imports
         and all(isinstance(node, ast.Import | ast.ImportFrom) for node in nodes)
-        and all((alias.asname or alias.name.partition(".")[0]) in names for alias in modules)
+        and all((alias.asname or alias.name.partition(".")[0]) in harmless for alias in modules)
     )
 
 

@@ -52,12 +52,18 @@ if TYPE_CHECKING:
 
 SECONDS_TO_HANG = 20
 
+FREED_LAST = r"\n(for optimizer in .*:\n    )?optimizer\.zero_grad\(\)$"
+"""What a training function need not end with if it returns no gradients."""
+
 ON_RANKS = """
 def {name}(rank, folder):
-    dist.init_process_group("gloo", f"file://{{folder}}/{name}", timedelta(seconds=20), {world_size}, rank)
+    dist.init_process_group("gloo", f"file://{{folder}}/{name}", world_size={world_size}, rank=rank)
     {set_device}
 {body}
 """
+
+RANKS = 'torch.multiprocessing.start_processes({name}, (folder,), {world_size}, start_method="forkserver")'
+"""A process of `spawn` finalizes its interpreter, and now and then a thread of Gloo ends it by SIGABRT there."""
 
 START = """
 if __name__ == "__main__":
@@ -121,7 +127,7 @@ class PlanScript:
     @property
     def definitions(self) -> list[str]:
         """The definitions that the training functions need."""
-        build = self._function("build", "", [f"model = {self._model}", *self._changes, "return model"])
+        build = self._function("build", "", [*self._seeded(self._model), *self._changes, "return model"])
         return [*self._inlined.definitions, *[build] * bool(self._changes)]
 
     def trainings(
@@ -174,19 +180,23 @@ class PlanScript:
             attach = exit_on_refusal(attach)
         trained = "\n".join(part for part in (before, attach, after) if part)
         result = returned(written)
+        if ".grad" not in result:
+            trained = re.sub(FREED_LAST, "", trained)
         batches = []
         if trained.count("next(batches)") == 1 and "for _ in range" not in trained and not self._arguments:
             trained = trained.replace("next(batches)", self._batch(str(self._first_seed)))
         elif "next(batches)" in trained:
             batches = [self._batches()]
         lines = [
-            f"torch.manual_seed({self._plan.seed})",
-            f"model = {written.built}",
+            *(["model = build()"] if self._changes else self._seeded(self._model)),
             *batches,
             trained,
             *[f"return {result}"] * bool(result),
         ]
         return self._function(name, self._arguments, lines)
+
+    def _seeded(self, model: str) -> list[str]:
+        return [f"torch.manual_seed({self._plan.seed})", f"model = {model}"]
 
     @property
     def _first_seed(self) -> int:
@@ -222,7 +232,7 @@ class PlanScript:
         size = self._plan.ranks.world_size
         yield self._on_ranks("main", size, compared)
         spawned = [*([("save", loaded.ranks.world_size)] if loaded else []), ("main", size)]
-        lines = [f"torch.multiprocessing.spawn({name}, (folder,), nprocs={size})" for name, size in spawned]
+        lines = [RANKS.format(name=name, world_size=size) for name, size in spawned]
         yield START.format(spawned=textwrap.indent("\n".join(lines), " " * 8)).strip()
 
     def _on_ranks(self, name: str, world_size: int, body: str) -> str:

@@ -24,7 +24,7 @@ COMPARED_BEGINNING = 40
 """So many characters of two messages are compared; what follows may be an address or a count of objects."""
 
 DIED = re.compile("terminated with (signal|exit code)")
-"""What `torch.multiprocessing.spawn` says about a rank that died."""
+"""What `torch.multiprocessing` says about a rank that died."""
 
 TIMED_OUT = "Timeout ("
 """What `faulthandler.dump_traceback_later` says."""

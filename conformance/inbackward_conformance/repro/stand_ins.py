@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.testing import assert_close
 
 from inbackward_conformance.accident import is_accidental
 from inbackward_conformance.catalogue.models import MLP
@@ -120,7 +119,7 @@ def assert_alike(actual: Any, expected: Any, where: str, tolerance: float = 0.0)
             rounded = number.numel() and (number.is_floating_point() or number.is_complex())
             atol = tolerance * number.to_dense().abs().nan_to_num(0, 0).max().item() if tolerance and rounded else 0.0
             msg = f"{where}{path}: ".__add__
-            assert_close(actual[path], value, rtol=0, atol=atol, equal_nan=True, msg=msg)
+            torch.testing.assert_close(actual[path], value, rtol=0, atol=atol, equal_nan=True, msg=msg)
         elif value is None or isinstance(value, int | str):
             assert actual[path] == value, f"{where}{path}: {actual[path]!r}, expected {value!r}"
 
@@ -197,14 +196,15 @@ class FunctionalAndOrdinary:
                 pairs += [(state[key], kept[key]) for key in kept]
             for actual, value in pairs:
                 atol = tolerance and tolerance * torch.as_tensor(value).abs().max().item()
-                assert_close(actual, value, rtol=0, atol=atol, equal_nan=True)
+                torch.testing.assert_close(actual, value, rtol=0, atol=atol, equal_nan=True)
 
 
 def on_ranks(world_size: int, body: Callable[..., None], *arguments: Any) -> None:
     """Call `body` on each of `world_size` ranks."""
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
-            _on_rank, (world_size, folder, body, *arguments), nprocs=world_size
+        arguments = (world_size, folder, body, *arguments)
+        torch.multiprocessing.start_processes(  # type: ignore[attr-defined,no-untyped-call]
+            _on_rank, arguments, world_size, start_method="forkserver"
         )
 
 

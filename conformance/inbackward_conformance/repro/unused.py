@@ -6,17 +6,23 @@ import ast
 
 from torch import nn
 
+WEAK = "weakref.WeakKeyDictionary()"
+"""What an adapter keeps its optimizers in: it holds none of them, so that nothing changes where nobody reads it."""
+
+PURE = {"fromkeys", "items", "keys", "values"}
+"""Names of calls without an effect."""
+
 CALLED_BY_TORCH = {"forward", "backward", "step", "reset_parameters"}
 
 
 def remove_unused(source: str) -> str:
-    """Return the source without unused functions, classes and methods."""
+    """Return the source without unused functions, classes, methods and weak dictionaries, and without idle `pass`."""
     tree = ast.parse(source)
-    while _drop_unused(tree):
+    while _drop_unused(tree) or _drop_unread(tree):
         pass
     for node in ast.walk(tree):
-        if hasattr(node, "body") and not node.body:
-            node.body = [ast.Pass()]
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [item for item in body if not isinstance(item, ast.Pass)] or [ast.Pass()]  # type: ignore[attr-defined]
     return ast.unparse(tree)
 
 
@@ -49,6 +55,45 @@ def _drop_unused(tree: ast.Module) -> bool:
     for owner, node in unused:
         owner.body.remove(node)
     return bool(unused)
+
+
+def _drop_unread(tree: ast.Module) -> bool:
+    """Remove weak dictionaries that are only written to, and return whether there were any."""
+    for node in tree.body:
+        match node:
+            case ast.Assign([ast.Name(name)], value) if ast.unparse(value) == WEAK:
+                writes = [each for each in ast.walk(tree) if isinstance(each, ast.stmt) and _written(each, name)]
+                if sum(isinstance(each, ast.Name) and each.id == name for each in ast.walk(tree)) == len(writes) + 1:
+                    tree.body.remove(node)
+                    _WithoutWrites(name).visit(tree)
+                    return True
+    return False
+
+
+def _written(statement: ast.stmt, name: str) -> ast.expr | None:
+    """Return the key or the mapping that a statement adds to a dictionary, if it does nothing else."""
+    match statement:
+        case ast.Assign([ast.Subscript(ast.Name(written), key)], ast.Constant(None)) if written == name:
+            return key
+        case ast.Expr(ast.Call(ast.Attribute(ast.Name(written), "update"), [items], [])) if written == name:
+            return items
+    return None
+
+
+class _WithoutWrites(ast.NodeTransformer):
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def visit(self, node: ast.AST) -> ast.AST | None:
+        """Replace a statement that writes by what it evaluates, if that may have an effect."""
+        written = _written(node, self._name) if isinstance(node, ast.stmt) else None
+        if written is None:
+            self.generic_visit(node)
+            return node
+        calls = [each for each in ast.walk(written) if isinstance(each, ast.Call)]
+        if all(isinstance(call.func, ast.Attribute) and call.func.attr in PURE for call in calls):
+            return None
+        return ast.Expr(written)
 
 
 def _is_called(method: ast.FunctionDef, owner: ast.ClassDef, classes: set[str]) -> bool:

@@ -9,7 +9,6 @@ each other to the bit, however many.
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.binding import bind
 from inbackward_conformance.catalogue.models import MLP
 from inbackward_conformance.checking.check import Check
+from inbackward_conformance.checking.wait_for_step import is_stepped_within
 from inbackward_conformance.outcome import NotOffered
 from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import (
@@ -41,7 +41,6 @@ from inbackward_conformance.plan.need import NOT_COMPARED
 from inbackward_conformance.plugin.optimizer_cases import optimizers
 from inbackward_conformance.ranks.job import Rank
 from inbackward_conformance.ranks.on_ranks import implementation as implementation_of
-from inbackward_conformance.training.standard_loop import parameters_of
 
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
 MOMENTUM = Assignment("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
@@ -297,37 +296,23 @@ def test_early_step(check: Check) -> None:
     check.on_ranks(2, _wait_for_early_step)
 
 
-def require_step_hooks(implementation: Implementation, *, ran: bool) -> None:
-    """Require that step hooks have run, of an implementation with optimizer classes of its own."""
-    if implementation.declared.own_optimizers and not ran:
-        raise NotOffered("its own optimizers step without `Optimizer.step`, so that no hook can watch their steps")
-
-
 def _wait_for_early_step(rank: Rank, name: str) -> None:
     implementation = implementation_of(name)
     model = MLP().to(rank.device)
+    last = model.get_parameter("4.weight")
     wrapped = implementation.wrap_ddp(model, **A_BUCKET_EACH)
     optimizer_class, options = bind(implementation, PLAIN_SGD)
     implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
-    stepped = threading.Event()
-
-    def note_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        if id(model[4].weight) in parameters_of(optimizer):
-            stepped.set()
-
-    for optimizer in implementation.optimizers(model):
-        optimizer.register_step_post_hook(note_step)
     features = torch.randn(8, 4, device=rank.device)
     for _ in range(2):  # the first backward may go without: DDP has yet to learn the order of gradients
         implementation.backward(wrapped(features).sum(), model)
-    require_step_hooks(implementation, ran=stepped.is_set())
+    before = last.detach().clone()
     waits: list[bool] = []
 
     def wait_in_backward(_: nn.Module, __: object, output: Tensor) -> None:
-        output.register_hook(lambda _: waits.append(stepped.wait(5)))
+        output.register_hook(lambda _: waits.append(is_stepped_within(5, last, before)))
 
     model[0].register_forward_hook(wait_in_backward)
-    stepped.clear()
     implementation.backward(wrapped(features).sum(), model)
     assert waits == [True], "the last layer was not stepped while the first layer's backward waited for it for 5 s"
 
@@ -390,7 +375,7 @@ def _raise_on_the_last(rank: Rank, name: str, where: str) -> None:
     implementation.optimizers(model)[0].register_step_pre_hook(lambda *_: stepped.append(None))
     for _ in range(2):
         train()
-    require_step_hooks(implementation, ran=where != "step" or bool(stepped))
+    _require_step_hooks(implementation, ran=where != "step" or bool(stepped))
     raises = rank.number == rank.world_size - 1
     if raises:
         match where:
@@ -407,6 +392,12 @@ def _raise_on_the_last(rank: Rank, name: str, where: str) -> None:
     except Exception as error:  # noqa: BLE001 (its own on one rank, of a connection or a time limit on the others)
         told = type(error)
     assert told, f"rank {rank.number} is told nothing of the error of rank {rank.world_size - 1}"
+
+
+def _require_step_hooks(implementation: Implementation, *, ran: bool) -> None:
+    """Require that step hooks have run, of an implementation with optimizer classes of its own."""
+    if implementation.declared.own_optimizers and not ran:
+        raise NotOffered("its own optimizers step without `Optimizer.step`, so that no hook can raise in their steps")
 
 
 class _Planned(Exception):

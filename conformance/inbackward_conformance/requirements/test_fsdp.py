@@ -7,7 +7,6 @@ at any world size: torch itself brings the gradients together, in both.
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,12 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
+from inbackward_conformance.adapters.implementation import Implementation
 from inbackward_conformance.binding import bind
 from inbackward_conformance.catalogue.parallel_layers import MLP_BY_LAYER, MLP_KEPT_FOR_BACKWARD, MLP_LAYERS
 from inbackward_conformance.checking.check import Check
-from inbackward_conformance.outcome import Outcome
+from inbackward_conformance.checking.wait_for_step import is_stepped_within
+from inbackward_conformance.outcome import NotOffered, Outcome
 from inbackward_conformance.plan import Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import (
     AccumulateUnsynchronised,
@@ -36,9 +37,10 @@ from inbackward_conformance.plan.events import (
 )
 from inbackward_conformance.plan.need import NOT_COMPARED
 from inbackward_conformance.plugin.optimizer_cases import optimizers
+from inbackward_conformance.raised_error import text_of
 from inbackward_conformance.ranks.job import Rank
 from inbackward_conformance.ranks.on_ranks import implementation as implementation_of
-from inbackward_conformance.training.standard_loop import parameters_of
+from inbackward_conformance.tensors import local
 
 ADAMW = Assignment("AdamW", {"lr": 0.01, "weight_decay": 0.1})
 TRAINED = Assignment("AdamW", {"lr": 0.01}, need=NOT_COMPARED)
@@ -244,35 +246,43 @@ def test_early_step(check: Check, shards: bool) -> None:
 
 def _wait_for_early_step(rank: Rank, name: str, shards: bool) -> None:
     implementation = implementation_of(name)
+    optimizer_class, options = bind(implementation, TRAINED)
+    features = torch.randn(8, 4, device=rank.device)
+    if implementation.declared.own_optimizers:
+        model, wrapped = _two_layers(rank, implementation, shards)
+        optimizer = implementation.standard_optimizer(optimizer_class, [*model.parameters()], options)
+        try:
+            wrapped(features).sum().backward()
+            optimizer.step()
+        except Exception as error:
+            raise NotOffered(f"the standard loop with its own optimizer class raises {text_of(error)}") from error
+    model, wrapped = _two_layers(rank, implementation, shards)
+    implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
+    implementation.backward(wrapped(features).sum(), model)  # a class may move nothing in its first step
+    last = [*model.parameters()][-2]  # the weight: a rank may hold nothing of the bias
+    before = local(last.detach()).clone()
+    waits: list[bool] = []
+
+    def wait_in_backward(_: nn.Module, __: object, output: Tensor) -> None:
+        output.register_hook(lambda _: waits.append(is_stepped_within(5, last, before)))
+
+    model[0].register_forward_hook(wait_in_backward)
+    implementation.backward(wrapped(features).sum(), model)
+    assert waits == [True], "the last layer was not stepped while the first layer's backward waited for it for 5 s"
+
+
+def _two_layers(rank: Rank, implementation: Implementation, shards: bool) -> tuple[nn.Sequential, nn.Module]:
+    """Return a model that is sharded layer by layer, and what is called in its place."""
     device = torch.device(rank.device)
     model = nn.Sequential(nn.Linear(4, 2048), nn.Linear(2048, 2048)).to(device)
     if shards:
         mesh = init_device_mesh(device.type, (rank.world_size,))
         for module in (*model, model):
             implementation.fully_shard(module, mesh=mesh)
-        wrapped: nn.Module = model
-    else:
-        each_layer = ModuleWrapPolicy([nn.Linear])
-        wrapped = implementation.wrap_fsdp(model, use_orig_params=True, auto_wrap_policy=each_layer, device_id=device)
-    optimizer_class, options = bind(implementation, TRAINED)
-    implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
-    stepped = threading.Event()
-    last = {id(param) for param in [*model.parameters()][-2:]}  # weight and bias, of which a rank may hold nothing
-
-    def note_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        if not last.isdisjoint(parameters_of(optimizer)):
-            stepped.set()
-
-    for optimizer in implementation.optimizers(model):
-        optimizer.register_step_post_hook(note_step)
-    waits: list[bool] = []
-
-    def wait_in_backward(_: nn.Module, __: object, output: Tensor) -> None:
-        output.register_hook(lambda _: waits.append(stepped.wait(5)))
-
-    model[0].register_forward_hook(wait_in_backward)
-    implementation.backward(wrapped(torch.randn(8, 4, device=device)).sum(), model)
-    assert waits == [True], "the last layer was not stepped while the first layer's backward waited for it for 5 s"
+        return model, model
+    each_layer = ModuleWrapPolicy([nn.Linear])
+    wrapped = implementation.wrap_fsdp(model, use_orig_params=True, auto_wrap_policy=each_layer, device_id=device)
+    return model, wrapped
 
 
 @pytest.mark.must

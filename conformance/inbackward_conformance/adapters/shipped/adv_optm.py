@@ -42,14 +42,16 @@ def apply(
     if not register_hook:
         raise NotOffered("without hooks it is an ordinary optimizer")
     optimizer = optimizer_class(params, **optimizer_kwargs)
-    own = params_of(optimizer)
-    if len(set(own)) < len(own) or any(not set(own).isdisjoint(params_of(other)) for other in attached):
+    if is_shared(params_of(optimizer)):
         raise NotOffered("the hook frees the gradient: a parameter has one optimizer, which lists it once")
     attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
-        for index, param in enumerate(group["params"]):
-            if param.requires_grad:
-                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+        for index, param in filter(lambda indexed: indexed[1].requires_grad, enumerate(group["params"])):
+            param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+
+
+def is_shared(params: list[Tensor]) -> bool:
+    return len({*params}) < len(params) or any({*params} & {*params_of(other)} for other in attached)
 
 
 def step_and_free(optimizer: Any, number: int, index: int, param: Tensor) -> None:

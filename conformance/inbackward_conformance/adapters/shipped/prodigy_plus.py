@@ -49,9 +49,8 @@ def apply(
         raise NotOffered("the hook frees the gradient: a parameter has one optimizer, which lists it once")
     attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
-        for index, param in enumerate(group["params"]):
-            if param.requires_grad:
-                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+        for index, param in filter(lambda indexed: indexed[1].requires_grad, enumerate(group["params"])):
+            param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
 
 
 def is_shared(params: list[Tensor]) -> bool:

@@ -6,7 +6,6 @@ The package loads fbgemm, which is built for one version of torch. The files of 
 from __future__ import annotations
 
 import importlib.util
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ distribution = "torchrec"
 spelling = "source"
 
 
-@cache
 def file_of(name: str) -> Any:
     """Return the module `torchrec.optim.NAME`, loaded without the package."""
     package: Any = importlib.util.find_spec("torchrec")

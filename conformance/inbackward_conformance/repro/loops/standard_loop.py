@@ -87,7 +87,7 @@ class StandardLoopSource:
     def clipped_backward(self, loss: str, max_norm: float | None, *, scaler: bool) -> list[str]:
         """Return the calls of `backward`, `unscale_`, `clip_grad_norm_`, `step`, `update` and `zero_grad`."""
         lines = [f"scaler.scale({loss}).backward()" if scaler else f"{loss}.backward()"]
-        if scaler:
+        if scaler and max_norm is not None:  # else `step` does it
             lines += self._each("optimizers", "scaler.unscale_(optimizer)")
         if max_norm is not None:
             held = f"param for optimizer in {self.optimizers()} for group in optimizer.param_groups"
