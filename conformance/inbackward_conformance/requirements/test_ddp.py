@@ -334,8 +334,10 @@ def _read_right_after_backward(rank: Rank, name: str) -> None:
     optimizer_class, options = bind(implementation, PLAIN_SGD)
     implementation.attach(model, [(optimizer_class, model.parameters(), options, True)])
     busy = torch.zeros(4096, 4096, device=rank.device)
+    hooked: list[object] = []
 
     def keep_the_stream_busy(*_: object) -> None:
+        hooked.append(None)
         busy.matrix_power(1024)
 
     for optimizer in implementation.optimizers(model):
@@ -346,6 +348,7 @@ def _read_right_after_backward(rank: Rank, name: str) -> None:
         torch.accelerator.synchronize(rank.device)
         for (of, param), read in zip(model.named_parameters(), right_after, strict=True):
             assert torch.equal(param, read), f"{of}, read right after backward, was not yet stepped"
+    _require_step_hooks(implementation, ran=bool(hooked))
 
 
 @pytest.mark.must
@@ -397,7 +400,7 @@ def _raise_on_the_last(rank: Rank, name: str, where: str) -> None:
 def _require_step_hooks(implementation: Implementation, *, ran: bool) -> None:
     """Require that step hooks have run, of an implementation with optimizer classes of its own."""
     if implementation.declared.own_optimizers and not ran:
-        raise NotOffered("its own optimizers step without `Optimizer.step`, so that no hook can raise in their steps")
+        raise NotOffered("its own optimizers step without `Optimizer.step`, so that no hook runs in their steps")
 
 
 class _Planned(Exception):
