@@ -241,7 +241,7 @@ def matrix(session: nox.Session, implementations: list[str], requirements: list[
 @each_library
 def findings(session: nox.Session, implementations: list[str], requirements: list[str], alone: list[str]) -> None:
     """Run the script of every finding by a Python that has its library and not the suite: each shows its difference."""
-    session.install("-c", str(CONSTRAINTS), "torch")
+    session.install("-c", str(CONSTRAINTS), "torch", "numpy")  # some functions of torch need it
     install_libraries(session, requirements, alone)
     run_in_dev(session, str(ROOT / "ci" / "run_findings.py"), str(Path(session.bin, "python")), *implementations)
 

@@ -73,8 +73,10 @@ def _choose(name: str, files: dict[str, ExpectationsFile], runs: list[RecordedRu
     if file is None or not file.entries:
         print(f"{name}: nothing is known to fail")
         return []
-    if unexplained := [entry.requirement for entry in file.entries if not entry.finding]:
-        return [f"{name}: {requirement} is expected to fail, and no finding says why" for requirement in unexplained]
+    if file.unexplained:
+        return [
+            f"{name}: {requirement} is expected to fail, and no finding says why" for requirement in file.unexplained
+        ]
     of_name = [run for run in runs if name in run.implementations]
     if len({(run.torch, run.device) for run in of_name}) > 1:
         raise BadRecord(f"records of {name} are of several versions of torch or devices; give those of one")

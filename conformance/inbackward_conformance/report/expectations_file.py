@@ -114,6 +114,11 @@ class ExpectationsFile:
     entries: tuple[ExpectedFailure, ...]
     findings: tuple[KnownFinding, ...]
 
+    @property
+    def unexplained(self) -> list[str]:
+        """The requirements of the entries that no finding explains."""
+        return [entry.requirement for entry in self.entries if not entry.finding]
+
     def explained_by(self, finding: KnownFinding) -> list[ExpectedFailure]:
         """Return the entries that a finding explains."""
         return [entry for entry in self.entries if entry.finding == finding.id]

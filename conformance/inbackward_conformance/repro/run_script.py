@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from inbackward_conformance.outcome import Compared, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from inbackward_conformance.repro.failure import Failure
@@ -62,14 +63,13 @@ class End:
         return f"with {_shortened(self.error)}" if self.error else f"with exit status {self.status}"
 
 
-def run_script(path: Path, seconds: float, python: str = "") -> End:
+def run_script(path: Path, seconds: float, python: str = "", imports: Sequence[str] = ()) -> End:
     """Run a script, with all processes that it starts, for up to `seconds`.
 
-    It can import what this process can; with another `python`, what that one can.
+    It can import what this process can; with another `python`, what that one can, and what the folders `imports` hold.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.curdir for entry in sys.path)}
-    if python:
-        del environment["PYTHONPATH"]
+    folders = imports if python else [entry or os.curdir for entry in sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(  # noqa: S603
             [python or sys.executable, str(path)], stdout=output, stderr=output, env=environment, start_new_session=True
