@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
+from inbackward_conformance import accelerator
 from inbackward_conformance.findings.choose import is_as_shown
 from inbackward_conformance.findings.shown import Shown, ShownFindings, lines_of_code, read_shown
 from inbackward_conformance.report.expectations_file import read_expectations
@@ -34,9 +35,13 @@ def main(python: str, names: list[str]) -> int:
     """Run the scripts, and return the exit status."""
     shown = [each for each in read_shown(FOLDER) if each.implementation in names]
     wrong = [*without_script(shown, names), *too_long()]
-    scripts = [(of, each) for of in shown for each in of.findings]
+    unusable = {of.device: accelerator.why_unusable(of.device) for of in shown if accelerator.is_accelerator(of.device)}
+    for of in shown:
+        if why := unusable.get(of.device):
+            print(f"not run: {len(of.findings)} scripts of {of.implementation}, which need {of.device}: {why}")
+    scripts = [(of, each) for of in shown if not unusable.get(of.device) for each in of.findings]
     with ThreadPoolExecutor(2) as pool:
-        ends = pool.map(lambda script: run(*script, python), scripts)
+        ends = pool.map(lambda script: run(script[0], script[1], python), scripts)
         for number, ((of, each), unlike) in enumerate(zip(scripts, ends, strict=True), 1):
             name = of.script(FOLDER, each).relative_to(FOLDER)
             print(f"{number} of {len(scripts)}: {name}: {unlike or 'shows its difference'}", flush=True)

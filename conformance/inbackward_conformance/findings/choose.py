@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from inbackward_conformance.repro.run_script import run_script, unlike_the_recor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
 
     from inbackward_conformance.report.expectations_file import ExpectationsFile, KnownFinding
     from inbackward_conformance.report.read_record import RecordedRun
@@ -59,20 +62,25 @@ def choose(
     shown: list[Shown] = []
     sources: dict[str, str] = {}
     missing, elsewhere = [], []
-    for finding in file.findings:
-        if not any(entry.holds_for(run.device.partition(":")[0], run.torch) for entry in file.explained_by(finding)):
-            elsewhere.append(finding.id)
-            continue
-        try:
-            candidate, ends = _shortest(_cases_of(finding, file, cases), run.device)
-        except NotShown as error:
-            missing.append(f"{name}: {finding.id}: {error}")
-            tell(missing[-1])
-            continue
-        kept = replace(candidate.case, seconds=0.0, script="", script_ends="")
-        shown.append(Shown(finding.id, finding.title, kept, ends))
-        sources[finding.id] = candidate.source
-        tell(f"{name}: {finding.id}: {lines_of_code(candidate.source)} lines, {candidate.case.requirement}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # of processes that run scripts
+        found: list[tuple[KnownFinding, Future[tuple[_Candidate, str]]]] = []
+        for finding in file.findings:
+            if any(entry.holds_for(run.device.partition(":")[0], run.torch) for entry in file.explained_by(finding)):
+                candidates = _candidates(_cases_of(finding, file, cases), run.device)
+                found.append((finding, pool.submit(_first_that_shows, *candidates)))
+            else:
+                elsewhere.append(finding.id)
+        for finding, result in found:
+            try:
+                candidate, ends = result.result()
+            except NotShown as error:
+                missing.append(f"{name}: {finding.id}: {error}")
+                tell(missing[-1])
+                continue
+            kept = replace(candidate.case, seconds=0.0, script="", script_ends="")
+            shown.append(Shown(finding.id, finding.title, kept, ends))
+            sources[finding.id] = candidate.source
+            tell(f"{name}: {finding.id}: {lines_of_code(candidate.source)} lines, {candidate.case.requirement}")
     chosen = ShownFindings(name, run.versions[name], run.torch, run.device, tuple(shown), tuple(elsewhere))
     chosen.write(folder)
     for path in (folder / chosen.name).glob("*.py"):
@@ -92,11 +100,10 @@ def _cases_of(finding: KnownFinding, file: ExpectationsFile, cases: Sequence[Cas
     return list(firsts.values())
 
 
-def _shortest(cases: Sequence[CaseRecord], device: str) -> tuple[_Candidate, str]:
-    """Return the shortest script that ends as its record says, and its error; those on ranks come last."""
-    if not cases:
-        raise NotShown("none of its requirements fails in these records; run them all, or remove the finding")
-    candidates, reasons = [], []
+def _candidates(cases: Sequence[CaseRecord], device: str) -> tuple[list[_Candidate], list[str]]:
+    """Return the scripts of cases, the shortest first and those on ranks last, and why others have none."""
+    nothing = "none of its requirements fails in these records; run them all, or remove the finding"
+    candidates, reasons = [], [nothing] * (not cases)
     for case in cases:
         try:
             failure = failure_of(case, device)
@@ -104,6 +111,11 @@ def _shortest(cases: Sequence[CaseRecord], device: str) -> tuple[_Candidate, str
         except CannotWrite as error:
             reasons.append(f"{case.requirement} has no script: {error}")
     candidates.sort(key=lambda each: (bool(each.failure.plan and each.failure.plan.ranks), lines_of_code(each.source)))
+    return candidates, reasons
+
+
+def _first_that_shows(candidates: Sequence[_Candidate], reasons: list[str]) -> tuple[_Candidate, str]:
+    """Return the first script that ends as its record says, and its error."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "script.py")
         for candidate in candidates[:MAX_TRIED]:
