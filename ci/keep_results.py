@@ -14,13 +14,14 @@ from pathlib import Path
 
 from inbackward_conformance.__main__ import main as run_command
 from inbackward_conformance.report.read_record import BadRecord, read_record
+from record_each import PARTS
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 def main(folder: Path, names: list[str]) -> int:
     """Keep the results of all of them, and return the exit status."""
-    records = [folder / f"{name}{part}.jsonl" for name in names for part in ("", "-distributed")]
+    records = [folder / f"{name}{part}.jsonl" for name in names for part in PARTS]
     try:
         runs = {path: read_record(path) for path in records}
     except BadRecord as error:
