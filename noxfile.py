@@ -40,7 +40,7 @@ LIBRARIES = {
     "torchtune": (["torchtune"], ["torchtune==0.6.1"], ["torchao==0.13.0"]),
     "torchtitan": (["torchtitan"], ["tokenizers==0.23.3", "triton==3.9.0", "tyro==1.0.17"], ["torchtitan==0.2.2"]),
     "torchrec": (["torchrec"], [], ["torchrec==1.9.2"]),
-    "lomo": (["lomo"], ["lomo-optim==0.1.1", "transformers==5.24.0"], []),
+    "lomo": (["lomo", "adalomo"], ["lomo-optim==0.1.1", "transformers==5.24.0"], []),
     "heavyball": (["heavyball"], ["heavyball==3.2.1"], []),
     "prodigy-plus": (["prodigy-plus"], ["prodigy-plus-schedule-free==2.0.1"], []),
     "adv-optm": (["adv-optm"], ["adv-optm==2.5.16"], []),

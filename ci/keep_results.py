@@ -2,8 +2,8 @@
 
     python ci/keep_results.py FOLDER NAME...
 
-Compresses their records in FOLDER into `docs/records`, and makes `docs/findings` of them. The exit status is 1 if no
-script shows a finding.
+Compresses their records in FOLDER into `docs/records`, and makes `docs/findings` of them. A record in which not all
+cases were run is left out, so that what was kept before stays. The exit status is 1 if no script shows a finding.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ def main(folder: Path, names: list[str]) -> int:
         return 1
     kept = DOCS / "records"
     kept.mkdir(exist_ok=True)
-    for path in records:
-        (kept / f"{path.name}.xz").write_bytes(lzma.compress(path.read_bytes(), preset=9))
     whole = [path for path, run in runs.items() if run.whole]
     if partial := [path.name for path in records if path not in whole]:
-        print(f"no findings are made of {', '.join(partial)}: not all cases were run")
+        print(f"nothing is kept of {', '.join(partial)}: not all cases were run")
+    for path in whole:
+        (kept / f"{path.name}.xz").write_bytes(lzma.compress(path.read_bytes(), preset=9))
+    if not whole:
+        return 0
     return run_command(["findings", *map(str, whole), "-o", str(DOCS / "findings")])
 
 

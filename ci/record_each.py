@@ -5,8 +5,8 @@
 Goes on after an interruption: a run whose record is there is not repeated, unless the sources of the implementation or
 of the suite, a version, or an option has changed since. `--anew` in the place of a name repeats all of them.
 
-One that cannot be imported here is no reason to say nothing of it: in its record every requirement is `not run`, with
-the reason. The exit status is 1 if something failed that was not expected to.
+One that cannot be imported here, or needs a device that is not here, is no reason to say nothing of it: in its record
+every requirement is `not run`, with the reason. The exit status is 1 if something failed that was not expected to.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pathlib import Path
 
 import inbackward
 import inbackward_conformance
+from inbackward_conformance import accelerator
+from inbackward_conformance.adapters.declarations import Declarations
 from inbackward_conformance.adapters.find import UnusableImplementation, find_implementation, version_of
 from inbackward_conformance.outcome import Outcome
 from inbackward_conformance.report.expected import SHIPPED
@@ -48,12 +50,16 @@ def record(name: str, folder: Path, options: list[str], *, anew: bool) -> bool:
     """Run the suite on one, and return whether all that failed was expected to."""
     reports = {part: folder / f"{name}{part}.jsonl" for part in PARTS}
     try:
-        find_implementation(name)
+        device = Declarations.of(find_implementation(name)).requires_device or "cpu"
+        why_not = accelerator.why_unusable(device) if accelerator.is_accelerator(device) else None
     except UnusableImplementation as error:
-        print(f"{name} is not run: {error}")
+        why_not = str(error)
+    if why_not:
+        print(f"{name} is not run: {why_not}")
         for part, report in reports.items():
-            record_not_run(name, report, str(error), distributed=bool(part))
+            record_not_run(name, report, why_not, distributed=bool(part))
         return True
+    options = [*options, "--device", device] if device != "cpu" else options
     statuses = [run(name, part, report, options, anew=anew) for part, report in reports.items()]
     return not any(statuses)
 

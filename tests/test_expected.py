@@ -105,7 +105,9 @@ def test_a_bad_file_is_one_line_of_a_run(suite: Suite) -> None:
 
 def test_shipped_files_are_used_by_default() -> None:
     shipped = load_expectations(known_implementations(), [], "cpu")
-    assert {path.stem for path in SHIPPED.glob("*.toml")} == {name for name, entries in shipped.items() if entries}
+    on_cuda = load_expectations(known_implementations(), [], "cuda")
+    with_entries = {name for of in (shipped, on_cuda) for name, entries in of.items() if entries}
+    assert {path.stem for path in SHIPPED.glob("*.toml")} == with_entries
     assert shipped["torch"]
     assert [entry.requirement for entry in shipped["reference"]] == ["hazards/checkpoint_of_detached_use"]
 

@@ -51,9 +51,8 @@ def body_script(failure: Failure, templates: CallTemplates) -> str:
     module = _module(chapter)
     templates.reserved |= _variables_of(module)
     optimizers = BoundOptimizers(templates)
-    inlined = Inlined(
-        stand_ins, STAND_INS, lambda node: SpellOut(templates).visit(node), optimizers.source_of, templates.copied_names
-    )
+    spell_out = SpellOut(templates, failure.device).visit
+    inlined = Inlined(stand_ins, STAND_INS, spell_out, optimizers.source_of, templates.copied_names)
     arguments = dict(failure.arguments)
     _require_sources(module, f"test_{name}", arguments)
     arguments = {

@@ -22,8 +22,9 @@ UNKNOWN_PLAN = "it runs a plan, and its process died before it said which"
 class SpellOut(ast.NodeTransformer):
     """Replaces calls of an `Implementation` by the implementation's own, and removes fixtures."""
 
-    def __init__(self, templates: CallTemplates) -> None:
+    def __init__(self, templates: CallTemplates, device: str = "cpu") -> None:
         self._templates = templates
+        self._device = device
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         """Remove parameters for fixtures."""
@@ -88,6 +89,10 @@ class SpellOut(ast.NodeTransformer):
             case ast.Attribute(ast.Name("check"), "rejected"):
                 lister = _expression(f"lambda module: {self._templates.write('optimizers', module='module')}")
                 return ast.Call(ast.Name("rejected", ast.Load()), [node.args[0], lister, *node.args[1:]], node.keywords)
+            case ast.Name("SimpleNamespace"):
+                for keyword in node.keywords:
+                    if keyword.arg == "device":  # of a rank
+                        keyword.value = ast.Constant(self._device)
             case ast.Attribute(functional, "offered"):
                 return self._attribute(functional, node.args[0])
             case ast.Attribute(ast.Name("check"), call):

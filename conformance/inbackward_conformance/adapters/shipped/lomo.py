@@ -1,7 +1,7 @@
 """Adapter of lomo-optim: `Lomo`, whose `fused_backward(loss, lr)` is called in the place of `loss.backward()`.
 
 Lomo has no `step()`: in the standard loop, its own update is called after backward, for a Lomo without hooks. AdaLomo
-is left out: it makes its state by `.cuda()`, whatever device the model is on.
+has an adapter of its own.
 """
 
 from __future__ import annotations
