@@ -102,7 +102,7 @@ class CallTemplates:
         """
         if call in self._templates:
             template = self._templates[call]
-        elif not self._templates and (name := self._name_of(call)):
+        elif not self._templates and (name := self._name_of(call)) and not self._is_default(call, name):
             places = [f"{name}={{{name}}}" if name == "register_hook" else f"{{{name}}}" for name in arguments]
             called = self._copy(name) if self._is_copied else name
             template = f"{self._prefix}{called}({', '.join([*places, '{options}'])})"
@@ -117,6 +117,17 @@ class CallTemplates:
             raise CannotWrite(
                 f"`spelling[{call!r}]` is no expression of {known} ({type(error).__name__}: {error}): {template}"
             ) from error
+
+    def _is_default(self, call: str, name: str) -> bool:
+        """Return whether a function that is copied does what the default does, apart from what is not offered."""
+        if not self._is_copied or call not in DEFAULTS:
+            return False
+        function = _without_not_offered(ast.parse(inspect.getsource(getattr(self.target, name))).body[0])
+        match function:
+            case ast.FunctionDef(args=ast.arguments(args=given, kwarg=ast.arg()), body=[ast.Expr(done)]):
+                default = DEFAULTS[call].format(**{each.arg: each.arg for each in given}, options="**kwargs")
+                return ast.unparse(done) == simplified_call(default)
+        return False
 
     def _copy(self, name: str) -> str:
         """Have the script get a copy of a function, and return the name that it has there."""

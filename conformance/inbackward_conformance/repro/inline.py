@@ -189,7 +189,7 @@ def _tidied(node: ast.AST) -> ast.AST:
 
 
 class _Tidy(ast.NodeTransformer):
-    """Removes annotations, pytest marks and docstrings of functions."""
+    """Removes annotations, with names that a value had only for one, pytest marks and docstrings of functions."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         node.returns = None
@@ -197,6 +197,9 @@ class _Tidy(ast.NodeTransformer):
         if ast.get_docstring(node) is not None:
             node.body = node.body[1:]
         self.generic_visit(node)
+        match node.body:
+            case [*before, ast.Assign([ast.Name(name)], value), ast.Return(ast.Name(returned))] if name == returned:
+                node.body = [*before, ast.Return(value)]
         node.body = node.body or [ast.Pass()]
         return node
 

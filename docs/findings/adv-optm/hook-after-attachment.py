@@ -11,11 +11,6 @@ from functools import partial
 import torch
 from adv_optm import AdamW_adv
 from torch import nn
-from torch.testing import assert_close
-
-
-def params_of(optimizer):
-    return [param for group in optimizer.param_groups for param in group["params"]]
 
 
 attached = weakref.WeakKeyDictionary()
@@ -28,12 +23,14 @@ def step_and_free(optimizer, number, index, param):
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     optimizer = optimizer_class(params, **optimizer_kwargs)
-    own = params_of(optimizer)
     attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
-        for index, param in enumerate(group["params"]):
-            if param.requires_grad:
-                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+        for index, param in filter(lambda indexed: indexed[1].requires_grad, enumerate(group["params"])):
+            param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+
+
+def params_of(optimizer):
+    return [param for group in optimizer.param_groups for param in group["params"]]
 
 
 def optimizers(module):
@@ -48,32 +45,24 @@ def backward(loss, module, **kwargs):
         optimizer.zero_grad()
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def drop(param):
     param.grad = None
 
 
 def standard_loop():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     optimizer = AdamW_adv(model.parameters(), lr=0.01, stochastic_rounding=False)
     for param in [model[2].weight, model[4].bias]:
         param.register_post_accumulate_grad_hook(drop)
     model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     apply(AdamW_adv, model.parameters(), {"lr": 0.01, "stochastic_rounding": False})
     for param in [model[2].weight, model[4].bias]:
         param.register_post_accumulate_grad_hook(drop)
@@ -81,7 +70,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

@@ -17,10 +17,6 @@ from adv_optm import AdamW_adv
 from torch import nn
 
 
-def params_of(optimizer):
-    return [param for group in optimizer.param_groups for param in group["params"]]
-
-
 attached = weakref.WeakKeyDictionary()
 
 
@@ -31,12 +27,14 @@ def step_and_free(optimizer, number, index, param):
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     optimizer = optimizer_class(params, **optimizer_kwargs)
-    own = params_of(optimizer)
     attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
-        for index, param in enumerate(group["params"]):
-            if param.requires_grad:
-                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+        for index, param in filter(lambda indexed: indexed[1].requires_grad, enumerate(group["params"])):
+            param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+
+
+def params_of(optimizer):
+    return [param for group in optimizer.param_groups for param in group["params"]]
 
 
 def optimizers(module):

@@ -17,10 +17,6 @@ from adv_optm import AdamW_adv
 from torch import nn
 
 
-def params_of(optimizer):
-    return [param for group in optimizer.param_groups for param in group["params"]]
-
-
 attached = weakref.WeakKeyDictionary()
 
 
@@ -31,12 +27,14 @@ def step_and_free(optimizer, number, index, param):
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     optimizer = optimizer_class(params, **optimizer_kwargs)
-    own = params_of(optimizer)
     attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
-        for index, param in enumerate(group["params"]):
-            if param.requires_grad:
-                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+        for index, param in filter(lambda indexed: indexed[1].requires_grad, enumerate(group["params"])):
+            param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+
+
+def params_of(optimizer):
+    return [param for group in optimizer.param_groups for param in group["params"]]
 
 
 def optimizers(module):
@@ -70,15 +68,8 @@ def mentions_steps(error):
     return bool(_MENTIONS_STEPS.search(str(error)))
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def stale_graph_explained(device):
-    model = MLP().to(device)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     optimizer_class, options = ADAM
     apply(optimizer_class, model.parameters(), dict(options))
     output = model(torch.linspace(-1.0, 1.0, 8, device=device).reshape(2, 4)).square()

@@ -2,14 +2,13 @@
 
 Under `fully_shard` two ranks save model and states, four load them and go on as if never stopped.
 
-Observed: rank 0: an accident, not a refusal: event 2, LoadSharded('/tmp/pytest-of-root/pytest-116/popen-
+Observed: rank 0: an accident, not a refusal: event 2, LoadSharded('/tmp/pytest-of-root/pytest-216/popen-
 gw0/test_checkpoint_heavyball_own_0', Ranks(2), before=(FullyShard(layers=('0', '2', '4')),), events=(Backward(),
 Backward(), Backward())) raises TypeError: warn_once() got an unexpected keyword argument 'closure'
 """
 
 import tempfile
 import weakref
-from datetime import timedelta
 from itertools import count
 
 import heavyball.utils
@@ -19,7 +18,6 @@ from torch import nn
 from torch.distributed import checkpoint as dcp
 from torch.distributed import fsdp
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
-from torch.testing import assert_close
 
 
 def standard_optimizer(optimizer_class, params, optimizer_kwargs):
@@ -41,16 +39,9 @@ def optimizers(module):
     return [optimizer for optimizer in attached if not params.isdisjoint(optimizer.param_groups[0]["params"])]
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def save_by_standard_loop(rank, folder):
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
     for module in (model[0], model[2], model[4], model):
         fsdp.fully_shard(module)
@@ -65,7 +56,7 @@ def save_by_standard_loop(rank, folder):
 
 def save_in_backward(rank, folder):
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
     for module in (model[0], model[2], model[4], model):
         fsdp.fully_shard(module)
@@ -77,14 +68,14 @@ def save_in_backward(rank, folder):
 
 
 def save(rank, folder):
-    dist.init_process_group("gloo", f"file://{folder}/save", timedelta(seconds=20), 2, rank)
+    dist.init_process_group("gloo", f"file://{folder}/save", world_size=2, rank=rank)
     save_by_standard_loop(rank, folder)
     save_in_backward(rank, folder)
 
 
 def standard_loop(rank, folder):
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     for module in (model[0], model[2], model[4], model):
         fsdp.fully_shard(module)
     optimizer = standard_optimizer(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
@@ -97,7 +88,7 @@ def standard_loop(rank, folder):
 
 def in_backward(rank, folder):
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     for module in (model[0], model[2], model[4], model):
         fsdp.fully_shard(module)
     apply(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
@@ -111,14 +102,13 @@ def in_backward(rank, folder):
 
 
 def main(rank, folder):
-    dist.init_process_group("gloo", f"file://{folder}/main", timedelta(seconds=20), 4, rank)
-    expected = standard_loop(rank, folder)
-    actual = in_backward(rank, folder)
+    dist.init_process_group("gloo", f"file://{folder}/main", world_size=4, rank=rank)
+    expected, actual = (standard_loop(rank, folder), in_backward(rank, folder))
     for name, value in expected.items():
-        assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(save, (folder,), nprocs=2)
-        torch.multiprocessing.spawn(main, (folder,), nprocs=4)
+        torch.multiprocessing.start_processes(save, (folder,), 2, start_method="forkserver")
+        torch.multiprocessing.start_processes(main, (folder,), 4, start_method="forkserver")

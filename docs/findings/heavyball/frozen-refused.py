@@ -7,15 +7,12 @@ gradient
 """
 
 import tempfile
-import weakref
-from datetime import timedelta
 
 import heavyball.utils
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed import fsdp
-from torch.testing import assert_close
 
 
 def standard_optimizer(optimizer_class, params, optimizer_kwargs):
@@ -23,31 +20,21 @@ def standard_optimizer(optimizer_class, params, optimizer_kwargs):
     return optimizer_class(params, **optimizer_kwargs)
 
 
-attached = weakref.WeakKeyDictionary()
-
-
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     params = list(params)
     heavyball.utils.compile_mode = None
-    attached[heavyball.utils.fused_hook(params, optimizer_class, **optimizer_kwargs)] = None
-
-
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+    heavyball.utils.fused_hook(params, optimizer_class, **optimizer_kwargs)
 
 
 def build():
-    model = MLP()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     model[0].weight.requires_grad_(False)
     model[2].bias.requires_grad_(False)
     return model
 
 
 def standard_loop(rank):
-    torch.manual_seed(0)
     model = build()
     fsdp.fully_shard(model)
     optimizer = standard_optimizer(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
@@ -55,7 +42,6 @@ def standard_loop(rank):
 
 
 def in_backward(rank):
-    torch.manual_seed(0)
     model = build()
     fsdp.fully_shard(model)
     apply(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
@@ -63,13 +49,12 @@ def in_backward(rank):
 
 
 def main(rank, folder):
-    dist.init_process_group("gloo", f"file://{folder}/main", timedelta(seconds=20), 2, rank)
-    expected = standard_loop(rank)
-    actual = in_backward(rank)
+    dist.init_process_group("gloo", f"file://{folder}/main", world_size=2, rank=rank)
+    expected, actual = (standard_loop(rank), in_backward(rank))
     for name, value in expected.items():
-        assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(main, (folder,), nprocs=2)
+        torch.multiprocessing.start_processes(main, (folder,), 2, start_method="forkserver")

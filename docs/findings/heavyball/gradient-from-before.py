@@ -8,13 +8,11 @@ version 2; expected version 1 instead. Hint: enable anomaly detection to find th
 gradient, with torch.autograd.set_detect_anomaly(True, check_nan=False).
 """
 
-import weakref
 from itertools import count
 
 import heavyball.utils
 import torch
 from torch import nn
-from torch.testing import assert_close
 
 
 def standard_optimizer(optimizer_class, params, optimizer_kwargs):
@@ -22,37 +20,26 @@ def standard_optimizer(optimizer_class, params, optimizer_kwargs):
     return optimizer_class(params, **optimizer_kwargs)
 
 
-attached = weakref.WeakKeyDictionary()
-
-
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     params = list(params)
     heavyball.utils.compile_mode = None
-    attached[heavyball.utils.fused_hook(params, optimizer_class, **optimizer_kwargs)] = None
-
-
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+    heavyball.utils.fused_hook(params, optimizer_class, **optimizer_kwargs)
 
 
 def standard_loop():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     model(next(batches)).square().mean().backward()
     optimizer = standard_optimizer(torch.optim.SGD, model.parameters(), {"lr": 0.1, "momentum": 0.9})
     model(next(batches)).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     model(next(batches)).square().mean().backward()
     apply(torch.optim.SGD, model.parameters(), {"lr": 0.1, "momentum": 0.9})
@@ -60,7 +47,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

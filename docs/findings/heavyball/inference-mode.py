@@ -7,13 +7,11 @@ outside InferenceMode is not allowed.You can make a clone to get a normal tensor
 https://github.com/pytorch/rfcs/pull/17 for more details.
 """
 
-import weakref
 from itertools import count
 
 import heavyball.utils
 import torch
 from torch import nn
-from torch.testing import assert_close
 
 
 def standard_optimizer(optimizer_class, params, optimizer_kwargs):
@@ -21,25 +19,15 @@ def standard_optimizer(optimizer_class, params, optimizer_kwargs):
     return optimizer_class(params, **optimizer_kwargs)
 
 
-attached = weakref.WeakKeyDictionary()
-
-
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     params = list(params)
     heavyball.utils.compile_mode = None
-    attached[heavyball.utils.fused_hook(params, optimizer_class, **optimizer_kwargs)] = None
-
-
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+    heavyball.utils.fused_hook(params, optimizer_class, **optimizer_kwargs)
 
 
 def standard_loop():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     optimizer = standard_optimizer(torch.optim.SGD, model.parameters(), {"lr": 0.1, "momentum": 0.9})
     loss = model(next(batches)).square().mean()
@@ -49,13 +37,12 @@ def standard_loop():
     optimizer.zero_grad()
     model(next(batches)).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     apply(torch.optim.SGD, model.parameters(), {"lr": 0.1, "momentum": 0.9})
     loss = model(next(batches)).square().mean()
@@ -65,7 +52,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

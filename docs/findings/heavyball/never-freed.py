@@ -7,7 +7,6 @@ AdamW, 800 OrderedDict
 """
 
 import gc
-import weakref
 from collections import Counter
 from contextlib import contextmanager
 
@@ -16,13 +15,10 @@ import torch
 from torch import nn
 
 
-attached = weakref.WeakKeyDictionary()
-
-
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     params = list(params)
     heavyball.utils.compile_mode = None
-    attached[heavyball.utils.fused_hook(params, optimizer_class, **optimizer_kwargs)] = None
+    heavyball.utils.fused_hook(params, optimizer_class, **optimizer_kwargs)
 
 
 TRAINED = (torch.optim.AdamW, {"lr": 0.01})

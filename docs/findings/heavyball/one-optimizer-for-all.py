@@ -30,16 +30,9 @@ library_optimizers = optimizers
 SGD = (torch.optim.SGD, {"lr": 0.1})
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def order(device):
     optimizer_class, options = SGD
-    model = MLP().to(device)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     attached = []
     for _ in range(2):
         params = reversed(list(model.parameters()))

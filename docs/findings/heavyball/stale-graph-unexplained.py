@@ -9,20 +9,16 @@ to compute its gradient, with torch.autograd.set_detect_anomaly(True, check_nan=
 """
 
 import re
-import weakref
 
 import heavyball.utils
 import torch
 from torch import nn
 
 
-attached = weakref.WeakKeyDictionary()
-
-
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     params = list(params)
     heavyball.utils.compile_mode = None
-    attached[heavyball.utils.fused_hook(params, optimizer_class, **optimizer_kwargs)] = None
+    heavyball.utils.fused_hook(params, optimizer_class, **optimizer_kwargs)
 
 
 ADAM = (torch.optim.Adam, {"lr": 0.01})
@@ -43,15 +39,8 @@ def mentions_steps(error):
     return bool(_MENTIONS_STEPS.search(str(error)))
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def stale_graph_explained(device):
-    model = MLP().to(device)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     optimizer_class, options = ADAM
     apply(optimizer_class, model.parameters(), dict(options))
     output = model(torch.linspace(-1.0, 1.0, 8, device=device).reshape(2, 4)).square()

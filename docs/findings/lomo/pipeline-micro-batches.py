@@ -1,15 +1,12 @@
-"""pipeline/zero_bubble (MUST): lomo diverges.
+"""pipeline/schedules (MUST): lomo diverges in case GPipe.
 
-A zero-bubble schedule, which sets most gradients of weights itself and calls no hook, is one step or refused.
+A schedule is one step, after the last micro-batch, or is refused before any step.
 
 Observed: rank 0: parameter 'stage0.0.weight' differs from the standard loop after event 2, RunPipeline(): largest
-difference 0.00968
+difference 0.023
 """
 
-import sys
 import tempfile
-import weakref
-from datetime import timedelta
 from itertools import count
 
 import torch
@@ -17,7 +14,6 @@ import torch.distributed as dist
 from lomo_optim import Lomo
 from torch import nn
 from torch.distributed import pipelining
-from torch.testing import assert_close
 
 
 class Stepped(Lomo):
@@ -39,17 +35,14 @@ def standard_optimizer(optimizer_class, params, optimizer_kwargs):
     return Stepped(params, **optimizer_kwargs)
 
 
-made = weakref.WeakKeyDictionary()
-
-
 def attach(module, assignments):
     for optimizer_class, given, optimizer_kwargs, register_hook in assignments:
         params = list(map(id, given))
         parts = [part for part in module.modules() if {*map(id, part.parameters())} == {*params}]
-        made[Lomo(parts[0], **optimizer_kwargs)] = None
+        Lomo(parts[0], **optimizer_kwargs)
 
 
-class Stages(nn.Module):
+class Stages(nn.Sequential):
     """Stages of a pipeline, `stage0` and so on: a model of which each rank can drop some, and keep the names."""
 
     def __init__(self, number=2):
@@ -57,46 +50,40 @@ class Stages(nn.Module):
         for index in range(number):
             self.add_module(f"stage{index}", nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)))
 
-    def forward(self, features):
-        for stage in self.children():
-            features = stage(features)
-        return features
-
 
 def standard_loop(rank):
     torch.manual_seed(0)
-    model = Stages(4)
+    model = Stages(2)
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     mesh = dist.init_device_mesh("cpu", (2, 1), mesh_dim_names=("pipeline", "data"))
-    own = range(mesh.get_local_rank("pipeline"), 4, 2)
-    for index in {*range(4)}.difference(own):
+    own = range(mesh.get_local_rank("pipeline"), 2, 2)
+    for index in {*range(2)}.difference(own):
         delattr(model, f"stage{index}")
     stages = []
     for index in own:
         part, group = (model.get_submodule(f"stage{index}"), mesh.get_group("pipeline"))
-        stages.append(pipelining.PipelineStage(part, index, 4, torch.device("cpu"), group=group))
-    schedule = pipelining.ScheduleInterleavedZeroBubble(stages, 4, loss_fn=nn.functional.mse_loss)
+        stages.append(pipelining.PipelineStage(part, index, 2, torch.device("cpu"), group=group))
+    schedule = pipelining.ScheduleGPipe(stages[0], 4, loss_fn=nn.functional.mse_loss)
     optimizer = standard_optimizer(Lomo, model.parameters(), {"lr": 0.1, "weight_decay": 0.1})
     batch = next(batches)
     schedule.step(*[batch] * stages[0].is_first, target=batch if stages[-1].is_last else None)
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward(rank):
     torch.manual_seed(0)
-    model = Stages(4)
+    model = Stages(2)
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     mesh = dist.init_device_mesh("cpu", (2, 1), mesh_dim_names=("pipeline", "data"))
-    own = range(mesh.get_local_rank("pipeline"), 4, 2)
-    for index in {*range(4)}.difference(own):
+    own = range(mesh.get_local_rank("pipeline"), 2, 2)
+    for index in {*range(2)}.difference(own):
         delattr(model, f"stage{index}")
     stages = []
     for index in own:
         part, group = (model.get_submodule(f"stage{index}"), mesh.get_group("pipeline"))
-        stages.append(pipelining.PipelineStage(part, index, 4, torch.device("cpu"), group=group))
-    schedule = pipelining.ScheduleInterleavedZeroBubble(stages, 4, loss_fn=nn.functional.mse_loss)
+        stages.append(pipelining.PipelineStage(part, index, 2, torch.device("cpu"), group=group))
+    schedule = pipelining.ScheduleGPipe(stages[0], 4, loss_fn=nn.functional.mse_loss)
     attach(model, [(Lomo, model.parameters(), {"lr": 0.1, "weight_decay": 0.1}, True)])
     batch = next(batches)
     schedule.step(*[batch] * stages[0].is_first, target=batch if stages[-1].is_last else None)
@@ -104,17 +91,17 @@ def in_backward(rank):
 
 
 def main(rank, folder):
-    dist.init_process_group("gloo", f"file://{folder}/main", timedelta(seconds=20), 2, rank)
+    dist.init_process_group("gloo", f"file://{folder}/main", world_size=2, rank=rank)
     expected = standard_loop(rank)
     try:
         actual = in_backward(rank)
     except (RuntimeError, TypeError, ValueError) as error:
         print(f"refused, which passes as well: {type(error).__name__}: {error}")
-        sys.exit()
-    for name, value in expected.items():
-        assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    else:
+        for name, value in expected.items():
+            torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(main, (folder,), nprocs=2)
+        torch.multiprocessing.start_processes(main, (folder,), 2, start_method="forkserver")

@@ -12,7 +12,6 @@ from itertools import count
 import torch
 from lomo_optim import Lomo
 from torch import nn
-from torch.testing import assert_close
 
 
 class Stepped(Lomo):
@@ -57,16 +56,9 @@ def backward(loss, module, **kwargs):
         loss.backward(**kwargs)
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def standard_loop():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     optimizer = standard_optimizer(Lomo, model.parameters(), {"lr": 0.1})
     for _ in range(3):
@@ -76,13 +68,12 @@ def standard_loop():
     model[2] = copy.deepcopy(model[2])
     model(next(batches)).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     attach(model, [(Lomo, model.parameters(), {"lr": 0.1}, True)])
     for _ in range(3):
@@ -92,7 +83,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

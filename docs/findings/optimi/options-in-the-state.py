@@ -13,7 +13,6 @@ from itertools import count
 import optimi
 import torch
 from torch import nn
-from torch.testing import assert_close
 
 
 def make(optimizer_class, params, optimizer_kwargs, **release):
@@ -43,16 +42,9 @@ def attach(module, assignments):
         prepared[optimizer] = None
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def standard_loop():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     optimizer = standard_optimizer(torch.optim.Adam, model.parameters(), {"lr": 0.01})
     for _ in range(3):
@@ -66,7 +58,7 @@ def standard_loop():
     file = io.BytesIO()
     torch.save((model.state_dict(), [optimizer.state_dict()]), file)
     with torch.random.fork_rng():
-        model = MLP()
+        model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     optimizer = standard_optimizer(torch.optim.Adam, model.parameters(), {"lr": 0.01})
     of_model, of_optimizers = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
     model.load_state_dict(of_model)
@@ -79,13 +71,12 @@ def standard_loop():
         group["lr"] = 0.05
     model(next(batches)).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     attach(model, [(torch.optim.Adam, model.parameters(), {"lr": 0.01}, True)])
     for _ in range(3):
@@ -97,7 +88,7 @@ def in_backward():
     file = io.BytesIO()
     torch.save((model.state_dict(), [optimizer.state_dict() for optimizer in optimizers(model)]), file)
     with torch.random.fork_rng():
-        model = MLP()
+        model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     attach(model, [(torch.optim.Adam, model.parameters(), {"lr": 0.01}, True)])
     of_model, of_optimizers = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
     model.load_state_dict(of_model)
@@ -111,7 +102,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

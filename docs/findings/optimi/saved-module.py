@@ -46,17 +46,10 @@ def attach(module, assignments):
 library_attach = attach
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def _trained(device, attach, backward):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = MLP().to(device)
+        model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     attach(model)
     for _ in range(3):
         backward(model)
@@ -71,8 +64,7 @@ def _attach(model, assignment):
 def _loss(model):
     param = next(model.parameters())
     features = torch.linspace(-1, 1, 12, device=param.device).reshape(3, 4)
-    loss = model(features).square().sum()
-    return loss
+    return model(features).square().sum()
 
 
 def _attached(device, assignment):

@@ -51,16 +51,9 @@ def held(optimizers):
     )
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def holds_every_parameter(device, attachments):
     optimizer_class, options = SGD
-    model = MLP().to(device)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     for _ in range(attachments):
         attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
     found = held(library_optimizers(model))

@@ -13,7 +13,6 @@ from itertools import count
 import optimi
 import torch
 from torch import nn
-from torch.testing import assert_close
 
 
 def make(optimizer_class, params, optimizer_kwargs, **release):
@@ -70,7 +69,6 @@ def standard_loop():
     optimizer.zero_grad()
     loss_1.backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
@@ -86,7 +84,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

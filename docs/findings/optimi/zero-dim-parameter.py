@@ -12,7 +12,6 @@ import weakref
 import optimi
 import torch
 from torch import nn
-from torch.testing import assert_close
 
 
 def make(optimizer_class, params, optimizer_kwargs, **release):
@@ -52,8 +51,7 @@ class OddShapes(nn.Module):
         self.nothing = nn.Parameter(torch.empty(0, 3))
 
     def forward(self, features):
-        output = torch.cat([self.layer(features) * self.gain, self.nothing * 2.0])
-        return output
+        return torch.cat([self.layer(features) * self.gain, self.nothing * 2.0])
 
 
 def standard_loop():
@@ -64,7 +62,6 @@ def standard_loop():
     )
     model(torch.randn(5, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
@@ -76,7 +73,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

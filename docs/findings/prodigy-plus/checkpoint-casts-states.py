@@ -14,7 +14,6 @@ from itertools import count
 import torch
 from prodigyplus import ProdigyPlusScheduleFree
 from torch import nn
-from torch.testing import assert_close
 
 
 attached = weakref.WeakKeyDictionary()
@@ -29,9 +28,8 @@ def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     optimizer = ProdigyPlusScheduleFree(params, fused_back_pass=True, **optimizer_kwargs)
     attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
-        for index, param in enumerate(group["params"]):
-            if param.requires_grad:
-                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+        for index, param in filter(lambda indexed: indexed[1].requires_grad, enumerate(group["params"])):
+            param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
 
 
 def params_of(optimizer):
@@ -43,16 +41,9 @@ def optimizers(module):
     return [optimizer for optimizer in attached if not params.isdisjoint(params_of(optimizer))]
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def standard_loop():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     optimizer = ProdigyPlusScheduleFree(model.parameters(), d0=1e-05, stochastic_rounding=False)
     for _ in range(6):
@@ -67,7 +58,7 @@ def standard_loop():
 
 def in_backward():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     apply(ProdigyPlusScheduleFree, model.parameters(), {"d0": 1e-05, "stochastic_rounding": False})
     for _ in range(3):
@@ -75,7 +66,7 @@ def in_backward():
     file = io.BytesIO()
     torch.save((model.state_dict(), [optimizer.state_dict() for optimizer in optimizers(model)]), file)
     with torch.random.fork_rng():
-        model = MLP()
+        model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     apply(ProdigyPlusScheduleFree, model.parameters(), {"d0": 1e-05, "stochastic_rounding": False})
     of_model, of_optimizers = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
     model.load_state_dict(of_model)
@@ -89,11 +80,10 @@ def in_backward():
     }
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, states in expected.items():
     assert len(actual[name]) == len(states), f"{name}: there are {len(actual[name])} states, not {len(states)}"
     for state, other in zip(states, actual[name]):
         for key, value in state.items():
             atol, told = (1e-05 * torch.as_tensor(value).abs().max().item(), f"{name} {key}: ".__add__)
-            assert_close(other[key], value, rtol=0, atol=atol, equal_nan=True, msg=told)
+            torch.testing.assert_close(other[key], value, rtol=0, atol=atol, equal_nan=True, msg=told)

@@ -6,8 +6,7 @@ Observed: rank 0: the last layer was not stepped while the first layer's backwar
 """
 
 import tempfile
-import threading
-import weakref
+import time
 from datetime import timedelta
 from functools import partial
 from types import SimpleNamespace
@@ -21,9 +20,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 
-attached = weakref.WeakKeyDictionary()
-
-
 def step_and_free(optimizer, number, index, param):
     optimizer.step_parameter(param, optimizer.param_groups[number], index)
     param.grad = None
@@ -31,20 +27,9 @@ def step_and_free(optimizer, number, index, param):
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     optimizer = ProdigyPlusScheduleFree(params, fused_back_pass=True, **optimizer_kwargs)
-    attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
-        for index, param in enumerate(group["params"]):
-            if param.requires_grad:
-                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
-
-
-def params_of(optimizer):
-    return [param for group in optimizer.param_groups for param in group["params"]]
-
-
-def optimizers(module):
-    params = set(module.parameters())
-    return [optimizer for optimizer in attached if not params.isdisjoint(params_of(optimizer))]
+        for index, param in filter(lambda indexed: indexed[1].requires_grad, enumerate(group["params"])):
+            param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
 
 
 def _on_rank(number, world_size, folder, body, *arguments):
@@ -54,47 +39,55 @@ def _on_rank(number, world_size, folder, body, *arguments):
 
 def on_ranks(world_size, body, *arguments):
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_on_rank, (world_size, folder, body, *arguments), nprocs=world_size)
+        arguments = (world_size, folder, body, *arguments)
+        torch.multiprocessing.start_processes(_on_rank, arguments, world_size, start_method="forkserver")
 
 
 TRAINED = (ProdigyPlusScheduleFree, {"d0": 1e-05, "stochastic_rounding": False, "use_schedulefree": False})
 
 
-def parameters_of(optimizer):
-    return {id(param) for group in optimizer.param_groups for param in group["params"]}
-
-
-def _wait_for_early_step(rank, shards):
+def _two_layers(rank, shards):
     device = torch.device(rank.device)
     model = nn.Sequential(nn.Linear(4, 2048), nn.Linear(2048, 2048)).to(device)
     if shards:
         mesh = init_device_mesh(device.type, (rank.world_size,))
         for module in (*model, model):
             fsdp.fully_shard(module, mesh=mesh)
-        wrapped = model
-    else:
-        each_layer = ModuleWrapPolicy([nn.Linear])
-        wrapped = fsdp.FullyShardedDataParallel(
-            model, use_orig_params=True, auto_wrap_policy=each_layer, device_id=device
-        )
+        return (model, model)
+    each_layer = ModuleWrapPolicy([nn.Linear])
+    wrapped = fsdp.FullyShardedDataParallel(model, use_orig_params=True, auto_wrap_policy=each_layer, device_id=device)
+    return (model, wrapped)
+
+
+def local(tensor):
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+@torch.no_grad()
+def is_stepped_within(seconds, param, before):
+    ends = time.monotonic() + seconds
+    while local(param).shape != before.shape or torch.equal(local(param), before):
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _wait_for_early_step(rank, shards):
     optimizer_class, options = TRAINED
+    features = torch.randn(8, 4, device=rank.device)
+    model, wrapped = _two_layers(rank, shards)
     apply(optimizer_class, model.parameters(), options)
-    stepped = threading.Event()
-    last = {id(param) for param in [*model.parameters()][-2:]}
-
-    def note_step(optimizer, *_):
-        if not last.isdisjoint(parameters_of(optimizer)):
-            stepped.set()
-
-    for optimizer in optimizers(model):
-        optimizer.register_step_post_hook(note_step)
+    wrapped(features).sum().backward()
+    last = [*model.parameters()][-2]
+    before = local(last.detach()).clone()
     waits = []
 
     def wait_in_backward(_, __, output):
-        output.register_hook(lambda _: waits.append(stepped.wait(5)))
+        output.register_hook(lambda _: waits.append(is_stepped_within(5, last, before)))
 
     model[0].register_forward_hook(wait_in_backward)
-    wrapped(torch.randn(8, 4, device=device)).sum().backward()
+    wrapped(features).sum().backward()
     assert waits == [True], "the last layer was not stepped while the first layer's backward waited for it for 5 s"
 
 

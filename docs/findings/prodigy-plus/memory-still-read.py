@@ -8,17 +8,11 @@ instead. Hint: enable anomaly detection to find the operation that failed to com
 torch.autograd.set_detect_anomaly(True, check_nan=False).
 """
 
-import sys
-import weakref
 from functools import partial
 
 import torch
 from prodigyplus import ProdigyPlusScheduleFree
 from torch import nn
-from torch.testing import assert_close
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def step_and_free(optimizer, number, index, param):
@@ -28,11 +22,9 @@ def step_and_free(optimizer, number, index, param):
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     optimizer = ProdigyPlusScheduleFree(params, fused_back_pass=True, **optimizer_kwargs)
-    attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
-        for index, param in enumerate(group["params"]):
-            if param.requires_grad:
-                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+        for index, param in filter(lambda indexed: indexed[1].requires_grad, enumerate(group["params"])):
+            param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
 
 
 class DetachedUse(nn.Module):
@@ -56,7 +48,6 @@ def standard_loop():
     optimizer = ProdigyPlusScheduleFree(model.parameters(), d0=1e-05, stochastic_rounding=False, use_schedulefree=False)
     model(torch.randn(6, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
@@ -79,7 +70,7 @@ except (RuntimeError, TypeError, ValueError) as error:
     if "one of the variables needed for gradient" in str(error):
         raise
     print(f"refused, which passes as well: {type(error).__name__}: {error}")
-    sys.exit()
-for name, value in expected.items():
-    atol = 1e-05 * value.abs().max().item()
-    assert_close(actual[name], value, rtol=0, atol=atol, equal_nan=True, msg=lambda text: f"{name}: {text}")
+else:
+    for name, value in expected.items():
+        atol = 1e-05 * value.abs().max().item()
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=atol, equal_nan=True, msg=f"{name}: {{}}".format)

@@ -7,7 +7,6 @@ ProdigyPlusScheduleFree, 800 OrderedDict
 """
 
 import gc
-import weakref
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
@@ -17,9 +16,6 @@ from prodigyplus import ProdigyPlusScheduleFree
 from torch import nn
 
 
-attached = weakref.WeakKeyDictionary()
-
-
 def step_and_free(optimizer, number, index, param):
     optimizer.step_parameter(param, optimizer.param_groups[number], index)
     param.grad = None
@@ -27,11 +23,9 @@ def step_and_free(optimizer, number, index, param):
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     optimizer = ProdigyPlusScheduleFree(params, fused_back_pass=True, **optimizer_kwargs)
-    attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
-        for index, param in enumerate(group["params"]):
-            if param.requires_grad:
-                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+        for index, param in filter(lambda indexed: indexed[1].requires_grad, enumerate(group["params"])):
+            param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
 
 
 TRAINED = (ProdigyPlusScheduleFree, {"d0": 1e-05, "stochastic_rounding": False, "use_schedulefree": False})

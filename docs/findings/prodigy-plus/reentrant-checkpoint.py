@@ -6,18 +6,12 @@ Observed: parameter 'block.0.weight' differs from the standard loop after event 
 1.91e-05
 """
 
-import sys
-import weakref
 from functools import partial
 
 import torch
 from prodigyplus import ProdigyPlusScheduleFree
 from torch import nn
-from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def step_and_free(optimizer, number, index, param):
@@ -27,11 +21,9 @@ def step_and_free(optimizer, number, index, param):
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     optimizer = ProdigyPlusScheduleFree(params, fused_back_pass=True, **optimizer_kwargs)
-    attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
-        for index, param in enumerate(group["params"]):
-            if param.requires_grad:
-                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+        for index, param in filter(lambda indexed: indexed[1].requires_grad, enumerate(group["params"])):
+            param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
 
 
 class Checkpointed(nn.Module):
@@ -47,20 +39,17 @@ class Checkpointed(nn.Module):
         self.head = nn.Linear(5, 3)
 
     def again(self, features):
-        output = checkpoint(self.block, features, use_reentrant=self.reentrant)
-        return output
+        return checkpoint(self.block, features, use_reentrant=self.reentrant)
 
     def forward(self, features):
-        output = self.head(self.again(self.first(features)))
-        return output
+        return self.head(self.again(self.first(features)))
 
 
 class CheckpointedTwice(Checkpointed):
     """A block that is called twice through `checkpoint`."""
 
     def forward(self, features):
-        output = self.head(self.again(self.again(self.first(features))))
-        return output
+        return self.head(self.again(self.again(self.first(features))))
 
 
 class ReentrantCheckpointedTwice(CheckpointedTwice):
@@ -75,7 +64,6 @@ def standard_loop():
     optimizer = ProdigyPlusScheduleFree(model.parameters(), d0=1e-05, stochastic_rounding=False, use_schedulefree=False)
     model(torch.randn(6, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
@@ -96,7 +84,7 @@ try:
     actual = in_backward()
 except (RuntimeError, TypeError, ValueError) as error:
     print(f"refused, which passes as well: {type(error).__name__}: {error}")
-    sys.exit()
-for name, value in expected.items():
-    atol = 1e-05 * value.abs().max().item()
-    assert_close(actual[name], value, rtol=0, atol=atol, equal_nan=True, msg=lambda text: f"{name}: {text}")
+else:
+    for name, value in expected.items():
+        atol = 1e-05 * value.abs().max().item()
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=atol, equal_nan=True, msg=f"{name}: {{}}".format)

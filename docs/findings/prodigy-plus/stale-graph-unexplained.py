@@ -9,15 +9,11 @@ to compute its gradient, with torch.autograd.set_detect_anomaly(True, check_nan=
 """
 
 import re
-import weakref
 from functools import partial
 
 import torch
 from prodigyplus import ProdigyPlusScheduleFree
 from torch import nn
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def step_and_free(optimizer, number, index, param):
@@ -27,11 +23,9 @@ def step_and_free(optimizer, number, index, param):
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     optimizer = ProdigyPlusScheduleFree(params, fused_back_pass=True, **optimizer_kwargs)
-    attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
-        for index, param in enumerate(group["params"]):
-            if param.requires_grad:
-                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
+        for index, param in filter(lambda indexed: indexed[1].requires_grad, enumerate(group["params"])):
+            param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
 
 
 ADAM = (ProdigyPlusScheduleFree, {"d0": 1e-05, "stochastic_rounding": False, "use_schedulefree": False})
@@ -52,15 +46,8 @@ def mentions_steps(error):
     return bool(_MENTIONS_STEPS.search(str(error)))
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def stale_graph_explained(device):
-    model = MLP().to(device)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     optimizer_class, options = ADAM
     apply(optimizer_class, model.parameters(), dict(options))
     output = model(torch.linspace(-1.0, 1.0, 8, device=device).reshape(2, 4)).square()

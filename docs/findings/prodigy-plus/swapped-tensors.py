@@ -7,16 +7,12 @@ have same dtype, but found Double and Float
 """
 
 import sys
-import weakref
 from functools import partial
 from itertools import count
 
 import torch
 from prodigyplus import ProdigyPlusScheduleFree
 from torch import nn
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def step_and_free(optimizer, number, index, param):
@@ -26,23 +22,14 @@ def step_and_free(optimizer, number, index, param):
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     optimizer = ProdigyPlusScheduleFree(params, fused_back_pass=True, **optimizer_kwargs)
-    attached[optimizer] = None
     for number, group in enumerate(optimizer.param_groups):
-        for index, param in enumerate(group["params"]):
-            if param.requires_grad:
-                param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
-
-
-class TwoLayers(nn.Sequential):
-    """Two layers of one shape, whose parameters can be shared."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(5, 5), nn.Linear(5, 5))
+        for index, param in filter(lambda indexed: indexed[1].requires_grad, enumerate(group["params"])):
+            param.register_post_accumulate_grad_hook(partial(step_and_free, optimizer, number, index))
 
 
 def standard_loop():
     torch.manual_seed(0)
-    model = TwoLayers()
+    model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))
     batches = (torch.randn(4, 5, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     optimizer = ProdigyPlusScheduleFree(model.parameters(), d0=1e-05, stochastic_rounding=False)
     for _ in range(3):
@@ -54,12 +41,11 @@ def standard_loop():
     torch.__future__.set_swap_module_params_on_conversion(False)
     model(next(batches).to(torch.float64)).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = TwoLayers()
+    model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))
     batches = (torch.randn(4, 5, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     apply(ProdigyPlusScheduleFree, model.parameters(), {"d0": 1e-05, "stochastic_rounding": False})
     for _ in range(3):

@@ -34,18 +34,11 @@ def torch_settings():
     }
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def modes_and_random_state(device, grad_mode):
     optimizer_class, options = ADAM
     settings = torch_settings()
     python_state, numpy_state = (random.getstate(), repr(np.random.get_state()))
-    model = MLP().to(device)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     loss = model(torch.ones(2, 4, device=device)).sum()
     before = [param.detach().clone() for param in model.parameters()]
     random_state = torch.get_rng_state()

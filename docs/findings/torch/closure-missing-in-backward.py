@@ -11,19 +11,11 @@ import sys
 import torch
 from torch import nn
 from torch.distributed.optim import _apply_optimizer_in_backward
-from torch.testing import assert_close
-
-
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
 
 
 def standard_loop():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=4)
     batch = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
     model(batch).square().mean().backward()
@@ -35,13 +27,12 @@ def standard_loop():
         return loss
 
     optimizer.step(closure)
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     try:
         _apply_optimizer_in_backward(torch.optim.LBFGS, model.parameters(), {"lr": 0.1, "max_iter": 4})
     except (RuntimeError, TypeError, ValueError) as error:
@@ -51,7 +42,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

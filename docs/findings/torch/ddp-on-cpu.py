@@ -6,14 +6,14 @@ Observed: rank 0: backward raises RuntimeError: Cannot access accelerator device
 """
 
 import tempfile
-import threading
+import time
 from datetime import timedelta
 from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.optim import _apply_optimizer_in_backward, _get_in_backward_optimizers
+from torch.distributed.optim import _apply_optimizer_in_backward
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -24,54 +24,44 @@ def _on_rank(number, world_size, folder, body, *arguments):
 
 def on_ranks(world_size, body, *arguments):
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_on_rank, (world_size, folder, body, *arguments), nprocs=world_size)
+        arguments = (world_size, folder, body, *arguments)
+        torch.multiprocessing.start_processes(_on_rank, arguments, world_size, start_method="forkserver")
 
 
 PLAIN_SGD = (torch.optim.SGD, {"lr": 0.01})
-
-
-def require_step_hooks(*, ran):
-    pass
-
-
 A_BUCKET_EACH = {"bucket_cap_mb": 1e-05}
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+def local(tensor):
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def parameters_of(optimizer):
-    return {id(param) for group in optimizer.param_groups for param in group["params"]}
+@torch.no_grad()
+def is_stepped_within(seconds, param, before):
+    ends = time.monotonic() + seconds
+    while local(param).shape != before.shape or torch.equal(local(param), before):
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _wait_for_early_step(rank):
-    model = MLP().to(rank.device)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(rank.device)
+    last = model.get_parameter("4.weight")
     wrapped = DistributedDataParallel(model, **A_BUCKET_EACH)
     optimizer_class, options = PLAIN_SGD
     _apply_optimizer_in_backward(optimizer_class, model.parameters(), options)
-    stepped = threading.Event()
-
-    def note_step(optimizer, *_):
-        if id(model[4].weight) in parameters_of(optimizer):
-            stepped.set()
-
-    for optimizer in _get_in_backward_optimizers(model):
-        optimizer.register_step_post_hook(note_step)
     features = torch.randn(8, 4, device=rank.device)
     for _ in range(2):
         wrapped(features).sum().backward()
-    require_step_hooks(ran=stepped.is_set())
+    before = last.detach().clone()
     waits = []
 
     def wait_in_backward(_, __, output):
-        output.register_hook(lambda _: waits.append(stepped.wait(5)))
+        output.register_hook(lambda _: waits.append(is_stepped_within(5, last, before)))
 
     model[0].register_forward_hook(wait_in_backward)
-    stepped.clear()
     wrapped(features).sum().backward()
     assert waits == [True], "the last layer was not stepped while the first layer's backward waited for it for 5 s"
 

@@ -1,62 +1,86 @@
-"""fsdp/gradient_sync (MUST): torch diverges in case whole.
+"""fsdp/early_step (MUST): torch fails in case FSDP2.
 
-What has accumulated under `set_requires_gradient_sync(False)` is stepped with the next synchronised backward.
+Sharded layer by layer, the last layer is stepped before the backward of the first layer is over.
 
-Observed: rank 0: parameter '0.weight' differs from the standard loop after event 2, Backward(): largest difference
-0.0104
+Observed: rank 0: the last layer was not stepped while the first layer's backward waited for it for 5 s
 """
 
 import tempfile
+import time
 from datetime import timedelta
-from itertools import count
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed import fsdp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.distributed.optim import _apply_optimizer_in_backward
-from torch.testing import assert_close
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+def _on_rank(number, world_size, folder, body, *arguments):
+    dist.init_process_group("gloo", f"file://{folder}/store", timedelta(seconds=20), world_size, number)
+    body(SimpleNamespace(number=number, world_size=world_size, device="cpu"), *arguments)
 
 
-def standard_loop(rank):
-    torch.manual_seed(0)
-    model = MLP()
-    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
-    mesh = dist.init_device_mesh("cpu", (2,), mesh_dim_names=("data",))
-    fsdp.fully_shard(model, mesh=mesh["data"])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
-    model(next(batches)).square().mean().backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    return {name: param.to_local() for name, param in model.named_parameters()}
+def on_ranks(world_size, body, *arguments):
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (world_size, folder, body, *arguments)
+        torch.multiprocessing.start_processes(_on_rank, arguments, world_size, start_method="forkserver")
 
 
-def in_backward(rank):
-    torch.manual_seed(0)
-    model = MLP()
-    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
-    mesh = dist.init_device_mesh("cpu", (2,), mesh_dim_names=("data",))
-    fsdp.fully_shard(model, mesh=mesh["data"])
-    _apply_optimizer_in_backward(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
-    model(next(batches)).square().mean().backward()
-    return {name: param.to_local() for name, param in model.named_parameters()}
+TRAINED = (torch.optim.AdamW, {"lr": 0.01})
 
 
-def main(rank, folder):
-    dist.init_process_group("gloo", f"file://{folder}/main", timedelta(seconds=20), 2, rank)
-    expected = standard_loop(rank)
-    actual = in_backward(rank)
-    for name, value in expected.items():
-        assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+def _two_layers(rank, shards):
+    device = torch.device(rank.device)
+    model = nn.Sequential(nn.Linear(4, 2048), nn.Linear(2048, 2048)).to(device)
+    if shards:
+        mesh = init_device_mesh(device.type, (rank.world_size,))
+        for module in (*model, model):
+            fsdp.fully_shard(module, mesh=mesh)
+        return (model, model)
+    each_layer = ModuleWrapPolicy([nn.Linear])
+    wrapped = fsdp.FullyShardedDataParallel(model, use_orig_params=True, auto_wrap_policy=each_layer, device_id=device)
+    return (model, wrapped)
+
+
+def local(tensor):
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+@torch.no_grad()
+def is_stepped_within(seconds, param, before):
+    ends = time.monotonic() + seconds
+    while local(param).shape != before.shape or torch.equal(local(param), before):
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _wait_for_early_step(rank, shards):
+    optimizer_class, options = TRAINED
+    features = torch.randn(8, 4, device=rank.device)
+    model, wrapped = _two_layers(rank, shards)
+    _apply_optimizer_in_backward(optimizer_class, model.parameters(), options)
+    wrapped(features).sum().backward()
+    last = [*model.parameters()][-2]
+    before = local(last.detach()).clone()
+    waits = []
+
+    def wait_in_backward(_, __, output):
+        output.register_hook(lambda _: waits.append(is_stepped_within(5, last, before)))
+
+    model[0].register_forward_hook(wait_in_backward)
+    wrapped(features).sum().backward()
+    assert waits == [True], "the last layer was not stepped while the first layer's backward waited for it for 5 s"
+
+
+def early_step(shards):
+    on_ranks(2, _wait_for_early_step, shards)
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(main, (folder,), nprocs=2)
+    early_step(shards=True)

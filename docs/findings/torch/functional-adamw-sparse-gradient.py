@@ -10,14 +10,6 @@ import copy
 import torch
 from torch import nn
 from torch.distributed.optim.utils import functional_optim_map
-from torch.testing import assert_close
-
-
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
 
 
 class FunctionalAndOrdinary:
@@ -35,7 +27,11 @@ class FunctionalAndOrdinary:
 
     def _make_params(self, model):
         torch.manual_seed(0)
-        module = nn.Embedding(10, 4) if model or self._optimizer == "SparseAdam" else MLP()
+        module = (
+            nn.Embedding(10, 4)
+            if model or self._optimizer == "SparseAdam"
+            else nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+        )
         return list(module.to(self._device).parameters())
 
     def make_functional(self, params):
@@ -73,7 +69,7 @@ class FunctionalAndOrdinary:
                 pairs += [(state[key], kept[key]) for key in kept]
             for actual, value in pairs:
                 atol = tolerance and tolerance * torch.as_tensor(value).abs().max().item()
-                assert_close(actual, value, rtol=0, atol=atol, equal_nan=True)
+                torch.testing.assert_close(actual, value, rtol=0, atol=atol, equal_nan=True)
 
 
 def _raises(both, gradients, one_by_one):

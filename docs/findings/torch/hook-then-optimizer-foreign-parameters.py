@@ -25,27 +25,32 @@ def _on_rank(number, world_size, folder, body, *arguments):
 
 def on_ranks(world_size, body, *arguments):
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_on_rank, (world_size, folder, body, *arguments), nprocs=world_size)
-
-
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+        arguments = (world_size, folder, body, *arguments)
+        torch.multiprocessing.start_processes(_on_rank, arguments, world_size, start_method="forkserver")
 
 
 def _pair(rank, **options):
     models = []
     for _ in range(2):
         torch.manual_seed(0)
-        models.append(DistributedDataParallel(MLP().to(rank.device), **options))
+        models.append(
+            DistributedDataParallel(
+                nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(rank.device),
+                **options,
+            )
+        )
     return (models[0], models[1])
+
+
+class NotOffered(NotImplementedError):
+    """Raised by any call of an adapter when its implementation does not offer what is asked for."""
 
 
 def _rejected(what, call):
     try:
         call()
+    except NotOffered:
+        raise
     except (RuntimeError, TypeError, ValueError) as error:
         assert str(error).strip(), f"{what} is rejected without a message"
         return

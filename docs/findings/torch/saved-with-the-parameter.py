@@ -15,17 +15,10 @@ from torch import nn
 from torch.distributed.optim import _apply_optimizer_in_backward
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def _trained(device, attach, backward):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = MLP().to(device)
+        model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     attach(model)
     for _ in range(3):
         backward(model)
@@ -40,8 +33,7 @@ def _attach(model, assignment):
 def _loss(model):
     param = next(model.parameters())
     features = torch.linspace(-1, 1, 12, device=param.device).reshape(3, 4)
-    loss = model(features).square().sum()
-    return loss
+    return model(features).square().sum()
 
 
 def _attached(device, assignment):

@@ -7,7 +7,6 @@ Observed: apply raises AttributeError: 'NoneType' object has no attribute 'next_
 
 import importlib.util
 import random
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ import torch
 from torch import nn
 
 
-@cache
 def file_of(name):
     package = importlib.util.find_spec("torchrec")
     spec = importlib.util.spec_from_file_location(name, Path(package.origin).parent / "optim" / f"{name}.py")
@@ -49,18 +47,11 @@ def torch_settings():
     }
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def modes_and_random_state(device, grad_mode):
     optimizer_class, options = ADAM
     settings = torch_settings()
     python_state, numpy_state = (random.getstate(), repr(np.random.get_state()))
-    model = MLP().to(device)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     loss = model(torch.ones(2, 4, device=device)).sum()
     before = [param.detach().clone() for param in model.parameters()]
     random_state = torch.get_rng_state()

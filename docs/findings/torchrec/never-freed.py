@@ -10,14 +10,12 @@ import gc
 import importlib.util
 from collections import Counter
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import torch
 from torch import nn
 
 
-@cache
 def file_of(name):
     package = importlib.util.find_spec("torchrec")
     spec = importlib.util.spec_from_file_location(name, Path(package.origin).parent / "optim" / f"{name}.py")

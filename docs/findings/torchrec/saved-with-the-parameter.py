@@ -10,14 +10,12 @@ import importlib.util
 import io
 import pickletools
 import zipfile
-from functools import cache
 from pathlib import Path
 
 import torch
 from torch import nn
 
 
-@cache
 def file_of(name):
     package = importlib.util.find_spec("torchrec")
     spec = importlib.util.spec_from_file_location(name, Path(package.origin).parent / "optim" / f"{name}.py")
@@ -30,17 +28,10 @@ def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
     file_of("apply_optimizer_in_backward").apply_optimizer_in_backward(optimizer_class, params, optimizer_kwargs)
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def _trained(device, attach, backward):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = MLP().to(device)
+        model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     attach(model)
     for _ in range(3):
         backward(model)
@@ -55,8 +46,7 @@ def _attach(model, assignment):
 def _loss(model):
     param = next(model.parameters())
     features = torch.linspace(-1, 1, 12, device=param.device).reshape(3, 4)
-    loss = model(features).square().sum()
-    return loss
+    return model(features).square().sum()
 
 
 def _attached(device, assignment):

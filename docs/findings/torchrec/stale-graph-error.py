@@ -10,14 +10,12 @@ to compute its gradient, with torch.autograd.set_detect_anomaly(True, check_nan=
 
 import importlib.util
 import re
-from functools import cache
 from pathlib import Path
 
 import torch
 from torch import nn
 
 
-@cache
 def file_of(name):
     package = importlib.util.find_spec("torchrec")
     spec = importlib.util.spec_from_file_location(name, Path(package.origin).parent / "optim" / f"{name}.py")
@@ -48,15 +46,8 @@ def mentions_steps(error):
     return bool(_MENTIONS_STEPS.search(str(error)))
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def stale_graph_explained(device):
-    model = MLP().to(device)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     optimizer_class, options = ADAM
     apply(optimizer_class, model.parameters(), dict(options))
     output = model(torch.linspace(-1.0, 1.0, 8, device=device).reshape(2, 4)).square()

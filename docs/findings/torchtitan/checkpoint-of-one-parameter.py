@@ -13,7 +13,6 @@ from itertools import count
 import torch
 from torch import nn
 from torch.optim import AdamW
-from torch.testing import assert_close
 from torchtitan.components.optimizer import OptimizersInBackwardContainer
 
 
@@ -33,10 +32,6 @@ def attach(module, assignments):
         containers[part].model_parts = weakref.WeakSet([part])
 
 
-def backward(loss, module, **kwargs):
-    loss.backward(**kwargs)
-
-
 def state_dict(module):
     return [containers[part].state_dict() for part in module.modules() if part in containers]
 
@@ -51,16 +46,9 @@ def optimizers(module):
     return [held[param] for param in module.parameters() if param in held]
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def standard_loop():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     optimizer = AdamW(model.parameters(), lr=0.1)
     model(next(batches)).square().mean().backward()
@@ -83,14 +71,14 @@ def standard_loop():
 
 def in_backward():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     attach(model, [(AdamW, model.parameters(), {"lr": 0.1}, True)])
-    backward(model(next(batches)).square().mean(), model)
+    model(next(batches)).square().mean().backward()
     file = io.BytesIO()
     torch.save((model.state_dict(), state_dict(model)), file)
     for _ in range(2):
-        backward(model(next(batches)).square().mean(), model)
+        model(next(batches)).square().mean().backward()
     of_model, of_optimizers = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
     model.load_state_dict(of_model)
     load_state_dict(model, of_optimizers)
@@ -100,7 +88,6 @@ def in_backward():
     }
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

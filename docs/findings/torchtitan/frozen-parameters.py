@@ -11,7 +11,6 @@ import weakref
 import torch
 from torch import nn
 from torch.optim import AdamW
-from torch.testing import assert_close
 from torchtitan.components.optimizer import OptimizersInBackwardContainer
 
 
@@ -31,35 +30,26 @@ def attach(module, assignments):
         containers[part].model_parts = weakref.WeakSet([part])
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def build():
-    model = MLP()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     model[0].bias.requires_grad_(False)
     model[2].weight.requires_grad_(False)
     return model
 
 
 def standard_loop():
-    torch.manual_seed(0)
     model = build()
     optimizer = AdamW(model.parameters(), lr=0.1)
     return dict(model.named_parameters())
 
 
 def in_backward():
-    torch.manual_seed(0)
     model = build()
     attach(model, [(AdamW, model.parameters(), {"lr": 0.1}, True)])
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

@@ -13,7 +13,6 @@ from itertools import count
 import torch
 from torch import nn
 from torch.optim import AdamW
-from torch.testing import assert_close
 from torchtitan.components.optimizer import OptimizersInBackwardContainer
 
 
@@ -33,20 +32,9 @@ def attach(module, assignments):
         containers[part].model_parts = weakref.WeakSet([part])
 
 
-def backward(loss, module, **kwargs):
-    loss.backward(**kwargs)
-
-
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def standard_loop():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     optimizer = AdamW(model.parameters(), lr=0.1)
     loss = model(next(batches)).square().mean()
@@ -56,23 +44,21 @@ def standard_loop():
     optimizer.zero_grad()
     model(next(batches)).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     attach(model, [(AdamW, model.parameters(), {"lr": 0.1}, True)])
     loss = model(next(batches)).square().mean()
     with torch.inference_mode():
-        backward(loss, model)
-    backward(model(next(batches)).square().mean(), model)
+        loss.backward()
+    model(next(batches)).square().mean().backward()
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

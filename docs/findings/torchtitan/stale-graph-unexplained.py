@@ -33,11 +33,6 @@ def attach(module, assignments):
         containers[part].model_parts = weakref.WeakSet([part])
 
 
-def backward(loss, module, **kwargs):
-    loss.backward(**kwargs)
-
-
-library_backward = backward
 ADAM = (AdamW, {"lr": 0.1})
 
 
@@ -56,20 +51,13 @@ def mentions_steps(error):
     return bool(_MENTIONS_STEPS.search(str(error)))
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def stale_graph_explained(device):
-    model = MLP().to(device)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     optimizer_class, options = ADAM
     attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
     output = model(torch.linspace(-1.0, 1.0, 8, device=device).reshape(2, 4)).square()
-    library_backward(output[0].mean(), model, retain_graph=True)
-    raised = _error_of(lambda: library_backward(output[1].mean(), model))
+    output[0].mean().backward(retain_graph=True)
+    raised = _error_of(lambda: output[1].mean().backward())
     assert raised, "a second backward over a graph that a step has changed raises nothing"
     assert mentions_steps(raised), f"the error of a second backward over a graph says nothing of steps: {repr(raised)}"
 

@@ -13,7 +13,6 @@ import weakref
 import torch
 from torch import nn
 from torch.optim import AdamW
-from torch.testing import assert_close
 from torchtitan.components.optimizer import OptimizersInBackwardContainer
 
 
@@ -96,7 +95,6 @@ def in_backward():
     }
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

@@ -1,24 +1,19 @@
-"""ddp/equality (MUST): torchtune fails in case before-1.
+"""ddp/no_sync (MUST): torchtune diverges in case 2-views.
 
-Attached before or after wrapping, or even after the first forward, every rank trains as under DDP.
+Gradients accumulated under `no_sync()` are stepped with the next synchronised backward, once.
 
-Observed: rank 0: 0.weight.grad is left over after event 2, Backward(); expected None
+Observed: rank 0: parameter '0.weight' differs from the standard loop after event 2, Backward(): largest difference
+0.00192
 """
 
 import tempfile
-import weakref
-from datetime import timedelta
 from itertools import count
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.testing import assert_close
 from torchtune.training import register_optim_in_bwd_hooks
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def attach(module, assignments):
@@ -29,46 +24,36 @@ def attach(module, assignments):
     modules = [part for part in module.modules() if own.keys() <= set(part.parameters())]
     smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
     register_optim_in_bwd_hooks(model=smallest, optim_dict=own)
-    attached.update(dict.fromkeys(own.values()))
-
-
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
 
 
 def standard_loop(rank):
     torch.manual_seed(0)
-    model = MLP()
-    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
-    wrapped = DistributedDataParallel(model)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
+    wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1)
     wrapped(next(batches)).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
-    return {name: param.grad for name, param in model.named_parameters()}
+    return dict(model.named_parameters())
 
 
 def in_backward(rank):
     torch.manual_seed(0)
-    model = MLP()
-    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
-    attach(model, [(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1}, True)])
-    wrapped = DistributedDataParallel(model)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
+    wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}, True)])
     wrapped(next(batches)).square().mean().backward()
-    return {name: param.grad for name, param in model.named_parameters()}
+    return dict(model.named_parameters())
 
 
 def main(rank, folder):
-    dist.init_process_group("gloo", f"file://{folder}/main", timedelta(seconds=20), 1, rank)
-    expected = standard_loop(rank)
-    actual = in_backward(rank)
+    dist.init_process_group("gloo", f"file://{folder}/main", world_size=2, rank=rank)
+    expected, actual = (standard_loop(rank), in_backward(rank))
     for name, value in expected.items():
-        assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(main, (folder,), nprocs=1)
+        torch.multiprocessing.start_processes(main, (folder,), 2, start_method="forkserver")

@@ -7,15 +7,10 @@ argument: 'closure'
 """
 
 import sys
-import weakref
 
 import torch
 from torch import nn
-from torch.testing import assert_close
 from torchtune.training import register_optim_in_bwd_hooks
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def attach(module, assignments):
@@ -26,19 +21,11 @@ def attach(module, assignments):
     modules = [part for part in module.modules() if own.keys() <= set(part.parameters())]
     smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
     register_optim_in_bwd_hooks(model=smallest, optim_dict=own)
-    attached.update(dict.fromkeys(own.values()))
-
-
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
 
 
 def standard_loop():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=4)
     batch = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
     model(batch).square().mean().backward()
@@ -50,13 +37,12 @@ def standard_loop():
         return loss
 
     optimizer.step(closure)
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     try:
         attach(model, [(torch.optim.LBFGS, model.parameters(), {"lr": 0.1, "max_iter": 4}, True)])
     except (RuntimeError, TypeError, ValueError) as error:
@@ -66,7 +52,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

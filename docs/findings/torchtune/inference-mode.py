@@ -7,16 +7,11 @@ outside InferenceMode is not allowed.You can make a clone to get a normal tensor
 https://github.com/pytorch/rfcs/pull/17 for more details.
 """
 
-import weakref
 from itertools import count
 
 import torch
 from torch import nn
-from torch.testing import assert_close
 from torchtune.training import register_optim_in_bwd_hooks
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def attach(module, assignments):
@@ -27,19 +22,11 @@ def attach(module, assignments):
     modules = [part for part in module.modules() if own.keys() <= set(part.parameters())]
     smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
     register_optim_in_bwd_hooks(model=smallest, optim_dict=own)
-    attached.update(dict.fromkeys(own.values()))
-
-
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
 
 
 def standard_loop():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     loss = model(next(batches)).square().mean()
@@ -49,13 +36,12 @@ def standard_loop():
     optimizer.zero_grad()
     model(next(batches)).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9}, True)])
     loss = model(next(batches)).square().mean()
@@ -65,7 +51,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

@@ -8,16 +8,9 @@ instead. Hint: enable anomaly detection to find the operation that failed to com
 torch.autograd.set_detect_anomaly(True, check_nan=False).
 """
 
-import sys
-import weakref
-
 import torch
 from torch import nn
-from torch.testing import assert_close
 from torchtune.training import register_optim_in_bwd_hooks
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def attach(module, assignments):
@@ -28,7 +21,6 @@ def attach(module, assignments):
     modules = [part for part in module.modules() if own.keys() <= set(part.parameters())]
     smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
     register_optim_in_bwd_hooks(model=smallest, optim_dict=own)
-    attached.update(dict.fromkeys(own.values()))
 
 
 class DetachedUse(nn.Module):
@@ -52,7 +44,6 @@ def standard_loop():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     model(torch.randn(6, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
@@ -71,6 +62,6 @@ except (RuntimeError, TypeError, ValueError) as error:
     if "one of the variables needed for gradient" in str(error):
         raise
     print(f"refused, which passes as well: {type(error).__name__}: {error}")
-    sys.exit()
-for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+else:
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

@@ -7,16 +7,12 @@ Parameter, 1400 OrderedDict
 """
 
 import gc
-import weakref
 from collections import Counter
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 from torchtune.training import register_optim_in_bwd_hooks
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def attach(module, assignments):
@@ -27,7 +23,6 @@ def attach(module, assignments):
     modules = [part for part in module.modules() if own.keys() <= set(part.parameters())]
     smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
     register_optim_in_bwd_hooks(model=smallest, optim_dict=own)
-    attached.update(dict.fromkeys(own.values()))
 
 
 TRAINED = (torch.optim.AdamW, {"lr": 0.01})

@@ -1,21 +1,14 @@
-"""hazards/checkpoint_of_shared_parameter (MUST): torchtune diverges in case ReentrantCheckpointed-Twice.
+"""hazards/checkpoint_of_shared_parameter (MUST): torchtune diverges in case ReentrantCheckpointed-AndNot.
 
 A parameter that is used twice, checkpointed once or twice, is stepped once, with its whole gradient.
 
 Observed: parameter 'first.weight' differs from the standard loop after event 1, Backward(): largest difference 1.27e-05
 """
 
-import sys
-import weakref
-
 import torch
 from torch import nn
-from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 from torchtune.training import register_optim_in_bwd_hooks
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def attach(module, assignments):
@@ -26,7 +19,6 @@ def attach(module, assignments):
     modules = [part for part in module.modules() if own.keys() <= set(part.parameters())]
     smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
     register_optim_in_bwd_hooks(model=smallest, optim_dict=own)
-    attached.update(dict.fromkeys(own.values()))
 
 
 class Checkpointed(nn.Module):
@@ -42,41 +34,37 @@ class Checkpointed(nn.Module):
         self.head = nn.Linear(5, 3)
 
     def again(self, features):
-        output = checkpoint(self.block, features, use_reentrant=self.reentrant)
-        return output
+        return checkpoint(self.block, features, use_reentrant=self.reentrant)
 
     def forward(self, features):
-        output = self.head(self.again(self.first(features)))
-        return output
+        return self.head(self.again(self.first(features)))
 
 
-class CheckpointedTwice(Checkpointed):
-    """A block that is called twice through `checkpoint`."""
+class CheckpointedAndNot(Checkpointed):
+    """A block that is called once through `checkpoint` and once without."""
 
     def forward(self, features):
-        output = self.head(self.again(self.again(self.first(features))))
-        return output
+        return self.head(self.block(self.again(self.first(features))))
 
 
-class ReentrantCheckpointedTwice(CheckpointedTwice):
-    """A block whose gradient comes in two parts, each from a backward of its own."""
+class ReentrantCheckpointedAndNot(CheckpointedAndNot):
+    """A block that is computed again after a part of its gradient was there."""
 
     reentrant = True
 
 
 def standard_loop():
     torch.manual_seed(0)
-    model = ReentrantCheckpointedTwice()
+    model = ReentrantCheckpointedAndNot()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     model(torch.randn(6, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = ReentrantCheckpointedTwice()
+    model = ReentrantCheckpointedAndNot()
     attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9}, True)])
     model(torch.randn(6, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
     return dict(model.named_parameters())
@@ -87,6 +75,6 @@ try:
     actual = in_backward()
 except (RuntimeError, TypeError, ValueError) as error:
     print(f"refused, which passes as well: {type(error).__name__}: {error}")
-    sys.exit()
-for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+else:
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

@@ -11,7 +11,6 @@ from itertools import count
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
-from torch.testing import assert_close
 from torchtune.training import create_optim_in_bwd_wrapper, register_optim_in_bwd_hooks
 
 
@@ -48,16 +47,9 @@ def schedule(module, scheduler_class, **kwargs):
 library_schedule = schedule
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def standard_loop():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1), momentum=0.9, weight_decay=0.01)
     schedules = [lr_scheduler.CyclicLR(optimizer, base_lr=0.01, max_lr=0.1, step_size_up=3, base_momentum=0.6)]
@@ -68,13 +60,12 @@ def standard_loop():
         schedule.step()
     model(next(batches)).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     attach(
         model,
@@ -90,7 +81,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

@@ -92,16 +92,12 @@ def _state_tensors(listed, model):
     ]
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def own_state(device):
     optimizer_class, options = ADAM_WITH_STATE
-    model, ordinary_model = (MLP().to(device), MLP().to(device))
+    model, ordinary_model = (
+        nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device),
+        nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device),
+    )
     features = torch.randn(2, 4, device=device)
     for _ in range(2):
         attach(model, [(optimizer_class, model.parameters(), dict(options), True)])

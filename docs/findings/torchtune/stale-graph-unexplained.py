@@ -9,14 +9,10 @@ to compute its gradient, with torch.autograd.set_detect_anomaly(True, check_nan=
 """
 
 import re
-import weakref
 
 import torch
 from torch import nn
 from torchtune.training import register_optim_in_bwd_hooks
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def attach(module, assignments):
@@ -27,7 +23,6 @@ def attach(module, assignments):
     modules = [part for part in module.modules() if own.keys() <= set(part.parameters())]
     smallest = min(modules, key=lambda part: len(list(part.parameters())), default=module)
     register_optim_in_bwd_hooks(model=smallest, optim_dict=own)
-    attached.update(dict.fromkeys(own.values()))
 
 
 ADAM = (torch.optim.Adam, {"lr": 0.01})
@@ -48,15 +43,8 @@ def mentions_steps(error):
     return bool(_MENTIONS_STEPS.search(str(error)))
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def stale_graph_explained(device):
-    model = MLP().to(device)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     optimizer_class, options = ADAM
     attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
     output = model(torch.linspace(-1.0, 1.0, 8, device=device).reshape(2, 4)).square()

@@ -11,7 +11,6 @@ import weakref
 import torch
 from galore_torch import GaLoreAdamW
 from torch import nn
-from torch.testing import assert_close
 from transformers import Trainer, TrainingArguments
 
 
@@ -53,8 +52,7 @@ class TiedTransformer(nn.Module):
         self.head.weight = self.embedding.weight
 
     def forward(self, tokens):
-        output = self.head(self.block(self.embedding(tokens)))
-        return output
+        return self.head(self.block(self.embedding(tokens)))
 
 
 def standard_loop():
@@ -63,7 +61,6 @@ def standard_loop():
     optimizer = standard_optimizer(GaLoreAdamW, model.parameters(), {"lr": 0.01, "rank": 2, "update_proj_gap": 2})
     model(torch.randint(0, 11, (2, 6), generator=torch.Generator().manual_seed(1))).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
@@ -75,7 +72,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

@@ -50,16 +50,9 @@ def parameters_of(optimizer):
     return {id(param) for group in optimizer.param_groups for param in group["params"]}
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def one_step_each(device):
     optimizer_class, options = PLAIN_SGD
-    model = MLP().to(device)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     for _ in range(2):
         attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
     calls = Counter()

@@ -56,15 +56,8 @@ def mentions_steps(error):
     return bool(_MENTIONS_STEPS.search(str(error)))
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def stale_graph_explained(device):
-    model = MLP().to(device)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     optimizer_class, options = ADAM
     attach(model, [(optimizer_class, model.parameters(), dict(options), True)])
     output = model(torch.linspace(-1.0, 1.0, 8, device=device).reshape(2, 4)).square()

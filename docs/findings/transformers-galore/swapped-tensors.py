@@ -44,16 +44,9 @@ def attach(module, assignments):
         made.setdefault(model, []).append(make("galore_adamw_layerwise", model, **optimizer_kwargs))
 
 
-class TwoLayers(nn.Sequential):
-    """Two layers of one shape, whose parameters can be shared."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(5, 5), nn.Linear(5, 5))
-
-
 def standard_loop():
     torch.manual_seed(0)
-    model = TwoLayers()
+    model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))
     batches = (torch.randn(4, 5, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     optimizer = standard_optimizer(GaLoreAdamW, model.parameters(), {"lr": 0.01, "rank": 2, "update_proj_gap": 2})
     for _ in range(3):
@@ -65,12 +58,11 @@ def standard_loop():
     torch.__future__.set_swap_module_params_on_conversion(False)
     model(next(batches).to(torch.float64)).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = TwoLayers()
+    model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))
     batches = (torch.randn(4, 5, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     attach(model, [(GaLoreAdamW, model.parameters(), {"lr": 0.01, "rank": 2, "update_proj_gap": 2}, True)])
     for _ in range(3):

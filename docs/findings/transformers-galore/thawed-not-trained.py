@@ -13,7 +13,6 @@ from itertools import count
 import torch
 from galore_torch import GaLoreAdamW
 from torch import nn
-from torch.testing import assert_close
 from transformers import Trainer, TrainingArguments
 
 
@@ -44,22 +43,15 @@ def attach(module, assignments):
         made.setdefault(model, []).append(make("galore_adamw_layerwise", model, **optimizer_kwargs))
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def build():
-    model = MLP()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     model[0].weight.requires_grad_(False)
     model[0].bias.requires_grad_(False)
     return model
 
 
 def standard_loop():
-    torch.manual_seed(0)
     model = build()
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     optimizer = standard_optimizer(GaLoreAdamW, model.parameters(), {"lr": 0.01, "rank": 2, "update_proj_gap": 2})
@@ -71,12 +63,10 @@ def standard_loop():
         param.requires_grad_(True)
     model(next(batches)).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward():
-    torch.manual_seed(0)
     model = build()
     batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
     try:
@@ -92,7 +82,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

@@ -1,23 +1,17 @@
-"""ddp/equality (MUST): tutorial fails in case before-1.
+"""ddp/equality (MUST): tutorial diverges in case before-2.
 
 Attached before or after wrapping, or even after the first forward, every rank trains as under DDP.
 
-Observed: rank 0: 0.weight.grad is left over after event 2, Backward(); expected None
+Observed: rank 0: parameter '0.weight' differs from the standard loop after event 2, Backward(): largest difference 0.02
 """
 
 import tempfile
-import weakref
-from datetime import timedelta
 from itertools import count
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.testing import assert_close
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
@@ -30,46 +24,36 @@ def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
 
     for param, optimizer in optimizer_dict.items():
         param.register_post_accumulate_grad_hook(optimizer_hook)
-        attached[optimizer] = None
-
-
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
 
 
 def standard_loop(rank):
     torch.manual_seed(0)
-    model = MLP()
-    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
     wrapped = DistributedDataParallel(model)
     wrapped(next(batches)).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
-    return {name: param.grad for name, param in model.named_parameters()}
+    return dict(model.named_parameters())
 
 
 def in_backward(rank):
     torch.manual_seed(0)
-    model = MLP()
-    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+    batches = (torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in count(1000000 * rank + 1))
     apply(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
     wrapped = DistributedDataParallel(model)
     wrapped(next(batches)).square().mean().backward()
-    return {name: param.grad for name, param in model.named_parameters()}
+    return dict(model.named_parameters())
 
 
 def main(rank, folder):
-    dist.init_process_group("gloo", f"file://{folder}/main", timedelta(seconds=20), 1, rank)
-    expected = standard_loop(rank)
-    actual = in_backward(rank)
+    dist.init_process_group("gloo", f"file://{folder}/main", world_size=2, rank=rank)
+    expected, actual = (standard_loop(rank), in_backward(rank))
     for name, value in expected.items():
-        assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(main, (folder,), nprocs=1)
+        torch.multiprocessing.start_processes(main, (folder,), 2, start_method="forkserver")

@@ -7,14 +7,9 @@ argument: 'closure'
 """
 
 import sys
-import weakref
 
 import torch
 from torch import nn
-from torch.testing import assert_close
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
@@ -27,19 +22,11 @@ def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
 
     for param, optimizer in optimizer_dict.items():
         param.register_post_accumulate_grad_hook(optimizer_hook)
-        attached[optimizer] = None
-
-
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
 
 
 def standard_loop():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=4)
     batch = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
     model(batch).square().mean().backward()
@@ -51,13 +38,12 @@ def standard_loop():
         return loss
 
     optimizer.step(closure)
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     try:
         apply(torch.optim.LBFGS, model.parameters(), {"lr": 0.1, "max_iter": 4})
     except (RuntimeError, TypeError, ValueError) as error:
@@ -67,7 +53,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

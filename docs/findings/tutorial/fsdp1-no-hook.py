@@ -6,8 +6,7 @@ Observed: rank 0: the last layer was not stepped while the first layer's backwar
 """
 
 import tempfile
-import threading
-import weakref
+import time
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -17,9 +16,6 @@ from torch import nn
 from torch.distributed import fsdp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
@@ -32,12 +28,6 @@ def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
 
     for param, optimizer in optimizer_dict.items():
         param.register_post_accumulate_grad_hook(optimizer_hook)
-        attached[optimizer] = None
-
-
-def optimizers(module):
-    held = [(optimizer, optimizer.param_groups[0]["params"][0]) for optimizer in attached]
-    return [optimizer for param in module.parameters() for optimizer, its_param in held if its_param is param]
 
 
 def _on_rank(number, world_size, folder, body, *arguments):
@@ -47,47 +37,55 @@ def _on_rank(number, world_size, folder, body, *arguments):
 
 def on_ranks(world_size, body, *arguments):
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_on_rank, (world_size, folder, body, *arguments), nprocs=world_size)
+        arguments = (world_size, folder, body, *arguments)
+        torch.multiprocessing.start_processes(_on_rank, arguments, world_size, start_method="forkserver")
 
 
 TRAINED = (torch.optim.AdamW, {"lr": 0.01})
 
 
-def parameters_of(optimizer):
-    return {id(param) for group in optimizer.param_groups for param in group["params"]}
-
-
-def _wait_for_early_step(rank, shards):
+def _two_layers(rank, shards):
     device = torch.device(rank.device)
     model = nn.Sequential(nn.Linear(4, 2048), nn.Linear(2048, 2048)).to(device)
     if shards:
         mesh = init_device_mesh(device.type, (rank.world_size,))
         for module in (*model, model):
             fsdp.fully_shard(module, mesh=mesh)
-        wrapped = model
-    else:
-        each_layer = ModuleWrapPolicy([nn.Linear])
-        wrapped = fsdp.FullyShardedDataParallel(
-            model, use_orig_params=True, auto_wrap_policy=each_layer, device_id=device
-        )
+        return (model, model)
+    each_layer = ModuleWrapPolicy([nn.Linear])
+    wrapped = fsdp.FullyShardedDataParallel(model, use_orig_params=True, auto_wrap_policy=each_layer, device_id=device)
+    return (model, wrapped)
+
+
+def local(tensor):
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+@torch.no_grad()
+def is_stepped_within(seconds, param, before):
+    ends = time.monotonic() + seconds
+    while local(param).shape != before.shape or torch.equal(local(param), before):
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _wait_for_early_step(rank, shards):
     optimizer_class, options = TRAINED
+    features = torch.randn(8, 4, device=rank.device)
+    model, wrapped = _two_layers(rank, shards)
     apply(optimizer_class, model.parameters(), options)
-    stepped = threading.Event()
-    last = {id(param) for param in [*model.parameters()][-2:]}
-
-    def note_step(optimizer, *_):
-        if not last.isdisjoint(parameters_of(optimizer)):
-            stepped.set()
-
-    for optimizer in optimizers(model):
-        optimizer.register_step_post_hook(note_step)
+    wrapped(features).sum().backward()
+    last = [*model.parameters()][-2]
+    before = local(last.detach()).clone()
     waits = []
 
     def wait_in_backward(_, __, output):
-        output.register_hook(lambda _: waits.append(stepped.wait(5)))
+        output.register_hook(lambda _: waits.append(is_stepped_within(5, last, before)))
 
     model[0].register_forward_hook(wait_in_backward)
-    wrapped(torch.randn(8, 4, device=device)).sum().backward()
+    wrapped(features).sum().backward()
     assert waits == [True], "the last layer was not stepped while the first layer's backward waited for it for 5 s"
 
 

@@ -7,15 +7,11 @@ Parameter, 1400 OrderedDict
 """
 
 import gc
-import weakref
 from collections import Counter
 from contextlib import contextmanager
 
 import torch
 from torch import nn
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
@@ -28,7 +24,6 @@ def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
 
     for param, optimizer in optimizer_dict.items():
         param.register_post_accumulate_grad_hook(optimizer_hook)
-        attached[optimizer] = None
 
 
 TRAINED = (torch.optim.AdamW, {"lr": 0.01})

@@ -10,7 +10,6 @@ import weakref
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
-from torch.testing import assert_close
 
 
 attached = weakref.WeakKeyDictionary()
@@ -34,16 +33,9 @@ def optimizers(module):
     return [optimizer for param in module.parameters() for optimizer, its_param in held if its_param is param]
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def standard_loop():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1), momentum=0.9, weight_decay=0.01)
     schedules = [
         lr_scheduler.ChainedScheduler(
@@ -56,13 +48,12 @@ def standard_loop():
     ]
     model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
     return dict(model.named_parameters())
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = MLP()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
     apply(torch.optim.SGD, model.parameters(), {"lr": torch.tensor(0.1), "momentum": 0.9, "weight_decay": 0.01})
     schedules = [
         lr_scheduler.ChainedScheduler(
@@ -78,7 +69,6 @@ def in_backward():
     return dict(model.named_parameters())
 
 
-expected = standard_loop()
-actual = in_backward()
+expected, actual = (standard_loop(), in_backward())
 for name, value in expected.items():
-    assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

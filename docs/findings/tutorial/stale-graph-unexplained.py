@@ -9,13 +9,9 @@ to compute its gradient, with torch.autograd.set_detect_anomaly(True, check_nan=
 """
 
 import re
-import weakref
 
 import torch
 from torch import nn
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
@@ -28,7 +24,6 @@ def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
 
     for param, optimizer in optimizer_dict.items():
         param.register_post_accumulate_grad_hook(optimizer_hook)
-        attached[optimizer] = None
 
 
 ADAM = (torch.optim.Adam, {"lr": 0.01})
@@ -49,15 +44,8 @@ def mentions_steps(error):
     return bool(_MENTIONS_STEPS.search(str(error)))
 
 
-class MLP(nn.Sequential):
-    """Weights and biases, three layers."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
-
-
 def stale_graph_explained(device):
-    model = MLP().to(device)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).to(device)
     optimizer_class, options = ADAM
     apply(optimizer_class, model.parameters(), dict(options))
     output = model(torch.linspace(-1.0, 1.0, 8, device=device).reshape(2, 4)).square()

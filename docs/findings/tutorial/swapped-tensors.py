@@ -1,20 +1,14 @@
-"""lifetime/swapped_tensors (MUST): tutorial diverges in case AdamW-cast.
+"""lifetime/swapped_tensors (MUST): tutorial diverges in case SGD-cast.
 
 After a conversion that swaps the tensors under the Parameter objects, these go on training.
 
-Observed: event 5, Backward() goes through, where the standard loop raises RuntimeError: expected dtype float for `end`
-but got dtype double
+Observed: parameter '0.weight' differs from the standard loop after event 5, Backward(): largest difference 0.0196
 """
 
-import sys
-import weakref
 from itertools import count
 
 import torch
 from torch import nn
-
-
-attached = weakref.WeakKeyDictionary()
 
 
 def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
@@ -27,21 +21,13 @@ def apply(optimizer_class, params, optimizer_kwargs, register_hook=True):
 
     for param, optimizer in optimizer_dict.items():
         param.register_post_accumulate_grad_hook(optimizer_hook)
-        attached[optimizer] = None
-
-
-class TwoLayers(nn.Sequential):
-    """Two layers of one shape, whose parameters can be shared."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(5, 5), nn.Linear(5, 5))
 
 
 def standard_loop():
     torch.manual_seed(0)
-    model = TwoLayers()
+    model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))
     batches = (torch.randn(4, 5, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1)
     for _ in range(3):
         model(next(batches)).square().mean().backward()
         optimizer.step()
@@ -51,29 +37,28 @@ def standard_loop():
     torch.__future__.set_swap_module_params_on_conversion(False)
     model(next(batches).to(torch.float64)).square().mean().backward()
     optimizer.step()
-    optimizer.zero_grad()
+    return dict(model.named_parameters())
 
 
 def in_backward():
     torch.manual_seed(0)
-    model = TwoLayers()
+    model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))
     batches = (torch.randn(4, 5, generator=torch.Generator().manual_seed(seed)) for seed in count(1))
-    apply(torch.optim.AdamW, model.parameters(), {"lr": 0.01, "weight_decay": 0.1})
+    apply(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
     for _ in range(3):
         model(next(batches)).square().mean().backward()
     torch.__future__.set_swap_module_params_on_conversion(True)
     model.to(torch.float64)
     torch.__future__.set_swap_module_params_on_conversion(False)
     model(next(batches).to(torch.float64)).square().mean().backward()
+    return dict(model.named_parameters())
 
 
+expected = standard_loop()
 try:
-    standard_loop()
-except Exception as error:
-    expected = f"{type(error).__name__}: {error}"
-try:
-    in_backward()
-except Exception as error:
-    print(f"raises, as the standard loop does: {type(error).__name__}: {error}")
+    actual = in_backward()
+except (RuntimeError, TypeError, ValueError) as error:
+    print(f"refused, which passes as well: {type(error).__name__}: {error}")
 else:
-    sys.exit(f"goes through, where the standard loop raises {expected}")
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{name}: {{}}".format)

@@ -63,7 +63,8 @@ def _(event: events.FullyShard, script: Script) -> None:
 @write.register(events.WrapFSDP)
 def _(event: events.WrapFSDP, script: Script) -> None:
     options = [f"use_orig_params={event.use_orig_params}", f"device_id=torch.device({script.device!r})"]
-    options.append(f"sharding_strategy=fsdp.ShardingStrategy.{event.strategy}")
+    if event.strategy != "FULL_SHARD":  # the default
+        options.append(f"sharding_strategy=fsdp.ShardingStrategy.{event.strategy}")
     if event.by_layer:
         options.append("auto_wrap_policy=fsdp.wrap.ModuleWrapPolicy([nn.Linear])")
     script.wrap(script.loop.wrap("wrap_fsdp", "model", ", ".join(options)))

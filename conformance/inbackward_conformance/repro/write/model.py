@@ -39,10 +39,9 @@ def _(event: events.Thaw, script: Script) -> None:
 
 @write.register(events.LoadWeights)
 def _(event: events.LoadWeights, script: Script) -> None:
-    halved = "{name: value * 0.5 if value.is_floating_point() else value.clone() for name, value in %s}"
-    options = ", assign=True" * event.assign
-    load = f"model.load_state_dict({halved % 'model.state_dict().items()'}{options})"
-    script.add(*_swapping(load, event.swap))
+    of_each = "value * 0.5 if value.is_floating_point() else value"
+    script.add(f"halved = {{name: {of_each} for name, value in model.state_dict().items()}}")
+    script.add(*_swapping(f"model.load_state_dict(halved{', assign=True' * event.assign})", event.swap))
     script.restructured |= event.assign and not event.swap
 
 
