@@ -36,7 +36,7 @@ MAX_DEVICE_WHEELS = 60 << 20
 
 LIBRARIES = {
     "torch": (["reference", "reference-handed", "torch", "tutorial"], [], []),
-    "optimi": (["optimi"], ["torch-optimi==0.3.3"], []),
+    "optimi": (["optimi"], ["torch-optimi==0.3.3", "packaging"], []),  # which it imports, and does not ask for
     "torchtune": (["torchtune"], ["torchtune==0.6.1"], ["torchao==0.13.0"]),
     "torchtitan": (["torchtitan"], ["tokenizers==0.23.3", "triton==3.9.0", "tyro==1.0.17"], ["torchtitan==0.2.2"]),
     "torchrec": (["torchrec"], [], ["torchrec==1.9.2"]),
