@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from copy import deepcopy
 
 SEQUENTIAL = "nn.Sequential"
 
@@ -26,8 +27,9 @@ def _row_of(node: ast.ClassDef) -> ast.Call | None:
     """Return the call of `nn.Sequential` that a class amounts to, if it does."""
     body = [item for item in node.body if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))]
     match [*map(ast.unparse, node.bases)], body:
-        case [base], [ast.FunctionDef("__init__", ast.arguments(args=[_]), [ast.Expr(ast.Call(made, layers, []))])]:
-            if base == SEQUENTIAL and ast.unparse(made) == "super().__init__":
+        case [base], [ast.FunctionDef("__init__", given, [ast.Expr(ast.Call(made, layers, []))])]:
+            only_self = ast.unparse(given) == "self" and not node.decorator_list
+            if only_self and base == SEQUENTIAL and ast.unparse(made) == "super().__init__":
                 return ast.Call(node.bases[0], layers, [])
     return None
 
@@ -44,9 +46,8 @@ class _Replaced(ast.NodeTransformer):
         self._rows = rows
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Replace a call of one of the classes."""
-        self.generic_visit(node)
+        """Replace a call of one of the classes, whose layers may be calls of others."""
         match node.func:
             case ast.Name(name) if name in self._rows:
-                return self._rows[name]
-        return node
+                return self.generic_visit(deepcopy(self._rows[name]))
+        return self.generic_visit(node)

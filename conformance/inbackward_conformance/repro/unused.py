@@ -9,7 +9,7 @@ from torch import nn
 WEAK = "weakref.WeakKeyDictionary()"
 """What an adapter keeps its optimizers in: it holds none of them, so that nothing changes where nobody reads it."""
 
-PURE = {"fromkeys", "items", "keys", "values"}
+PURE = {"items", "keys", "values"}
 """Names of calls without an effect."""
 
 CALLED_BY_TORCH = {"forward", "backward", "step", "reset_parameters"}
@@ -63,7 +63,9 @@ def _drop_unread(tree: ast.Module) -> bool:
         match node:
             case ast.Assign([ast.Name(name)], value) if ast.unparse(value) == WEAK:
                 writes = [each for each in ast.walk(tree) if isinstance(each, ast.stmt) and _written(each, name)]
-                if sum(isinstance(each, ast.Name) and each.id == name for each in ast.walk(tree)) == len(writes) + 1:
+                uses = sum(isinstance(each, ast.Name) and each.id == name for each in ast.walk(tree))
+                is_argument = any(isinstance(each, ast.arg) and each.arg == name for each in ast.walk(tree))
+                if uses == len(writes) + 1 and not is_argument:
                     tree.body.remove(node)
                     _WithoutWrites(name).visit(tree)
                     return True
@@ -71,13 +73,23 @@ def _drop_unread(tree: ast.Module) -> bool:
 
 
 def _written(statement: ast.stmt, name: str) -> ast.expr | None:
-    """Return the key or the mapping that a statement adds to a dictionary, if it does nothing else."""
+    """Return the keys that a statement adds to a dictionary, if it does nothing else."""
     match statement:
         case ast.Assign([ast.Subscript(ast.Name(written), key)], ast.Constant(None)) if written == name:
-            return key
-        case ast.Expr(ast.Call(ast.Attribute(ast.Name(written), "update"), [items], [])) if written == name:
-            return items
+            return None if any(isinstance(part, ast.NamedExpr) for part in ast.walk(key)) else key
+        case ast.Expr(ast.Call(ast.Attribute(ast.Name(written), "update"), [ast.Call(fromkeys, [keys], [])], [])):
+            if written == name and ast.unparse(fromkeys) == "dict.fromkeys" and _is_pure(keys):
+                return keys
     return None
+
+
+def _is_pure(expression: ast.expr) -> bool:
+    """Return whether nothing is lost where an expression is left out."""
+    parts = [*ast.walk(expression)]
+    calls = [part.func for part in parts if isinstance(part, ast.Call)]
+    return not any(isinstance(part, ast.NamedExpr) for part in parts) and all(
+        isinstance(called, ast.Attribute) and called.attr in PURE for called in calls
+    )
 
 
 class _WithoutWrites(ast.NodeTransformer):
@@ -90,10 +102,7 @@ class _WithoutWrites(ast.NodeTransformer):
         if written is None:
             self.generic_visit(node)
             return node
-        calls = [each for each in ast.walk(written) if isinstance(each, ast.Call)]
-        if all(isinstance(call.func, ast.Attribute) and call.func.attr in PURE for call in calls):
-            return None
-        return ast.Expr(written)
+        return ast.Pass() if _is_pure(written) else ast.Expr(written)
 
 
 def _is_called(method: ast.FunctionDef, owner: ast.ClassDef, classes: set[str]) -> bool:
