@@ -63,3 +63,8 @@ def test_a_weak_dictionary_that_nothing_reads_is_left_out(statement: str, left: 
 )
 def test_a_weak_dictionary_stays_where_that_has_an_effect(statement: str) -> None:
     assert remove_unused(HELD.format(statement)) == HELD.format(statement)
+
+
+def test_a_function_stays_that_its_decorator_may_register() -> None:
+    source = "steps = []\n\n@steps.append\ndef first(optimizer):\n    optimizer.step()\nsteps[0](1)"
+    assert remove_unused(source) == source

@@ -53,6 +53,10 @@ def _run(args: argparse.Namespace) -> int:
     runs = [read_record(path) for path in args.records]
     names = list(dict.fromkeys(name for run in runs for name in run.implementations))
     try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadRecord(f"{args.output}: no folder can be made there ({error}); give another to -o") from error
+    try:
         given = {file.implementation: file for file in map(read_expectations, args.expected)}
         shipped = {path.stem: read_expectations(path) for path in sorted(SHIPPED.glob("*.toml"))}
         files = {**shipped, **given}

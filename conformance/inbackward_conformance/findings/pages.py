@@ -21,7 +21,7 @@ INDEX = "index.md"
 ABOUT = """\
 # Findings
 
-What the suite found in public implementations of optimizer in backward: one entry for each distinct cause, however many
+What the suite found in implementations of optimizer in backward: one entry for each distinct cause, however many
 requirements fail because of it. Each has a script that needs torch and that library alone, and ends with the
 difference.
 """
@@ -62,7 +62,7 @@ def write_pages(folder: Path, every: Sequence[ShownFindings], files: Iterable[Ex
 def index(every: Sequence[ShownFindings], folder: Path) -> str:
     """Return the index: for each implementation the titles of its findings."""
     number = sum(len(shown.findings) for shown in every)
-    parts = [ABOUT.rstrip(), f"{number} findings in {len(every)} implementations:"]
+    parts = [ABOUT.rstrip(), f"{_counted(number, 'finding')} in {_counted(len(every), 'implementation')}:"]
     for shown in every:
         rows = [
             f"| [{each.title}]({shown.name}.md#{_anchor(each.title)}) | {_size(shown, each, folder)} |"
@@ -135,7 +135,11 @@ def _entry(finding: KnownFinding, shown: Shown, of: ShownFindings, file: Expecta
 
 def _versions(of: ShownFindings) -> str:
     torch = f"torch {of.torch.partition('+')[0]}"
-    return torch if of.version.startswith("torch ") else f"{of.version} and {torch}"
+    return torch if of.version.startswith("torch ") else f"{of.version or of.implementation} and {torch}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _anchor(title: str) -> str:

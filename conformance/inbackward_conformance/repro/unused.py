@@ -43,7 +43,7 @@ def _drop_unused(tree: ast.Module) -> bool:
     unused: list[tuple[ast.Module | ast.ClassDef, ast.stmt]] = [
         (tree, node)
         for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name not in names
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name not in names and not _may_register(node)
     ]
     unused += [
         (owner, node)
@@ -55,6 +55,11 @@ def _drop_unused(tree: ast.Module) -> bool:
     for owner, node in unused:
         owner.body.remove(node)
     return bool(unused)
+
+
+def _may_register(node: ast.FunctionDef | ast.ClassDef) -> bool:
+    """Return whether a decorator may put a definition where it is called without its name."""
+    return any(not isinstance(decorator, ast.Name) for decorator in node.decorator_list)
 
 
 def _drop_unread(tree: ast.Module) -> bool:

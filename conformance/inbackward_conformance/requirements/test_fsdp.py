@@ -250,8 +250,8 @@ def _wait_for_early_step(rank: Rank, name: str, shards: bool) -> None:
     features = torch.randn(8, 4, device=rank.device)
     if implementation.declared.own_optimizers:
         model, wrapped = _two_layers(rank, implementation, shards)
-        optimizer = implementation.standard_optimizer(optimizer_class, [*model.parameters()], options)
         try:
+            optimizer = implementation.standard_optimizer(optimizer_class, [*model.parameters()], options)
             wrapped(features).sum().backward()
             optimizer.step()
         except Exception as error:
