@@ -51,7 +51,7 @@ def record(name: str, folder: Path, options: list[str], *, anew: bool) -> bool:
     reports = {part: folder / f"{name}{part}.jsonl" for part in PARTS}
     try:
         device = Declarations.of(find_implementation(name)).requires_device or "cpu"
-        why_not = accelerator.why_unusable(device) if accelerator.is_accelerator(device) else None
+        why_not = accelerator.why_unusable(device)
     except UnusableImplementation as error:
         why_not = str(error)
     if why_not:

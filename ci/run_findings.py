@@ -35,11 +35,11 @@ def main(python: str, names: list[str]) -> int:
     """Run the scripts, and return the exit status."""
     shown = [each for each in read_shown(FOLDER) if each.implementation in names]
     wrong = [*without_script(shown, names), *too_long()]
-    unusable = {of.device: accelerator.why_unusable(of.device) for of in shown if accelerator.is_accelerator(of.device)}
+    unusable = {device: accelerator.why_unusable(device) for device in {of.device for of in shown}}
     for of in shown:
-        if why := unusable.get(of.device):
+        if why := unusable[of.device]:
             print(f"not run: {len(of.findings)} scripts of {of.implementation}, which need {of.device}: {why}")
-    scripts = [(of, each) for of in shown if not unusable.get(of.device) for each in of.findings]
+    scripts = [(of, each) for of in shown if not unusable[of.device] for each in of.findings]
     with ThreadPoolExecutor(2) as pool:
         ends = pool.map(lambda script: run(script[0], script[1], python), scripts)
         for number, ((of, each), unlike) in enumerate(zip(scripts, ends, strict=True), 1):
@@ -66,11 +66,7 @@ def without_script(shown: list[ShownFindings], names: list[str]) -> list[str]:
         for file in files
         for finding in file.findings
         if finding.id not in known.get(file.implementation, set())
-    ] + [
-        f"{file.implementation}: {requirement} is expected to fail, and no finding says why"
-        for file in files
-        for requirement in file.unexplained
-    ]
+    ] + [message for file in files for message in file.unexplained]
 
 
 def too_long() -> list[str]:

@@ -116,8 +116,12 @@ class ExpectationsFile:
 
     @property
     def unexplained(self) -> list[str]:
-        """The requirements of the entries that no finding explains."""
-        return [entry.requirement for entry in self.entries if not entry.finding]
+        """A message for each entry that no finding explains."""
+        return [
+            f"{self.implementation}: {entry.requirement} is expected to fail, and no finding says why"
+            for entry in self.entries
+            if not entry.finding
+        ]
 
     def explained_by(self, finding: KnownFinding) -> list[ExpectedFailure]:
         """Return the entries that a finding explains."""
