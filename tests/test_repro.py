@@ -385,6 +385,21 @@ def test_a_script_that_ends_otherwise_is_told(suite: Suite, pytester: pytest.Pyt
     result.stdout.fnmatch_lines(["*1 of these scripts end otherwise than the record says"])
 
 
+def test_a_script_goes_on_after_a_refusal(suite: Suite, pytester: pytest.Pytester) -> None:
+    """What the refusal has left attached steps in the next backward."""
+    options = ("--conformance-repro", "scripts", "-k", "test_frozen and floats")
+    suite.run("--implementation=tutorial", *options, chapter="attachment")
+    (case,) = suite.cases()
+    assert case["detail"].startswith(
+        "refused, but the next backward changes 0.weight: event 0, Attach() raises Runtime"
+    )
+    assert case["script_ends"] == ""
+    (status, output), *_ = outcomes_of([Path(pytester.path, case["script"])])
+    assert status == 1
+    assert output.startswith("refused: RuntimeError: cannot register a hook on a tensor that doesn't require gradient")
+    assert "AssertionError: 0.weight: Tensor-likes are not equal!" in output
+
+
 @pytest.mark.parametrize(
     ("outcome", "compared", "detail", "status", "output", "told"),
     [
@@ -395,6 +410,8 @@ def test_a_script_that_ends_otherwise_is_told(suite: Suite, pytester: pytest.Pyt
         ("fails", Compared.ERROR, "Attach() raises ValueError: no lr", 1, raised("ValueError: no lr"), ""),
         ("fails", Compared.ERROR, "Attach() raises ValueError: no lr", 1, raised("ValueError: 2"), "ends with Value"),
         ("fails", Compared.ERROR, "Attach() raises ValueError: no lr", 1, assertion("lr"), "ends with AssertionError"),
+        ("fails", Compared.AFTER_REFUSAL, "the next backward changes weight: no lr", 1, assertion("weight"), ""),
+        ("fails", Compared.AFTER_REFUSAL, "changes weight: no lr", 1, raised("ValueError: 2"), "ends with Value"),
         ("diverges", Compared.STANDARD_ERROR, "goes", 1, "goes through, where the standard loop raises X", ""),
         ("diverges", Compared.STANDARD_ERROR, "goes", 1, raised("KeyError: 'x'"), "ends with KeyError: 'x', "),
         ("hangs", Compared.PARAMETERS, "still running", 1, "Timeout (0:00:20)!\nThread 0x1:", ""),

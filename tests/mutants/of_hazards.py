@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,6 +63,22 @@ class IntegersMadeFloats(Naive):
             param.data = param.data.float()
         elif param.requires_grad:
             super().attach_to(param, optimizer, hook=hook)
+
+
+@fails("attachment/frozen", "floats")
+class HooksKeptByRefusal(Naive):
+    """It lists its optimizers when all parameters have their hooks, so a refusal halfway lists none."""
+
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        hooked = [(param, self.build(optimizer_class, [param], optimizer_kwargs)) for param in params]
+        for param, optimizer in hooked:
+            param.register_post_accumulate_grad_hook(partial(self.step_and_free, optimizer))
+        for param, optimizer in hooked:
+            super().attach_to(param, optimizer, hook=False)
+
+    def step_and_free(self, optimizer: Optimizer, param: Tensor) -> None:
+        self.step(optimizer, param)
+        param.grad = None
 
 
 @fails("attachment/thawed")

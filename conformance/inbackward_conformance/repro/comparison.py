@@ -18,6 +18,11 @@ except (RuntimeError, TypeError, ValueError) as error:
     sys.exit()
 """
 
+GO_ON = """
+except (RuntimeError, TypeError, ValueError) as error:
+    print(f"refused: {type(error).__name__}: {error}")
+"""
+
 ONLY_THE_STANDARD_LOOP_RAISES = """
 try:
     standard_loop({arguments})
@@ -158,6 +163,11 @@ class Comparison:
 def exit_on_refusal(statements: str) -> str:
     """Return the statements in a `try` that exits with success on a refusal."""
     return f"try:\n{textwrap.indent(statements, '    ')}{REFUSED.rstrip()}"
+
+
+def go_on_after_refusal(statements: str) -> str:
+    """Return the statements in a `try` that prints a refusal."""
+    return f"try:\n{textwrap.indent(statements, '    ')}{GO_ON.rstrip()}"
 
 
 def _reraise(refusal: str, *, in_stage: bool) -> str:

@@ -15,6 +15,7 @@ from inbackward_conformance.binding.facts import facts_of
 from inbackward_conformance.catalogue.build import model_class, ties_weights
 from inbackward_conformance.outcome import Compared, Outcome, Refusal
 from inbackward_conformance.plan.events import (
+    Accumulate,
     Attach,
     AttachMore,
     Detach,
@@ -28,7 +29,7 @@ from inbackward_conformance.plan.events import (
 from inbackward_conformance.plan.literals import expression
 from inbackward_conformance.repro import sources
 from inbackward_conformance.repro.call_templates import STATE_OF_ARGUMENTS
-from inbackward_conformance.repro.comparison import Comparison, exit_on_refusal
+from inbackward_conformance.repro.comparison import Comparison, exit_on_refusal, go_on_after_refusal
 from inbackward_conformance.repro.failure import CannotWrite
 from inbackward_conformance.repro.file import script
 from inbackward_conformance.repro.inline import Inlined
@@ -116,8 +117,9 @@ class PlanScript:
 
     @property
     def events(self) -> Events:
-        """The events of the plan, up to the one that failed."""
-        return _events_up_to(self._plan, self._failure.difference.event)
+        """The events of the plan, up to the one that failed, and a plain backward after a refused attachment."""
+        before, attach, after = _events_up_to(self._plan, self._failure.difference.event)
+        return before, attach, (*after, *[Accumulate()] * self._after_refusal)
 
     @property
     def imports(self) -> list[str]:
@@ -147,10 +149,12 @@ class PlanScript:
                 self._inlined.add(definition)
 
     def _expected(self, events: Events) -> Events:
-        """Return the events of the standard loop: without save and load where it must go on as if never stopped."""
+        """Return the events of the standard loop: without attachment if it is refused, as if never stopped by a load."""
+        before, attach, after = events
+        if self._after_refusal:
+            return before, (), after
         if not self._failure.difference.never_stopped:
             return events
-        before, attach, after = events
         return before, attach, [event for event in after if not isinstance(event, Save | Load)]
 
     def saved_before(self, loaded: LoadSharded) -> Iterator[str]:
@@ -176,7 +180,9 @@ class PlanScript:
     def _training(self, name: str, written: Script, events: Events, returned: Callable[[Script], str]) -> str:
         """Return the training function of one loop."""
         before, attach, after = (statements(part, written) for part in events)
-        if name == "in_backward" and self._may_refuse(at_attachment=True):
+        if name == "in_backward" and self._after_refusal:
+            attach = go_on_after_refusal(attach)
+        elif name == "in_backward" and self._may_refuse(at_attachment=True):
             attach = exit_on_refusal(attach)
         trained = "\n".join(part for part in (before, attach, after) if part)
         result = returned(written)
@@ -242,10 +248,14 @@ class PlanScript:
         body = textwrap.indent(body, "    ")
         return ON_RANKS.format(name=name, world_size=world_size, set_device=set_device, body=body).strip()
 
+    @property
+    def _after_refusal(self) -> bool:
+        return self._failure.difference.compared is Compared.AFTER_REFUSAL
+
     def _may_refuse(self, *, at_attachment: bool) -> bool:
         """Return whether a refusal, at attachment or anywhere, would pass, and is not the failure itself."""
         latest = self._failure.requirement.may_refuse
-        if latest is None:
+        if latest is None or self._after_refusal:
             return False
         difference = self._failure.difference
         if difference.compared is Compared.ERROR and difference.event == len(self._plan.before):  # at attachment

@@ -50,13 +50,15 @@ def _judge_errors(standard: Trace, observed: Trace, may_refuse: Refusal | None) 
         return Finding(Outcome.DIVERGES, detail, passed=False, difference=where)
     if observed.raised is None:
         return CONFORMS
-    if standard.raised and standard.raised.event == observed.raised.event:
+    as_standard = standard.raised and standard.raised.event == observed.raised.event
+    if as_standard and not observed.raised.changed_after:
         changed = ", ".join(_changes(observed)) or "nothing"
         return Finding(
             Outcome.CONFORMS, f"raises, as the standard loop does: {observed.raised.text}; changed before: {changed}"
         )
     finding = _judge_refusal(observed.raised, _changes(observed), _attached(observed), may_refuse)
-    where = Difference(Compared.ERROR, len(observed.snapshots) - 1, observed.raised.refusal)
+    compared = Compared.AFTER_REFUSAL if observed.raised.changed_after else Compared.ERROR
+    where = Difference(compared, len(observed.snapshots) - 1, observed.raised.refusal)
     return replace(finding, difference=where)
 
 
@@ -151,6 +153,10 @@ def _judge_refusal(raised: Raised, changed: list[str], attached: list[str], may_
         return _failed(
             Outcome.FAILS,
             f"torn update: {what}, without a word of the parameters already stepped: {', '.join(changed)}",
+        )
+    if raised.changed_after:
+        return _failed(
+            Outcome.FAILS, f"refused, but the next backward changes {', '.join(raised.changed_after)}: {what}"
         )
     if raised.attaching == 1 and attached:
         return _failed(Outcome.FAILS, f"refused, but something is attached to {', '.join(attached)}: {what}")

@@ -55,6 +55,7 @@ class Raised:
         text: type and first line of the message.
         accidental: whether it was an accident, rather than raised on purpose.
         mentions_steps: whether the message says that parameters were stepped.
+        changed_after: after a refused attachment, names of parameters that a plain backward then changes.
     """
 
     event: str
@@ -62,6 +63,7 @@ class Raised:
     text: str
     accidental: bool
     mentions_steps: bool = False
+    changed_after: tuple[str, ...] = ()
 
     @property
     def refusal(self) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from inbackward_conformance.plan.events import Attach
+from inbackward_conformance.training.after_refusal import changed_by_backward
 from inbackward_conformance.training.execute import execute
 from inbackward_conformance.training.random_numbers import seed_random_numbers
 from inbackward_conformance.training.recording import record
@@ -39,6 +41,9 @@ class TracedRun:
         name = f"event {len(self.trace.snapshots)}, {event!r}"
         attaching = len(run.plan.assignments_of(event))
         record(self.trace, name, lambda: execute(event, run), lambda: run.model, run.method, attaching=attaching)
+        raised = self.trace.raised
+        if raised and attaching == 1 and not raised.accidental and not run.plan.ranks:  # peers may not have refused
+            self.trace.raised = replace(raised, changed_after=changed_by_backward(run))
 
 
 def train(plan: Plan, method: StandardLoop | InBackward, device: str = "cpu", rank: int = 0) -> Trace:
