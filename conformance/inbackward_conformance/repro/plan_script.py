@@ -149,7 +149,7 @@ class PlanScript:
                 self._inlined.add(definition)
 
     def _expected(self, events: Events) -> Events:
-        """Return the events of the standard loop: without attachment if it is refused, as if never stopped by a load."""
+        """Return the events of the standard loop: without a refused attachment, and a load where it goes on as ever."""
         before, attach, after = events
         if self._after_refusal:
             return before, (), after
