@@ -1,9 +1,9 @@
-"""fsdp/checkpoint (MUST): lomo fails in case own-AdamW.
+"""fsdp/checkpoint (MUST): lomo fails in case standard-AdamW.
 
 Under `fully_shard` two ranks save model and states, four load them and go on as if never stopped.
 
-Observed: rank 0: an accident, not a refusal: event 5, SaveSharded('/tmp/pytest-of-root/pytest-214/popen-
-gw1/test_checkpoint_lomo_own_AdamW0') raises NotImplementedError: (no message)
+Observed: rank 0: an accident, not a refusal: event 5, SaveSharded('/tmp/pytest-of-root/pytest-318/popen-
+gw0/test_checkpoint_lomo_standard_0') raises NotImplementedError: (no message)
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""functional/compile (SHOULD): torch diverges in case AdamW-step.
+"""functional/compile (SHOULD): torch diverges in case Adam-step.
 
 Compiled by `torch.compile(fullgraph=True)` for the backend `aot_eager`, steps are the same to the bit.
 
@@ -103,4 +103,4 @@ def compile(device, optimizer, one_by_one):
         _compiled(optimizer, device, "aot_eager", 0.0, one_by_one=one_by_one)
 
 
-compile(optimizer="AdamW", one_by_one=False, device="cpu")
+compile(optimizer="Adam", one_by_one=False, device="cpu")

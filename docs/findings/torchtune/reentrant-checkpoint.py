@@ -1,4 +1,4 @@
-"""hazards/checkpoint_of_shared_parameter (MUST): torchtune diverges in case ReentrantCheckpointed-AndNot.
+"""hazards/checkpoint_of_shared_parameter (MUST): torchtune diverges in case ReentrantCheckpointed-Twice.
 
 A parameter that is used twice, checkpointed once or twice, is stepped once, with its whole gradient.
 
@@ -40,22 +40,22 @@ class Checkpointed(nn.Module):
         return self.head(self.again(self.first(features)))
 
 
-class CheckpointedAndNot(Checkpointed):
-    """A block that is called once through `checkpoint` and once without."""
+class CheckpointedTwice(Checkpointed):
+    """A block that is called twice through `checkpoint`."""
 
     def forward(self, features):
-        return self.head(self.block(self.again(self.first(features))))
+        return self.head(self.again(self.again(self.first(features))))
 
 
-class ReentrantCheckpointedAndNot(CheckpointedAndNot):
-    """A block that is computed again after a part of its gradient was there."""
+class ReentrantCheckpointedTwice(CheckpointedTwice):
+    """A block whose gradient comes in two parts, each from a backward of its own."""
 
     reentrant = True
 
 
 def standard_loop():
     torch.manual_seed(0)
-    model = ReentrantCheckpointedAndNot()
+    model = ReentrantCheckpointedTwice()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     model(torch.randn(6, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
     optimizer.step()
@@ -64,7 +64,7 @@ def standard_loop():
 
 def in_backward():
     torch.manual_seed(0)
-    model = ReentrantCheckpointedAndNot()
+    model = ReentrantCheckpointedTwice()
     attach(model, [(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9}, True)])
     model(torch.randn(6, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
     return dict(model.named_parameters())

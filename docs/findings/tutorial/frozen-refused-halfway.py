@@ -2,7 +2,7 @@
 
 Frozen parameters among those attached, also of integers, stay as they are, or are refused; the others train.
 
-Observed: refused, but something is attached to 0.weight: event 0, Attach() raises RuntimeError: cannot register a hook
+Observed: refused, but the next backward changes 0.weight: event 0, Attach() raises RuntimeError: cannot register a hook
 on a tensor that doesn't require gradient
 """
 
@@ -32,13 +32,17 @@ def build():
 
 def standard_loop():
     model = build()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
     return dict(model.named_parameters())
 
 
 def in_backward():
     model = build()
-    apply(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9})
+    try:
+        apply(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9})
+    except (RuntimeError, TypeError, ValueError) as error:
+        print(f"refused: {type(error).__name__}: {error}")
+    model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().mean().backward()
     return dict(model.named_parameters())
 
 
