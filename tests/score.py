@@ -30,6 +30,7 @@ import pytest
 
 from inbackward_conformance.__main__ import score, specification_text
 from inbackward_conformance.extras import EXTRAS, missing, why_not_run
+from inbackward_conformance.plan.events.checkpoint import FOLDER
 from inbackward_conformance.report.read_record import read_record
 from inbackward_conformance.specification import DISTRIBUTED, specification
 from mutants import MUTANTS, Mutant, chapters
@@ -52,7 +53,6 @@ PARTS = 4
 """The run on ranks takes about as long as one of these; each part loads torch and collects the suite anew."""
 NUMBERS = re.compile(r"(largest difference|loss|step) -?[\d.e+-]+|nan\b|0x[0-9a-f]+|(?<=\.py:)\d+")
 NAME = re.compile(r"(?<=parameter )'[^']+'(?= differs between rank)")
-FOLDER = re.compile(r"(?<=LoadSharded\()'[^']+'")
 LONGEST_DETAIL = 160
 DEFECTS = frozenset({"diverges", "fails", "refuses"})
 """What a mutant is caught by; an error would be one of the suite, or of the mutant's own text."""

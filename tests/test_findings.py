@@ -72,6 +72,11 @@ def test_scripts_are_short(shown: list[ShownFindings]) -> None:
     assert max(lengths) <= 90
 
 
+def test_no_folder_of_the_machine_that_ran_it_is_kept() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in FOLDER.rglob("*") if path.is_file()]
+    assert [line for text in texts for line in text.splitlines() if "pytest-of" in line] == []
+
+
 def test_lines_of_code() -> None:
     source = '"""Two\nlines."""\n\nimport os  # one\n\n# none\n\ndef f(\n    x,\n):\n    """None."""\n    return "a"\n'
     assert lines_of_code(source) == 5

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from inbackward_conformance.findings.shown import Shown, ShownFindings, lines_of_code
 from inbackward_conformance.outcome import Finding
+from inbackward_conformance.plan.events.checkpoint import FOLDER
 from inbackward_conformance.report.expected import find_covering
 from inbackward_conformance.repro.failure import CannotWrite, Failure
 from inbackward_conformance.repro.from_record import failure_of
@@ -58,7 +59,8 @@ def choose(
         What shows the findings, and a message for each that no script shows.
     """
     run, name = runs[0], file.implementation
-    cases = [case for each in runs for case in each.cases if case.implementation == name and not case.passed]
+    failed = [case for each in runs for case in each.cases if case.implementation == name and not case.passed]
+    cases = [replace(case, plan=_anywhere(case.plan), detail=_anywhere(case.detail)) for case in failed]
     shown: list[Shown] = []
     sources: dict[str, str] = {}
     missing, elsewhere = [], []
@@ -88,6 +90,11 @@ def choose(
     for each in shown:
         chosen.script(folder, each).write_text(sources[each.id], encoding="utf-8")
     return chosen, missing
+
+
+def _anywhere(text: str) -> str:
+    """Return the text without folders of the machine that it was written on."""
+    return FOLDER.sub("'folder'", text)
 
 
 def _cases_of(finding: KnownFinding, file: ExpectationsFile, cases: Sequence[CaseRecord]) -> list[CaseRecord]:

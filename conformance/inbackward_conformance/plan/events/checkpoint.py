@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,10 @@ from inbackward_conformance.plan.events.event import Event
 
 if TYPE_CHECKING:
     from inbackward_conformance.plan.ranks import Ranks
+
+
+FOLDER = re.compile(r"(?<=Sharded\()'[^']+'")
+"""The folder of an event in the text of a plan, which is another one in each run."""
 
 
 @dataclass(frozen=True, repr=False)
