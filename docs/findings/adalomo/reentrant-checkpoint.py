@@ -74,20 +74,17 @@ class Checkpointed(nn.Module):
         self.head = nn.Linear(5, 3)
 
     def again(self, features):
-        output = checkpoint(self.block, features, use_reentrant=self.reentrant)
-        return output
+        return checkpoint(self.block, features, use_reentrant=self.reentrant)
 
     def forward(self, features):
-        output = self.head(self.again(self.first(features)))
-        return output
+        return self.head(self.again(self.first(features)))
 
 
 class CheckpointedTwice(Checkpointed):
     """A block that is called twice through `checkpoint`."""
 
     def forward(self, features):
-        output = self.head(self.again(self.again(self.first(features))))
-        return output
+        return self.head(self.again(self.again(self.first(features))))
 
 
 class ReentrantCheckpointedTwice(CheckpointedTwice):

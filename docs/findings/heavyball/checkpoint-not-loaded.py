@@ -2,9 +2,9 @@
 
 Under `fully_shard` two ranks save model and states, four load them and go on as if never stopped.
 
-Observed: rank 0: an accident, not a refusal: event 2, LoadSharded('/tmp/pytest-of-root/pytest-320/popen-
-gw1/test_checkpoint_heavyball_own_0', Ranks(2), before=(FullyShard(layers=('0', '2', '4')),), events=(Backward(),
-Backward(), Backward())) raises TypeError: warn_once() got an unexpected keyword argument 'closure'
+Observed: rank 0: an accident, not a refusal: event 2, LoadSharded('folder', Ranks(2), before=(FullyShard(layers=('0',
+'2', '4')),), events=(Backward(), Backward(), Backward())) raises TypeError: warn_once() got an unexpected keyword
+argument 'closure'
 """
 
 import tempfile

@@ -2,8 +2,7 @@
 
 Under `fully_shard` two ranks save model and states, four load them and go on as if never stopped.
 
-Observed: rank 0: an accident, not a refusal: event 5, SaveSharded('/tmp/pytest-of-root/pytest-318/popen-
-gw0/test_checkpoint_lomo_standard_0') raises NotImplementedError: (no message)
+Observed: rank 0: an accident, not a refusal: event 5, SaveSharded('folder') raises NotImplementedError: (no message)
 """
 
 import tempfile
