@@ -65,8 +65,19 @@ class IntegersMadeFloats(Naive):
             super().attach_to(param, optimizer, hook=hook)
 
 
+@base
+class FrozenRefused(Naive):
+    """It refuses frozen parameters before it attaches anything."""
+
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        params = list(params)
+        if not all(param.requires_grad for param in params):
+            raise ValueError("frozen parameters")
+        super().apply(optimizer_class, params, optimizer_kwargs, register_hook)
+
+
 @fails("attachment/frozen", "floats")
-class HooksKeptByRefusal(Naive):
+class HooksKeptByRefusal(FrozenRefused):
     """It lists its optimizers when all parameters have their hooks, so a refusal halfway lists none."""
 
     def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
@@ -74,7 +85,7 @@ class HooksKeptByRefusal(Naive):
         for param, optimizer in hooked:
             param.register_post_accumulate_grad_hook(partial(self.step_and_free, optimizer))
         for param, optimizer in hooked:
-            super().attach_to(param, optimizer, hook=False)
+            self.attach_to(param, optimizer, hook=False)
 
     def step_and_free(self, optimizer: Optimizer, param: Tensor) -> None:
         self.step(optimizer, param)
