@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ from inbackward_conformance.catalogue.optimizer_configurations import (
 from inbackward_conformance.checking.check import Check
 from inbackward_conformance.outcome import NotRun, Outcome, Refusal
 from inbackward_conformance.plan import ALL, Assignment, Plan, Ranks
-from inbackward_conformance.plan.events import Backward, Load, Save, SaveSharded
+from inbackward_conformance.plan.events import AttachMore, Backward, Load, Save, SaveSharded
 from inbackward_conformance.ranks.job import Answer, Job
 from inbackward_conformance.ranks.on_ranks import OnRanks
 from inbackward_conformance.specification import specification
@@ -25,6 +27,7 @@ from inbackward_conformance.training.run import TrainingRun
 from inbackward_conformance.training.standard_loop import StandardLoop
 from inbackward_conformance.training.trace import Raised, Snapshot, Trace
 from inbackward_conformance.training.train import train
+from mutants.naive import Naive
 
 RAISES = Assignment("SGD", {"lr": 0.1, "differentiable": True})
 STEPPED = "The gradient came twice, and the parameter was already stepped. Pass use_reentrant=False."
@@ -139,6 +142,21 @@ def test_a_refusal_has_a_message_and_comes_in_time(
     finding = compare(standard, Trace(snapshot(0.0), [snapshot(float(stepped))], raised), may_refuse)
     assert (finding.outcome, finding.passed) == (outcome, outcome is Outcome.REFUSES)
     assert detail in finding.detail
+
+
+class SecondRefused(Naive):
+    def apply(self, optimizer_class: Any, params: Any, optimizer_kwargs: Any, register_hook: bool = True) -> None:
+        if optimizer_class is torch.optim.Adam:
+            raise ValueError("one optimizer class for a model")
+        super().apply(optimizer_class, params, optimizer_kwargs, register_hook)
+
+
+@pytest.mark.parametrize("before", [(), (Backward(),)], ids=["untrained", "trained"])
+def test_a_refusal_leaves_alone_what_was_attached_before(before: tuple[Backward, ...]) -> None:
+    check = Check(Implementation(SecondRefused()), specification()["attachment/frozen"], "cpu")
+    first, second = Assignment("SGD", {"lr": 0.1}, ("0.weight",)), Assignment("Adam", {"lr": 0.1}, ("2.weight",))
+    check(Plan("MLP", (first,), (*before, AttachMore(second), Backward())))
+    assert [finding.outcome for finding in check.findings] == [Outcome.REFUSES]
 
 
 def standard_loop() -> StandardLoop:

@@ -42,7 +42,8 @@ class TracedRun:
         attaching = len(run.plan.assignments_of(event))
         record(self.trace, name, lambda: execute(event, run), lambda: run.model, run.method, attaching=attaching)
         raised = self.trace.raised
-        if raised and attaching == 1 and not raised.accidental and not run.plan.ranks:  # peers may not have refused
+        if raised and attaching == 1 and not (raised.accidental or run.attached or run.plan.ranks):
+            # Else what was attached before may step, and on ranks a peer that has not refused may wait.
             self.trace.raised = replace(raised, changed_after=changed_by_backward(run))
 
 
