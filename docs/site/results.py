@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ def page_of_everything(matrix: Matrix) -> str:
     back = (
         '\n<nav aria-label="Site" style="padding: 0.5rem 1rem"><a href="matrix.html">inbackward documentation</a></nav>'
     )
-    page = render(matrix, Format.HTML)
+    page = render(replace(matrix, columns=tuple(_by_verdict(matrix))), Format.HTML)
     return page.replace("<title>", f"{icon}<title>", 1).replace("<body>", f"<body>{back}", 1)
 
 
