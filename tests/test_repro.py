@@ -412,6 +412,8 @@ def test_a_script_goes_on_after_a_refusal(suite: Suite, pytester: pytest.Pyteste
         ("fails", Compared.ERROR, "Attach() raises ValueError: no lr", 1, assertion("lr"), "ends with AssertionError"),
         ("fails", Compared.AFTER_REFUSAL, "the next backward changes weight: no lr", 1, assertion("weight"), ""),
         ("fails", Compared.AFTER_REFUSAL, "changes weight: no lr", 1, raised("ValueError: 2"), "ends with Value"),
+        ("fails", Compared.AFTER_REFUSAL, "changes weight: no lr", 1, f"refused: x\n{raised('RuntimeError: 2')}", ""),
+        ("fails", Compared.AFTER_REFUSAL, "changes weight: no lr", 1, raised("RuntimeError: 2"), "ends with Run"),
         ("diverges", Compared.STANDARD_ERROR, "goes", 1, "goes through, where the standard loop raises X", ""),
         ("diverges", Compared.STANDARD_ERROR, "goes", 1, raised("KeyError: 'x'"), "ends with KeyError: 'x', "),
         ("hangs", Compared.PARAMETERS, "still running", 1, "Timeout (0:00:20)!\nThread 0x1:", ""),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from inbackward_conformance.plan import Plan
     from inbackward_conformance.repro.failure import Failure
 
 COMPARED_BEGINNING = 40
@@ -101,16 +102,23 @@ def _as_recorded(end: End, failure: Failure) -> bool:
         return True
     if failure.plan is None:
         return _is_of_assert_close(end) and failure.outcome == Outcome.DIVERGES
+    return _differs_as_recorded(end, failure.plan, failure, told)
+
+
+def _differs_as_recorded(end: End, plan: Plan, failure: Failure, told: str) -> bool:
+    kind = end.error.partition(": ")[0]
     match failure.difference.compared:
         case Compared.ERROR:
             return False
+        case Compared.AFTER_REFUSAL if kind == "RuntimeError":  # of the backward, which passes in the standard loop
+            return "\nrefused: " in f"\n{end.output}"
         case Compared.STANDARD_ERROR:
             return told.startswith("goes through, where the standard loop raises")
         case Compared.RANKS:
             return told.endswith("differs between this rank and rank 0")
         case Compared.STATES:  # neither `assert_close` nor `assert_alike` names what has another number of states
             return _is_of_assert_close(end) or (kind == "AssertionError" and ": there are " in told)
-    if failure.plan.ranks:  # the rank that fails first may differ elsewhere
+    if plan.ranks:  # the rank that fails first may differ elsewhere
         return _is_of_assert_close(end)
     name = re.escape(told.partition(": ")[0])
     return _is_of_assert_close(end) and re.search(rf"(?<![\w.]){name}\b", failure.detail) is not None

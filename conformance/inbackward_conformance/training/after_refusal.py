@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 def changed_by_backward(run: TrainingRun) -> tuple[str, ...]:
     """Return the names of the parameters that `loss.backward()` changes; call it after a refused attachment.
 
-    The optimizers that an implementation lists don't tell: one that raises halfway has often listed nothing yet.
+    The listed optimizers do not tell: an implementation that raises halfway has often listed nothing yet. What forward
+    changes, such as a moving average of parameters, does not count.
     """
-    before = _values(run)
-    with suppress(Exception):  # of models on which plain backward raises too, which says nothing
-        run.loss(run.next_batch()).backward()
-    return tuple(name for name, value in _values(run).items() if name in before and not same_bits(before[name], value))
+    before: dict[str, Tensor] = {}
+    with suppress(Exception):  # some models raise here whatever is attached; what has changed until then counts
+        loss = run.loss(run.next_batch())
+        before = _values(run)
+        loss.backward()
+    after = _values(run)
+    return tuple(name for name, value in before.items() if name in after and not same_bits(value, after[name]))
 
 
 def _values(run: TrainingRun) -> dict[str, Tensor]:
