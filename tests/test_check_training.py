@@ -26,6 +26,7 @@ from inbackward_conformance.own_model.result import TrainingResult
 from inbackward_conformance.own_model.standard import OF_BUILD, OF_TRAINING
 from inbackward_conformance.own_model.unusable import NotDeterministic
 from mutants.naive import Naive
+from mutants.of_hazards import FrozenRefused, HooksKeptByRefusal
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -90,6 +91,25 @@ def test_a_sound_implementation_is_equal(implementation: Any) -> None:
 @pytest.mark.parametrize("implementation", SOUND[:2])
 def test_frozen_parameters_may_be_passed_to_the_optimizer(implementation: str) -> None:
     assert check(Everything, two_losses, implementation).equal
+
+
+def last_layer_frozen() -> nn.Module:
+    model = layers()
+    model.get_submodule("2").requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("implementation", "outcome", "detail"),
+    [
+        (FrozenRefused, "refuses", "attaching AdamW(lr=0.01) raises ValueError: frozen parameters"),
+        (HooksKeptByRefusal, "fails", "refused, but the next backward changes 0.weight, 0.bias: attaching AdamW("),
+    ],
+)
+def test_a_refused_attachment_leaves_nothing(implementation: type[Naive], outcome: str, detail: str) -> None:
+    result = check(last_layer_frozen, implementation=implementation)
+    assert result.outcome == outcome
+    assert result.detail.startswith(detail)
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:

@@ -16,6 +16,7 @@ from inbackward_conformance.own_model.place import place_of
 from inbackward_conformance.own_model.task import kind_of
 from inbackward_conformance.own_model.unusable import UnusableModel
 from inbackward_conformance.storages import GradientBytes
+from inbackward_conformance.training.after_refusal import look_for_what_is_left
 from inbackward_conformance.training.global_state import restored_settings
 from inbackward_conformance.training.random_numbers import restored_random_numbers, seed_all_random_numbers
 from inbackward_conformance.training.recording import record
@@ -54,7 +55,7 @@ class ModelRun:
 
     def step(self, number: int) -> None:
         """Compute the loss and run backward, in which the optimizer steps, or after which."""
-        self._method.backward(self.made.model, partial(self._loss, number))
+        self._method.backward(self.made.model, partial(self.loss, number))
 
     def record(self, event: str, action: Callable[[], object], *, attaching: int = 0) -> None:
         """Do an action, and add a snapshot or an error to the trace."""
@@ -80,7 +81,12 @@ class ModelRun:
             self.error = error
             raise
 
-    def _loss(self, step: int) -> Tensor:
+    def loss(self, step: int) -> Tensor:
+        """Return the loss of a step.
+
+        Raises:
+            UnusableModel: `compute_loss` returned something else, or ran backward.
+        """
         self._phase = "in compute_loss"
         before = self._with_gradient()
         loss: Any = self.made.compute_loss(self.made.model, step)
@@ -133,6 +139,7 @@ def train_model(task: Task, method: StandardLoop | InBackward) -> Trained:
         run = ModelRun(task, method)
         run.record(task.attaching, run.attach, attaching=1)
         _seed(task)
+        look_for_what_is_left(run.trace, run.made.model, partial(run.loss, 0))
         for number in range(task.steps):
             if not run.trace.raised:
                 run.record(f"step {number}", partial(run.step, number))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from inbackward_conformance.plan.events import Attach
-from inbackward_conformance.training.after_refusal import changed_by_backward
+from inbackward_conformance.training.after_refusal import look_for_what_is_left
 from inbackward_conformance.training.execute import execute
 from inbackward_conformance.training.random_numbers import seed_random_numbers
 from inbackward_conformance.training.recording import record
@@ -41,10 +40,9 @@ class TracedRun:
         name = f"event {len(self.trace.snapshots)}, {event!r}"
         attaching = len(run.plan.assignments_of(event))
         record(self.trace, name, lambda: execute(event, run), lambda: run.model, run.method, attaching=attaching)
-        raised = self.trace.raised
-        if raised and attaching == 1 and not (raised.accidental or run.attached or run.plan.ranks):
-            # Else what was attached before may step, and on ranks a peer that has not refused may wait.
-            self.trace.raised = replace(raised, changed_after=changed_by_backward(run))
+        # What was attached before may step, and on ranks a peer that has not refused may wait.
+        if attaching == 1 and not run.attached and not run.plan.ranks:
+            look_for_what_is_left(self.trace, run.model, lambda: run.loss(run.next_batch()))
 
 
 def train(plan: Plan, method: StandardLoop | InBackward, device: str = "cpu", rank: int = 0) -> Trace:
