@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 import inbackward
 from inbackward_conformance.adapters.implementation import Implementation
@@ -17,7 +15,7 @@ from inbackward_conformance.catalogue.optimizer_configurations import (
     configurations,
 )
 from inbackward_conformance.checking.check import Check
-from inbackward_conformance.outcome import BrokenPromise, NotRun, Outcome, Refusal
+from inbackward_conformance.outcome import NotRun, Outcome, Refusal
 from inbackward_conformance.plan import ALL, Assignment, Plan, Ranks
 from inbackward_conformance.plan.events import AttachMore, Backward, Load, Save, SaveSharded
 from inbackward_conformance.ranks.job import Answer, Job
@@ -151,23 +149,6 @@ class SecondRefused(Naive):
         if optimizer_class is torch.optim.Adam:
             raise ValueError("one optimizer class for a model")
         super().apply(optimizer_class, params, optimizer_kwargs, register_hook)
-
-
-class SecondRefusedInOneCall(SecondRefused):
-    def attach(self, module: nn.Module, assignments: Sequence[Any]) -> None:
-        self.apply_all(assignments)
-
-
-def test_a_refused_call_leaves_none_of_its_assignments() -> None:
-    """The call is one where the adapter has `attach`; by `apply`, what the first call has attached may stay."""
-    requirement = specification()["attachment/frozen"]
-    first, second = Assignment("SGD", {"lr": 0.1}, ("0.weight",)), Assignment("Adam", {"lr": 0.1}, ("2.weight",))
-    plan = Plan("MLP", (first, second), (Backward(),))
-    in_two_calls = Check(Implementation(SecondRefused()), requirement, "cpu")
-    in_two_calls(plan)
-    assert [finding.outcome for finding in in_two_calls.findings] == [Outcome.REFUSES]
-    with pytest.raises(BrokenPromise, match=r"refused, but the next backward changes 0\.weight: "):
-        Check(Implementation(SecondRefusedInOneCall()), requirement, "cpu")(plan)
 
 
 @pytest.mark.parametrize("before", [(), (Backward(),)], ids=["untrained", "trained"])

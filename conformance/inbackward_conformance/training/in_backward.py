@@ -37,10 +37,6 @@ class InBackward:
         """Attach with the implementation."""
         self._implementation.attach(model, assignments)
 
-    def calls_to_attach(self, assignments: int) -> int:
-        """Return how many calls of the implementation attach so many assignments."""
-        return min(assignments, 1) if self._implementation.offers("attach") else assignments
-
     def backward(
         self,
         model: nn.Module,

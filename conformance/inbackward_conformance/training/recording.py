@@ -31,7 +31,7 @@ def record(
 ) -> None:
     """Do `action`, and add a snapshot of the model to `trace`; an error of the action is added too, and ends the run.
 
-    `attaching` is the number of calls that the event attaches by. `model` returns the model, which an event may
+    `attaching` is the number of assignments that the event attaches. `model` returns the model, which an event may
     replace.
     """
     try:

@@ -46,10 +46,6 @@ class StandardLoop:
         self._hooked: set[int] = set()
         self._averaged_over: torch.distributed.ProcessGroup | None = None
 
-    def calls_to_attach(self, assignments: int) -> int:
-        """Return how many optimizers are made."""
-        return assignments
-
     def attach(self, model: nn.Module, assignments: Sequence[BoundAssignment]) -> None:
         """Make the optimizers."""
         self._after_backward.clear()

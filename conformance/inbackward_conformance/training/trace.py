@@ -51,7 +51,7 @@ class Raised:
 
     Attributes:
         event: the event that raised it, with its number.
-        attaching: number of calls that the event attaches by.
+        attaching: number of assignments of the event.
         text: type and first line of the message.
         accidental: whether it was an accident, rather than raised on purpose.
         mentions_steps: whether the message says that parameters were stepped.

@@ -38,7 +38,7 @@ class TracedRun:
         """Execute one more event and add a snapshot; an error of the event is added to the trace, and ends the run."""
         run = self.run
         name = f"event {len(self.trace.snapshots)}, {event!r}"
-        attaching = run.method.calls_to_attach(len(run.plan.assignments_of(event)))
+        attaching = len(run.plan.assignments_of(event))
         record(self.trace, name, lambda: execute(event, run), lambda: run.model, run.method, attaching=attaching)
         # What was attached before may step, and on ranks a peer that has not refused may wait.
         if attaching == 1 and not run.attached and not run.plan.ranks:
