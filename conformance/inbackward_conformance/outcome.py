@@ -62,7 +62,7 @@ class Compared(StrEnum):
     STATES = "optimizer states"
     RANKS = "parameters of two ranks"
     ERROR = "an error of the implementation alone"
-    AFTER_REFUSAL = "parameters after a refused attachment and a plain backward"
+    AFTER_REFUSAL = "parameters after a refused attachment, and a backward"
     STANDARD_ERROR = "an error of the standard loop alone"
 
 

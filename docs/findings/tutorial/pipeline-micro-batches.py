@@ -1,8 +1,8 @@
-"""pipeline/schedules (MUST): tutorial fails in case 1F1B.
+"""pipeline/schedules (MUST): tutorial fails in case GPipe.
 
 A schedule is one step, after the last micro-batch, or is refused before any step.
 
-Observed: rank 0: an accident, not a refusal: event 2, RunPipeline() raises RuntimeError: one of the variables needed
+Observed: rank 1: an accident, not a refusal: event 2, RunPipeline() raises RuntimeError: one of the variables needed
 for gradient computation has been modified by an inplace operation: [torch.FloatTensor [4, 4]], which is output 0 of
 AsStrided, is at version 2; expected version 1 instead. Hint: enable anomaly detection to find the operation that failed
 to compute its gradient, with torch.autograd.set_detect_anomaly(True, check_nan=False).
@@ -50,7 +50,7 @@ def standard_loop(rank):
     for index in own:
         part, group = (model.get_submodule(f"stage{index}"), mesh.get_group("pipeline"))
         stages.append(pipelining.PipelineStage(part, index, 2, torch.device("cpu"), group=group))
-    schedule = pipelining.Schedule1F1B(stages[0], 4, loss_fn=nn.functional.mse_loss)
+    schedule = pipelining.ScheduleGPipe(stages[0], 4, loss_fn=nn.functional.mse_loss)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1)
     batch = next(batches)
     schedule.step(*[batch] * stages[0].is_first, target=batch if stages[-1].is_last else None)
@@ -70,7 +70,7 @@ def in_backward(rank):
     for index in own:
         part, group = (model.get_submodule(f"stage{index}"), mesh.get_group("pipeline"))
         stages.append(pipelining.PipelineStage(part, index, 2, torch.device("cpu"), group=group))
-    schedule = pipelining.Schedule1F1B(stages[0], 4, loss_fn=nn.functional.mse_loss)
+    schedule = pipelining.ScheduleGPipe(stages[0], 4, loss_fn=nn.functional.mse_loss)
     apply(torch.optim.SGD, model.parameters(), {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1})
     batch = next(batches)
     schedule.step(*[batch] * stages[0].is_first, target=batch if stages[-1].is_last else None)
